@@ -1,0 +1,1 @@
+"""The starter policies: Rego and schemas as package data, found with `importlib.resources.files(__name__)`."""
