@@ -1,0 +1,111 @@
+# Every target sets up what it needs: git, make and Python >= 3.11 are enough. Nothing is downloaded after set-up.
+# Settings: PYTHON=/path/to/python  WORKERS=2  T=tests/unit (what `make test` runs)  M=name (which mutants)
+
+VENV := .venv
+BIN := $(VENV)/bin
+WHEELHOUSE := .cache/wheelhouse
+INSTALLED := $(VENV)/.installed
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+WORKERS ?= 2
+T ?= tests
+PYTHON ?=
+POLICIES := policies/stepgrant_policies
+LOCK_COMMAND = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --all-extras --group dev --quiet \
+	--custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check bench mutants lock upgrade fmt clean \
+	format lint types borders sizes lock-check rego coverage
+
+help:  ## say what each target does
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
+
+setup: $(READY)  ## make .venv from the hash-pinned lock (every other target does it by itself)
+
+demo: $(READY)  ## an agent is killed twice, resumes, and each piece of work is done exactly once
+	@$(BIN)/stepgrant demo
+
+test: $(READY)  ## run all tests (T=tests/unit: only these)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(T)
+
+check: format lint types borders sizes lock-check rego coverage  ## format, lint, types, borders, sizes, lock, Rego, coverage
+
+bench: $(READY)  ## measure begin, the SDK's step and commits; fail if a ratio to the yardstick is missed
+	@$(BIN)/python tests/bench/run.py
+
+mutants: $(READY)  ## remove one guard at a time; its named test must fail (M=name: only these)
+	@$(BIN)/python tests/mutants/run.py $(M)
+
+lock: $(READY)  ## bring requirements.lock in line with pyproject.toml, keeping the versions that still fit
+	@$(LOCK_COMMAND) --output-file requirements.lock
+
+upgrade: $(READY)  ## as lock, with the newest versions
+	@$(LOCK_COMMAND) --upgrade --output-file requirements.lock
+
+fmt: $(READY)  ## format the code and apply the safe fixes
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+clean:  ## remove what make and the tools made (.venv, .cache, dist)
+	@rm -rf $(VENV) .cache dist
+	@find broker policies sdk tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the parts of check ---------------------------------------------------------------------------------------------
+
+format: $(READY)
+	@$(BIN)/ruff format --check .
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+borders: $(READY)
+	@$(BIN)/lint-imports --no-logo --cache-dir .cache/import_linter
+
+sizes: $(READY)
+	@$(BIN)/python tests/tools/check_sizes.py
+
+lock-check: $(READY)
+	@$(BIN)/python tests/tools/check_lock.py
+
+rego: $(READY)
+	@$(BIN)/stepgrant policy check $(POLICIES)
+	@$(BIN)/stepgrant policy test $(POLICIES)
+
+# Under `coverage run`, because the package's own pytest plugin imports it before any plugin could start measuring.
+coverage: $(READY)
+	@$(BIN)/python -m coverage run -m pytest --quiet tests/unit tests/property
+	@$(BIN)/python -m coverage report
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+
+# Editable, so it is needed again only when names, entry points or packages change.
+$(READY): $(INSTALLED) pyproject.toml
+	@$(PIP) install --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The wheelhouse stays: the test that installs the package offline takes everything from it.
+$(INSTALLED): $(BIN)/python requirements.lock
+	@echo "Set-up: fetching and installing the locked packages (only after a change of the lock)"
+	@rm -rf $(WHEELHOUSE) && mkdir -p $(WHEELHOUSE)
+	@$(PIP) download --progress-bar off --require-hashes --no-deps --only-binary :all: \
+		--requirement requirements.lock --dest $(WHEELHOUSE)
+	@$(PIP) install --no-index --find-links $(WHEELHOUSE) --require-hashes --no-deps --requirement requirements.lock
+	@touch $@
+
+# A name on the PATH can be a shim that starts nothing, so each candidate has to run and to have what is needed.
+$(BIN)/python:
+	@bare=''; \
+	for candidate in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+		"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		"$$candidate" -c 'import ensurepip, venv' 2>/dev/null || { bare="$$candidate"; continue; }; \
+		echo "Set-up: making $(VENV) with $$candidate"; exec "$$candidate" -m venv $(VENV); \
+	done; \
+	if [ -n "$$bare" ]; then echo "$$bare lacks venv; install it (Debian, Ubuntu: apt-get install python3-venv) and run make again" >&2; \
+	else echo "Python 3.11 or newer is needed; install it (Debian, Ubuntu: apt-get install python3 python3-venv) or say make PYTHON=/path/to/python" >&2; fi; \
+	exit 1

@@ -1,0 +1,98 @@
+"""Rules for every test, whatever its folder.
+
+- Hypothesis profiles: `dev` (quick, the default), `ci` (with CI=true), `deep` (HYPOTHESIS_PROFILE=deep). `dev` and `ci`
+  are derandomized: the same code gives the same answer, so a red run is never luck.
+- Nothing is skipped in CI. What is missing there is a failure, or a guard would go untested unseen.
+- Loopback only. A test that looks up a name or connects elsewhere fails, whatever library does it (in its own process;
+  what it starts is not watched).
+- The developer's own STEPGRANT_* settings do not reach a test.
+
+This file runs with the base install too (tests/sdk), so it imports nothing of the broker.
+"""
+
+import ipaddress
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+ROOT = Path(__file__).parent.parent
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+LOCAL_NAMES = frozenset({"", "localhost"})
+
+
+class OutsideLoopbackError(RuntimeError):
+    """A test tried to leave this machine."""
+
+
+def pytest_configure() -> None:
+    """Clean the environment, load the Hypothesis profile, close the network: before any test module is imported."""
+    for name in [name for name in os.environ if name.startswith("STEPGRANT_")]:
+        del os.environ[name]
+    settings.register_profile("dev", max_examples=50, stateful_step_count=30, derandomize=True, deadline=None)
+    settings.register_profile("ci", max_examples=200, stateful_step_count=50, derandomize=True, deadline=None)
+    settings.register_profile(
+        "deep",
+        max_examples=5000,
+        stateful_step_count=100,
+        deadline=None,
+        database=DirectoryBasedExampleDatabase(ROOT / ".cache" / "hypothesis"),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if IN_CI else "dev"))
+    sys.addaudithook(_refuse_outside)
+
+
+def _refuse_outside(event: str, arguments: tuple[object, ...]) -> None:
+    """Audit hook: raise before a socket connects, sends to, or resolves anything but loopback."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event in {"socket.connect", "socket.sendto"}:
+        address = arguments[1]
+        if not isinstance(address, tuple):  # AF_UNIX, netlink: cannot leave the machine
+            return
+        host = address[0]
+    else:
+        return
+    if not _is_local(host):
+        raise OutsideLoopbackError(f"a test may talk to loopback only, not to {host!r} ({event})")
+
+
+def _is_local(host: object) -> bool:
+    if host is None:
+        return True
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    if text in LOCAL_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that skips itself, or is expected to fail, fails in CI."""
+    return _refuse_skip((yield), item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """As above, for a module that skips all of itself."""
+    return _refuse_skip((yield), collector.nodeid)
+
+
+def _refuse_skip(report: Report, name: str) -> Report:
+    if IN_CI and report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{name}: nothing may be skipped in CI ({reason})"
+    return report
