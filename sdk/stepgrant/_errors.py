@@ -1,0 +1,233 @@
+"""The error base, and what an agent's side raises. Public as `stepgrant.errors`, which draws the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def _revive(kind: type[StepgrantError], args: tuple[object, ...], state: dict[str, object]) -> StepgrantError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class StepgrantError(Exception):
+    """Base of all. `code` is stable; match on it, never on the text."""
+
+    code: str = "stepgrant_error"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Without this, pickle would call the class with the message alone and lose every keyword field."""
+        return _revive, (type(self), self.args, dict(self.__dict__))
+
+
+def _with_wait(message: str, retry_after: float | None) -> str:
+    return message if retry_after is None else f"{message}; try again in {retry_after:g} s"
+
+
+class ConfigurationError(StepgrantError):
+    """The set-up is wrong: an environment variable, a key file, a declaration. Nothing was tried."""
+
+    code = "configuration_error"
+
+
+class NotJson(StepgrantError):
+    """An argument or a result is not JSON. `what` names it; `path` is the JSON Pointer of the place inside it."""
+
+    code = "not_json"
+
+    def __init__(self, *, what: str, path: str, why: str) -> None:
+        super().__init__(f"{what} is not JSON at {path or 'the top'}: {why}")
+        self.what = what
+        self.path = path
+        self.why = why
+
+
+class OrdinalUnderConcurrency(StepgrantError):
+    """Calls that run side by side have no order that survives a crash: give each a `step_id`."""
+
+    code = "ordinal_under_concurrency"
+
+
+class CredentialMisuse(StepgrantError):
+    """A credential was used outside what it is for: another origin, after its end, outside its tool call."""
+
+    code = "credential_misuse"
+
+
+class KeyLost(StepgrantError):
+    """A holder's key was used in a forked process. It never leaves the process that made it: open the run there."""
+
+    code = "key_lost"
+
+
+class NotExecuted(StepgrantError):
+    """Raised by a tool that knows for sure: the effect did not happen and cannot happen any more."""
+
+    code = "not_executed"
+
+
+class SecretInResult(StepgrantError):
+    """The tool's result contains a live secret. The step is completed; the result is neither stored nor returned."""
+
+    code = "secret_in_result"
+
+    def __init__(self, *, step: str) -> None:
+        super().__init__(
+            f"the result of step {step!r} contains a live secret; the step is completed, the result withheld"
+        )
+        self.step = step
+
+
+# --------------------------------------------------------------------------------------------- the tool did not run
+
+
+class StepNotRun(StepgrantError):
+    """The broker's outcome is not to run the tool now."""
+
+    code = "step_not_run"
+
+
+class Denied(StepNotRun):
+    """Policy says no. `reasons` are stable codes; `decision_id` finds the decision in the ledger."""
+
+    code = "policy_denied"
+
+    def __init__(self, *, reasons: Sequence[str] = (), decision_id: str | None = None) -> None:
+        super().__init__(f"denied by policy: {', '.join(reasons) or 'no reason given'} (decision {decision_id})")
+        self.reasons = tuple(reasons)
+        self.decision_id = decision_id
+
+
+class ApprovalRequired(StepNotRun):
+    """A person must answer first. `answer_by` is in milliseconds since the epoch, or None."""
+
+    code = "approval_required"
+
+    def __init__(self, *, approval_id: str | None = None, answer_by: int | None = None) -> None:
+        super().__init__(f"a person must approve this action first (approval {approval_id})")
+        self.approval_id = approval_id
+        self.answer_by = answer_by
+
+
+class InDoubt(StepNotRun):
+    """A `once` step may already have happened. `options` are the ways to settle it."""
+
+    code = "step_in_doubt"
+
+    def __init__(
+        self, *, step: str | None = None, why: str = "", options: Sequence[str] = (), attempt: int | None = None
+    ) -> None:
+        super().__init__(
+            f"step {step!r} may already have happened ({why}); settle it: {', '.join(options) or 'reconcile'}"
+        )
+        self.step = step
+        self.why = why
+        self.options = tuple(options)
+        self.attempt = attempt
+
+
+class SuspectedDuplicate(StepNotRun):
+    """The call equals a completed step of an earlier epoch, `of`, that was not replayed in this one."""
+
+    code = "suspected_duplicate"
+
+    def __init__(self, *, of: str | None = None, options: Sequence[str] = ()) -> None:
+        super().__init__(f"this call equals the completed step {of!r}; say which you mean: {', '.join(options)}")
+        self.of = of
+        self.options = tuple(options)
+
+
+class StepDrift(StepNotRun):
+    """A known step key came with another action, effect or idempotency key. Nothing happened."""
+
+    code = "step_drift"
+
+
+class PriorCredentialLive(StepNotRun):
+    """An older credential may still work; start again after `retry_after` seconds."""
+
+    code = "prior_credential_live"
+
+    def __init__(
+        self, message: str = "an older credential may still work", *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(_with_wait(message, retry_after))
+        self.retry_after = retry_after
+
+
+# -------------------------------------------------------------------------------------- this process may not act here
+
+
+class RunNotHeld(StepgrantError):
+    """This process may not act for the run."""
+
+    code = "run_not_held"
+
+
+class StaleEpoch(RunNotHeld):
+    """Fenced: another process holds the run now, or the lease lapsed. Stop; what is recorded is safe."""
+
+    code = "stale_epoch"
+
+
+class LeaseHeld(RunNotHeld):
+    """Another holder's lease is still running; it lapses in about `retry_after` seconds unless it is renewed."""
+
+    code = "lease_held"
+
+    def __init__(self, message: str = "another process holds the run", *, retry_after: float | None = None) -> None:
+        super().__init__(_with_wait(message, retry_after))
+        self.retry_after = retry_after
+
+
+class RunEnded(RunNotHeld):
+    """The run is over; this is final. A new run needs a new key."""
+
+    code = "run_ended"
+
+
+class Quarantined(RunNotHeld):
+    """The kill switch holds this run, agent, workload or issuer."""
+
+    code = "quarantined"
+
+
+# --------------------------------------------------------------------------------------------------------- the broker
+
+
+class BrokerError(StepgrantError):
+    """The broker refused; nothing was released. `code`, `title`, `detail` and `status` are as it answered."""
+
+    code = "broker_error"
+
+    def __init__(
+        self, *, code: str, status: int, title: str = "", detail: str = "", retry_after: float | None = None
+    ) -> None:
+        said = ": ".join(part for part in (title, detail) if part)
+        super().__init__(_with_wait(f"{code} (HTTP {status}){': ' if said else ''}{said}", retry_after))
+        self.code = code
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class AuthenticationFailed(BrokerError):
+    """The broker did not accept the workload's identity; `code` is OAuth's (invalid_client, invalid_request, ...)."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker, or something it depends on, cannot be reached. Nothing was released, the tool did not run."""
+
+    def __init__(
+        self,
+        *,
+        code: str = "broker_unavailable",
+        status: int = 503,
+        title: str = "",
+        detail: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(code=code, status=status, title=title, detail=detail, retry_after=retry_after)
