@@ -1,0 +1,83 @@
+"""What an agent asks of one step, as plain values (`protocol.md` §2), and what may be answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from stepgrant_broker.domain.decisions import Effect, Json
+from stepgrant_broker.domain.state import Approval, Grant, IdSource, Step
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """The body of prepare, start and begin. `preimage` is the JCS action, or `None` when only its digest came."""
+
+    step: str
+    epoch: int
+    tool: str
+    resource: str | None
+    args: Json
+    digest: str
+    preimage: bytes | None
+    effect: Effect
+    id_source: IdSource
+    idempotency_key: str | None = None
+    issuer: str | None = None
+    ttl_s: int | None = None
+    params: Mapping[str, Json] | None = None
+    settle_ms: int = 0
+    retry_failed: bool = False
+    context: Mapping[str, Json] | None = None
+    not_received: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Policy allows: prepare's advice, or with a grant the real thing."""
+
+    step: Step
+    grant: Grant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The recorded outcome: a result (`step.result_c`) or a failure (`step.error_c`)."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Policy, or a person, says no."""
+
+    reasons: tuple[str, ...]
+    decision_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A person must answer first."""
+
+    approval: Approval
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """The step's outcome is not known."""
+
+    step: Step
+
+
+Settled: TypeAlias = Ready | Replayed | Refusal | Waiting | Doubtful
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Policy must decide: for this attempt of this step (`step` is `None` before it was ever prepared)."""
+
+    attempt: int
+    revision: int
+    new: bool
+    previous_outcome: str | None

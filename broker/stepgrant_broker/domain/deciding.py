@@ -1,0 +1,240 @@
+"""From a decision of policy to what happens: a refusal, a question to people, or a grant.
+
+Rules:
+* An effect looser than `once` needs policy to confirm it; an unconfirmed one is a denial, not a guess.
+* A `RequireApproval` that a valid approval meets is an allow, and that approval is spent by the grant's commit.
+* Labels and meters count once per step: a later attempt adds only what is not counted yet.
+* A grant's end is the earliest of policy's, the approval's, the identity's and the issuer's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepgrant_broker.domain import approvals
+from stepgrant_broker.domain.calls import Ask, Ready, Refusal, StepCall, Waiting
+from stepgrant_broker.domain.decisions import (
+    MICRO,
+    Allow,
+    Decided,
+    Decision,
+    Deny,
+    Effect,
+    GrantSpec,
+    RedeemMode,
+    RequireApproval,
+    effect_of,
+)
+from stepgrant_broker.domain.entries import EntryType
+from stepgrant_broker.domain.ports import Revocation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.settings import Limits
+    from stepgrant_broker.domain.state import Approval, Grant
+
+LOOSENESS = {Effect.ONCE: 0, Effect.IDEMPOTENT: 1, Effect.READ: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerFacts:
+    """What the machine must know of the chosen issuer."""
+
+    name: str
+    revocation: Revocation
+    outside: bool
+    max_ttl_s: int
+    tokens_of_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Policy (and, where it asked, people) consent; ready to issue."""
+
+    allow: Allow
+    action: Mapping[str, Any]
+    decided: Decided
+    ask: Ask
+    approval: Approval | None
+
+
+def close(decision: Decision, call: StepCall) -> Decision:
+    """The decision with the rules that no policy can relax."""
+    if isinstance(decision, Deny):
+        return decision
+    if call.preimage is None:
+        if not decision.grant.digest_only:
+            return Deny(("arguments_required",))
+        if isinstance(decision, RequireApproval):
+            return Deny(("approval_needs_arguments",))
+    confirmed = decision.grant.effect or Effect.ONCE
+    if LOOSENESS[confirmed] < LOOSENESS[call.effect]:
+        return Deny(("effect_not_confirmed",))
+    return decision
+
+
+def decision_member(journal: Journal, decided: Decided, decision: Decision) -> dict[str, Any]:
+    """The `decision` member of entries; the exact input is kept as a payload, for replay and explanation."""
+    return {
+        "effect": effect_of(decision),
+        "reasons": list(decision.reasons),
+        "policy_revision": decided.revision,
+        "input_c": journal.commit.digest("decision.input", decided.input),
+        "decision_id": decided.decision_id,
+    }
+
+
+def binding_of(journal: Journal, call: StepCall, grant: GrantSpec) -> approvals.Binding:
+    """What an approval of this call would be bound to."""
+    run = journal.run
+    return approvals.Binding(run.tenant, run.id, call.step, call.digest, call.effect, grant.issuer, grant.params)
+
+
+def settle(
+    journal: Journal,
+    call: StepCall,
+    ask: Ask,
+    action: Mapping[str, Any],
+    decided: Decided,
+    *,
+    phase: str,
+    approval_id: str,
+    shown: Approval | None,
+    limits: Limits,
+) -> Allowed | Refusal | Waiting:
+    """Write the decision and say what follows. `shown` is the approval that policy saw in its input."""
+    decision = close(decided.decision, call)
+    found = approvals.Found()
+    if isinstance(decision, RequireApproval):
+        binding = binding_of(journal, call, decision.grant)
+        binding_c = journal.commit.peek("approval.binding", binding.text())
+        found = approvals.find(journal, call.step, binding_c, decision.approval)
+        if found.denied is not None:
+            decision = Deny(("approval_denied",))
+        elif found.approved is not None:
+            decision = decision.met(found.approved.id)
+    elif isinstance(decision, Allow) and shown is not None and is_bound(journal, call, decision, shown):
+        # Policy saw this answer and allowed: it is spent as if it had been asked for.
+        found = approvals.Found(approved=shown)
+    member = decision_member(journal, decided, decision)
+    _write_decision(journal, call, ask, action, member, phase=phase, engine=decided.engine)
+    match decision:
+        case Deny(reasons):
+            return Refusal(reasons, decided.decision_id)
+        case RequireApproval():
+            if found.pending is not None:
+                return Waiting(found.pending)
+            binding = binding_of(journal, call, decision.grant)
+            asked = approvals.request(
+                journal, approval_id=approval_id, step=call.step, attempt=ask.attempt, binding=binding,
+                decision=decision, action=action, decision_member=member, why_again=found.why_again, limits=limits,
+            )  # fmt: skip
+            return Waiting(asked)
+        case Allow():
+            return Allowed(decision, action, decided, ask, found.approved)
+
+
+def is_bound(journal: Journal, call: StepCall, decision: Allow, shown: Approval) -> bool:
+    """True when this approval is about exactly what the decision would grant."""
+    text = binding_of(journal, call, decision.grant).text()
+    return shown.binding_c == journal.commit.peek("approval.binding", text)
+
+
+def _write_decision(
+    journal: Journal,
+    call: StepCall,
+    ask: Ask,
+    action: Mapping[str, Any],
+    member: Mapping[str, Any],
+    *,
+    phase: str,
+    engine: str,
+) -> None:
+    body: dict[str, Any] = {"phase": phase, "engine": engine}
+    if call.issuer is not None:
+        body["requested"] = call.issuer
+    journal.add(EntryType.DECISION, step=call.step, attempt=ask.attempt, action=action, decision=member, body=body)
+
+
+def expiry(allowed: Allowed, issuer: IssuerFacts, *, now: int, not_after: int, limits: Limits) -> int:
+    """When the grant ends (ms, whole seconds): policy, approval, identity and issuer, whichever is first."""
+    wanted = allowed.allow.grant.ttl_s or limits.grant_ttl_s
+    ends = [now + 1000 * min(wanted, limits.grant_ttl_max_s, issuer.max_ttl_s), not_after]
+    if allowed.approval is not None:
+        until = approvals.usable_until(allowed.approval)
+        ends.append(until if until is not None else now)
+    return min(ends) // 1000 * 1000
+
+
+def issue(
+    journal: Journal,
+    call: StepCall,
+    allowed: Allowed,
+    issuer: IssuerFacts,
+    *,
+    jti: str,
+    exp: int,
+    audience: str,
+    request: str,
+) -> Ready:
+    """Write the grant. The credential is made only after this is durable."""
+    spec, held = allowed.allow.grant, _counted(journal, call.step)
+    redeem = (spec.redeem or RedeemMode.default_for(call.effect)) if issuer.tokens_of_ours else RedeemMode.OPTIONAL
+    prior = next((g for g in journal.view.grants.values() if g.request == request), None)
+    body: dict[str, Any] = {
+        "audience": audience,
+        "redeem": redeem.value,
+        "revocation": issuer.revocation.value,
+        "issued_at": journal.now,
+        "labels": sorted(set(allowed.allow.labels) - held[0]),
+        "meters": {
+            name: amount - held[1].get(name, 0)
+            for name, amount in allowed.allow.meters.items()
+            if amount > held[1].get(name, 0)
+        },
+        "params": dict(spec.params),
+        "jkt": journal.run.jkt,
+        "intent": issuer.outside,
+        "request": request,
+    }
+    if prior is not None:
+        body["inherits"] = prior.jti
+        body["not_received"] = call.not_received
+    journal.add(
+        EntryType.GRANT_ISSUED,
+        step=call.step,
+        attempt=allowed.ask.attempt,
+        action=allowed.action,
+        approval={"id": allowed.approval.id} if allowed.approval is not None else None,
+        grant={"jti": jti, "issuer": issuer.name, "exp": exp},
+        body=body,
+    )
+    return Ready(journal.step(call.step), journal.view.grants[jti])
+
+
+def _counted(journal: Journal, step: str) -> tuple[set[str], dict[str, int]]:
+    labels: set[str] = set()
+    meters: dict[str, int] = {}
+    for grant in journal.view.grants.values():
+        if grant.step == step:
+            labels.update(grant.labels)
+            for name, amount in grant.meters.items():
+                meters[name] = meters.get(name, 0) + amount
+    return labels, meters
+
+
+def meter_number(micro: int) -> int | float:
+    """A meter as policy sees it: a whole number where it is one."""
+    whole, rest = divmod(micro, MICRO)
+    return whole if rest == 0 else micro / MICRO
+
+
+def lost_reply_of(journal: Journal, call: StepCall, request: str) -> Grant | None:
+    """The grant that this same request (holder, epoch, Idempotency-Key) made before, if its answer was lost."""
+    for grant in journal.view.grants.values():
+        if grant.request == request and grant.step == call.step:
+            return grant
+    return None

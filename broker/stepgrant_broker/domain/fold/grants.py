@@ -1,0 +1,157 @@
+"""Folders of grant entries, with what a grant counts: labels and meters from its commit, once per step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stepgrant_broker.domain.decisions import Effect, RedeemMode
+from stepgrant_broker.domain.fold.common import (
+    add_all,
+    bump,
+    bump_all,
+    the_run,
+    with_approval,
+    with_grant,
+    with_history,
+    with_step,
+)
+from stepgrant_broker.domain.ports import Revocation
+from stepgrant_broker.domain.state import NOTHING, ApprovalStatus, Grant, GrantStatus, StepState
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.fold.common import At
+    from stepgrant_broker.domain.state import View
+
+
+def issued(view: View, at: At) -> View:
+    """A grant is recorded: its step is started, its approval spent, its labels and meters counted."""
+    run, action, body = the_run(view), at.part("action"), at.body
+    named, approval = at.part("grant"), at.f.get("approval")
+    grant = Grant(
+        jti=named["jti"],
+        run=run.id,
+        tenant=run.tenant,
+        step=at.step,
+        attempt=at.f["attempt"],
+        epoch=at.f["epoch"],
+        issuer=named["issuer"],
+        revocation=Revocation(body["revocation"]),
+        tool=action["tool"],
+        effect=Effect(action["effect"]),
+        redeem=RedeemMode(body["redeem"]),
+        jkt=body["jkt"],
+        audience=body["audience"],
+        digest_c=action["digest_c"],
+        status=GrantStatus.INTENT if body["intent"] else GrantStatus.ISSUED,
+        issued_at=body["issued_at"],
+        exp=named["exp"],
+        approval=approval["id"] if approval else None,
+        labels=tuple(body["labels"]),
+        meters=body["meters"],
+        params=body["params"],
+        request=body.get("request"),
+        not_received=body.get("not_received", False),
+    )
+    step = view.steps[at.step]
+    in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
+    step = replace(
+        step,
+        state=StepState.STARTED,
+        attempt=grant.attempt,
+        epoch=grant.epoch,
+        grant=grant.jti,
+        started_ever=True,
+        approval=grant.approval or step.approval,
+        fail_status=None,
+        doubt=None,
+        doubt_since=None,
+    )
+    view = with_grant(with_step(view, step), grant)
+    if grant.approval is not None:
+        spent = replace(view.approvals[grant.approval], status=ApprovalStatus.CONSUMED, consumed_by=grant.jti)
+        view = with_approval(view, spent)
+    history = the_run(view).history
+    return with_history(
+        view,
+        replace(
+            history,
+            tools=bump(history.tools, grant.tool),
+            effects=bump(history.effects, grant.effect),
+            labels=bump_all(history.labels, grant.labels, 1),
+            meters=add_all(history.meters, grant.meters, 1),
+            in_flight=history.in_flight + (0 if in_flight else 1),
+        ),
+    )
+
+
+def failed(view: View, at: At) -> View:
+    """The issuer gave nothing: all that the grant counted comes back, and the step is as before."""
+    grant = view.grants[at.part("grant")["jti"]]
+    view = with_grant(view, replace(grant, status=GrantStatus.FAILED))
+    return _land(_give_back(view, grant, labels=True, meters=True), grant)
+
+
+def lease_recorded(view: View, at: At) -> View:
+    """An outside issuer's lease stands in the record; only now may the credential leave."""
+    grant = view.grants[at.part("grant")["jti"]]
+    return with_grant(view, replace(grant, status=GrantStatus.ISSUED, exp=at.part("grant")["exp"]))
+
+
+def redeemed(view: View, at: At) -> View:
+    """A resource server spends the one use."""
+    grant, body = view.grants[at.part("grant")["jti"]], at.body
+    return with_grant(
+        view,
+        replace(
+            grant,
+            redeemed_at=at.ts,
+            redemption_id=body["redemption_id"],
+            redeemer=body["server"],
+            proof_jti=body["proof_jti"],
+            act_before=body["act_before"],
+        ),
+    )
+
+
+def revoked(view: View, at: At) -> View:
+    """The grant is over. Provably unused: approval, labels and meters come back, and its step may start again."""
+    grant = view.grants[at.part("grant")["jti"]]
+    after = replace(
+        grant,
+        status=GrantStatus.REVOKED,
+        revoked_at=grant.revoked_at or at.ts,
+        confirmed_at=at.ts if at.body["confirmed"] else grant.confirmed_at,
+        cause=grant.cause or at.f.get("cause"),
+    )
+    view = with_grant(view, after)
+    if at.body["unused"]:
+        return _land(_give_back(view, grant, labels=True, meters=True), grant)
+    if at.body.get("meters_back"):
+        return _give_back(view, grant, labels=False, meters=True)
+    return view
+
+
+def _give_back(view: View, grant: Grant, *, labels: bool, meters: bool) -> View:
+    history, known = the_run(view).history, view.grants[grant.jti]
+    if labels:
+        history = replace(history, labels=bump_all(history.labels, grant.labels, -1))
+        known = replace(known, labels=())
+    if meters:
+        history = replace(history, meters=add_all(history.meters, grant.meters, -1))
+        known = replace(known, meters=NOTHING)
+    view = with_grant(with_history(view, history), known)
+    spent = view.approvals.get(grant.approval or "")
+    if labels and spent is not None and spent.consumed_by == grant.jti:
+        view = with_approval(view, replace(spent, status=ApprovalStatus.APPROVED, consumed_by=None))
+    return view
+
+
+def _land(view: View, grant: Grant) -> View:
+    """Nothing came of the grant: a step that it had started is prepared again."""
+    step = view.steps.get(grant.step)
+    if step is None or step.grant != grant.jti or step.state not in {StepState.STARTED, StepState.SUSPENDED}:
+        return view
+    view = with_step(view, replace(step, state=StepState.PREPARED))
+    history = the_run(view).history
+    return with_history(view, replace(history, in_flight=max(0, history.in_flight - 1)))

@@ -1,0 +1,106 @@
+"""Folders of run entries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stepgrant_broker.domain.fold.common import the_run, with_run
+from stepgrant_broker.domain.state import ApprovalStatus, Epoch, Run, RunState
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.fold.common import At
+    from stepgrant_broker.domain.state import View
+
+
+def advance(view: View, at: At) -> View:
+    """Move the chain's head over this entry."""
+    run = the_run(view)
+    return with_run(view, replace(run, seq=at.entry.seq + 1, head=at.prev_hash(), last_ts=at.ts))
+
+
+def _epoch(view: View, at: At) -> View:
+    agent, by = at.part("agent"), at.part("by")
+    epoch = Epoch(
+        run=str(at.entry.run),
+        tenant=at.entry.tenant,
+        epoch=at.f["epoch"],
+        jkt=agent["jkt"],
+        workload=at.body["workload"],
+        subject_c=by["subject_c"],
+        at=at.ts,
+    )
+    return replace(view, epochs={**view.epochs, epoch.epoch: epoch})
+
+
+def opened(view: View, at: At) -> View:
+    """A run begins, held by its opener under epoch 1."""
+    agent, by, body = at.part("agent"), at.part("by"), at.body
+    run = Run(
+        id=str(at.entry.run),
+        tenant=at.entry.tenant,
+        key=body["run_key"],
+        agent=agent["name"],
+        agent_version=agent["version"],
+        state=RunState.OPEN,
+        epoch=at.f["epoch"],
+        jkt=agent["jkt"],
+        workload=body["workload"],
+        subject_c=by["subject_c"],
+        opened_at=at.ts,
+        labels=body["labels"],
+        input_c=body.get("input_c"),
+        principal_c=at.f.get("principal_c"),
+        principal_method=body.get("principal_method"),
+        seq=at.entry.seq,
+        head=at.f["prev"],
+        last_ts=at.ts,
+    )
+    return _epoch(with_run(view, run), at)
+
+
+def resumed(view: View, at: At) -> View:
+    """A new holder under a higher epoch; answers given while the run was away start to run out now."""
+    agent, by = at.part("agent"), at.part("by")
+    run = replace(
+        the_run(view),
+        state=RunState.OPEN,
+        epoch=at.f["epoch"],
+        jkt=agent["jkt"],
+        workload=at.body["workload"],
+        subject_c=by["subject_c"],
+        agent_version=agent["version"],
+        parked_at=None,
+        parked_ms=at.body["parked_ms"],
+        park_reason=None,
+    )
+    answered = {
+        key: replace(approval, resumed_at=at.ts)
+        for key, approval in view.approvals.items()
+        if approval.status is ApprovalStatus.APPROVED and approval.resumed_at is None
+    }
+    return _epoch(replace(view, run=run, approvals={**view.approvals, **answered}), at)
+
+
+def parked(view: View, at: At) -> View:
+    """Nobody holds the run until it is resumed."""
+    run = replace(the_run(view), state=RunState.PARKED, parked_at=at.ts, park_reason=at.body["reason"])
+    return with_run(view, run)
+
+
+def quarantined(view: View, at: At) -> View:
+    """The kill switch: nobody holds the run, and nobody can resume it until it is released."""
+    return with_run(view, replace(the_run(view), state=RunState.QUARANTINED, parked_at=at.ts))
+
+
+def released(view: View, at: At) -> View:
+    """A released run is parked: whoever goes on is attested and decided again."""
+    run = the_run(view)
+    return with_run(view, replace(run, state=RunState.PARKED, parked_at=run.parked_at or at.ts, park_reason="released"))
+
+
+def ended(view: View, at: At) -> View:
+    """The end is final."""
+    outcome = at.part("outcome")
+    run = replace(the_run(view), state=RunState(at.body["status"]), ended_at=at.ts, result_c=outcome.get("result_c"))
+    return with_run(view, run)

@@ -1,0 +1,75 @@
+"""When a grant is provably unused, quiet and dead (`protocol.md` §4, "dead is defined per class").
+
+Rules:
+* `provably_unused`: it was never delivered, or must be redeemed before use and was not. Revoking it makes that final.
+* `quiet_at`: from when on another effectful *start* may proceed. `dead_at`: from when on nothing can still happen;
+  a static key never gets there.
+* The leeway covers the clocks of resource servers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepgrant_broker.domain.decisions import RedeemMode
+from stepgrant_broker.domain.ports import Revocation
+from stepgrant_broker.domain.state import GrantStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stepgrant_broker.domain.state import Grant
+
+
+def provably_unused(grant: Grant | None) -> bool:
+    """True when no effect can have come from it, provided it is revoked now (or already was, unredeemed)."""
+    if grant is None or grant.status is GrantStatus.FAILED:
+        return True
+    return grant.redeem is RedeemMode.REQUIRED and grant.redeemed_at is None
+
+
+def dead_at(grant: Grant, leeway_ms: int) -> int | None:
+    """When nothing can come from it any more; `None` when that can never be proven."""
+    if grant.status is GrantStatus.FAILED:
+        return grant.issued_at
+    if grant.redeem is RedeemMode.REQUIRED:
+        if grant.act_before is not None:
+            return grant.act_before + leeway_ms
+        return grant.revoked_at if grant.revoked_at is not None else grant.exp + leeway_ms
+    match grant.revocation:
+        case Revocation.CONFIRMED:
+            return grant.confirmed_at
+        case Revocation.EXPIRY:
+            return grant.exp + leeway_ms
+        case Revocation.NONE:
+            return None
+
+
+def quiet_at(grant: Grant, leeway_ms: int) -> int | None:
+    """When another effectful start may proceed; `None` while only the issuer's confirmation can say."""
+    if grant.revocation is Revocation.NONE and grant.redeem is RedeemMode.OPTIONAL:
+        return grant.exp + leeway_ms
+    return dead_at(grant, leeway_ms)
+
+
+def live_effectful(grants: Iterable[Grant], epoch: int, now: int, leeway_ms: int) -> tuple[Grant, int | None] | None:
+    """The effectful grant of an older epoch that stays alive longest, with the time it goes quiet; `None` if none is."""
+    worst: tuple[Grant, int | None] | None = None
+    for grant in grants:
+        if grant.epoch >= epoch or not grant.effect.effectful:
+            continue
+        quiet = quiet_at(grant, leeway_ms)
+        if quiet is not None and quiet <= now:
+            continue
+        if worst is None or (worst[1] is not None and (quiet is None or quiet > worst[1])):
+            worst = (grant, quiet)
+    return worst
+
+
+def is_open(grant: Grant) -> bool:
+    """True while the broker still has something to do for it: revoke it, or see its revocation confirmed."""
+    if grant.status in {GrantStatus.INTENT, GrantStatus.ISSUED}:
+        return True
+    return (
+        grant.status is GrantStatus.REVOKED and grant.revocation is Revocation.CONFIRMED and grant.confirmed_at is None
+    )

@@ -1,0 +1,60 @@
+"""Who may act in a run: the holder of the newest epoch, with its key, while its lease runs.
+
+Rules (each is one guard, and a zombie falls over the first that applies):
+* an ended or quarantined run admits nobody;
+* an older epoch is stale, whatever else is right; a lapsed lease or a parked run fences its holder as well;
+* the proof key must be the one that opened this epoch, and the workload the one that was attested then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepgrant_broker.domain.errors import Quarantined, RunEnded, StaleEpoch, UnknownRun, WrongHolder
+from stepgrant_broker.domain.state import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stepgrant_broker.domain.caller import AgentCaller
+    from stepgrant_broker.domain.state import Run
+    from stepgrant_broker.domain.writes import Loaded, Quarantine
+
+
+def require_run(loaded: Loaded, tenant: str) -> Run:
+    """The loaded run, if it exists and is the caller's tenant's. Raises `UnknownRun`."""
+    run = loaded.view.run
+    if run is None or run.tenant != tenant:
+        raise UnknownRun("no such run")
+    return run
+
+
+def refuse_ended(run: Run) -> None:
+    """Raises `RunEnded` or `Quarantined`."""
+    if run.state.ended:
+        raise RunEnded(f"the run is {run.state.value}; that is final")
+    if run.state is RunState.QUARANTINED:
+        raise Quarantined("the run is quarantined; an operator must release it")
+
+
+def refuse_quarantined(quarantines: Iterable[Quarantine], **names: str | None) -> None:
+    """Raises `Quarantined` when any of the named things (agent=, workload=, issuer=) is under the kill switch."""
+    for switch in quarantines:
+        if switch.released_at is None and names.get(switch.kind) == switch.name:
+            raise Quarantined(f"{switch.kind} {switch.name} is quarantined; an operator must release it")
+
+
+def require_holder(loaded: Loaded, caller: AgentCaller, epoch: int) -> Run:
+    """The run, if the caller holds it now. Raises `UnknownRun`, `RunEnded`, `Quarantined`, `StaleEpoch`, `WrongHolder`."""
+    run = require_run(loaded, caller.tenant)
+    refuse_ended(run)
+    if epoch != run.epoch:
+        raise StaleEpoch(f"epoch {epoch} is not the run's epoch {run.epoch}; this process is fenced", epoch=run.epoch)
+    if run.state is not RunState.OPEN:
+        raise StaleEpoch("the run is parked; resume it to go on", epoch=run.epoch)
+    if loaded.lease_until <= loaded.now:
+        raise StaleEpoch("the lease has lapsed; resume the run to go on", epoch=run.epoch)
+    if caller.jkt != run.jkt or caller.workload.id != run.workload:
+        raise WrongHolder("this key or workload does not hold the run")
+    refuse_quarantined(loaded.quarantines, agent=run.agent, workload=run.workload)
+    return run

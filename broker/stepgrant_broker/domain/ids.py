@@ -1,0 +1,44 @@
+"""Identifiers: prefixed ULIDs and the alphabet of step keys.
+
+An identifier is never authority: every lookup also names the tenant, and guessing one gains nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+from stepgrant import canonical
+
+CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+STEP_KEY: Final = re.compile(r"[A-Za-z0-9._:~-]{1,200}")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}")
+TENANT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+RESUME_STEP: Final = "~resume"
+OPEN_STEP: Final = "~open"
+
+
+def ulid(now: int, entropy: bytes) -> str:
+    """A ULID (26 characters) for `now` in milliseconds and 10 bytes of randomness."""
+    value = (now & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy[:10], "big")
+    return "".join(CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def safe_step_key(key: str) -> str:
+    """The key itself where it fits the alphabet, else its hash in that alphabet (`protocol.md` §2)."""
+    if STEP_KEY.fullmatch(key):
+        return key
+    return "h-" + canonical.b64u(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest())
+
+
+def parent_of(key: str) -> str | None:
+    """The parent of a nested key `parent~child`, or `None`."""
+    head, tilde, _ = key.rpartition("~")
+    return head if tilde and head else None
+
+
+def default_idempotency_key(run: str, step: str) -> str:
+    """The key that all attempts of a step share when the tool names none of its own."""
+    digest = hashlib.sha256(f"{run}\x00{step}".encode()).digest()
+    return "sg-" + canonical.b64u(digest)

@@ -1,0 +1,124 @@
+"""A journal: entries added one after the other, each sealed and folded at once.
+
+A transition is a function of a journal and a command. It adds entries or raises a named error; a journal that raised is
+thrown away, so nothing half done can be written. What changed between the first and the last view are the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stepgrant_broker.domain import fold
+from stepgrant_broker.domain.commitments import Committer
+from stepgrant_broker.domain.entries import SALT_BYTES, Entry, EntryType, Head, seal
+from stepgrant_broker.domain.state import Grant, Run, Step, View
+from stepgrant_broker.domain.writes import Row
+
+MODE: Final = "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who caused an entry: `workload`, `person`, `resource_server` or `broker`; `subject` only for the first three."""
+
+    kind: str
+    subject: str | None = None
+
+
+BROKER: Final = By("broker")
+
+
+class Journal:
+    """Entries for one chain, from one view, at one time. `random` gives salts; `now` is the store's clock (ms)."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        head: Head,
+        now: int,
+        by: By,
+        committer: Committer,
+        random: Callable[[int], bytes],
+        version: str | None = None,
+    ) -> None:
+        self.before = view
+        self.view = view
+        self.head = head
+        self.now = max(now, head.last_ts)
+        self.by = by
+        self.commit = committer
+        self.entries: list[Entry] = []
+        self._random = random
+        self._version = version
+
+    @property
+    def run(self) -> Run:
+        """The run of this journal."""
+        if self.view.run is None:
+            raise LookupError("this journal has no run")
+        return self.view.run
+
+    def step(self, key: str) -> Step:
+        """A step that is known to be loaded."""
+        return self.view.steps[key]
+
+    def add(
+        self,
+        kind: EntryType,
+        *,
+        step: str | None = None,
+        attempt: int | None = None,
+        epoch: int | None = None,
+        action: Mapping[str, Any] | None = None,
+        decision: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        agent: Mapping[str, Any] | None = None,
+        by: By | None = None,
+        **optional: Any,  # noqa: ANN401 - the optional members of an entry
+    ) -> Entry:
+        """Seal one entry at the head and fold it into the view. Optional members that are `None` are left out."""
+        run, who = self.view.run, by or self.by
+        fields = {
+            "type": kind.value,
+            "step": step,
+            "attempt": attempt,
+            "epoch": epoch if epoch is not None else (run.epoch if run else None),
+            "by": {"kind": who.kind, "subject_c": self.commit.maybe("by.subject", who.subject)},
+            "agent": agent if agent is not None else self._agent(),
+            "mode": MODE,
+            "action": action,
+            "decision": decision,
+            "body": body or {},
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+        (entry,), self.head = seal(self.head, [fields], [self._random(SALT_BYTES)], self.now)
+        self.entries.append(entry)
+        if entry.run is not None:
+            self.view = fold.apply(self.view, entry)
+        return entry
+
+    def _agent(self) -> Mapping[str, Any] | None:
+        run = self.view.run
+        return None if run is None else {"name": run.agent, "jkt": run.jkt, "version": run.agent_version}
+
+    def action_of(self, what: Step | Grant) -> dict[str, Any]:
+        """The `action` member for a known step or grant."""
+        step = what if isinstance(what, Step) else self.view.steps.get(what.step)
+        resource_c = step.resource_c if step is not None else None
+        return {
+            "tool": what.tool, "resource_c": resource_c, "digest_c": what.digest_c, "effect": what.effect.value,
+        }  # fmt: skip
+
+    def changed(self) -> tuple[Row, ...]:
+        """The rows that differ from the first view."""
+        rows: list[Row] = []
+        if self.view.run is not None and self.view.run is not self.before.run:
+            rows.append(self.view.run)
+        for name in ("steps", "grants", "approvals", "epochs"):
+            old, new = getattr(self.before, name), getattr(self.view, name)
+            if old is not new:
+                rows.extend(row for key, row in new.items() if old.get(key) is not row)
+        return tuple(rows)

@@ -1,0 +1,153 @@
+"""The input document that policy decides on (`protocol.md` §5), built only from what is recorded or attested.
+
+What the caller says of itself reaches policy under `claimed`, nowhere else. Times are Unix seconds, and the time of the
+decision is in the input, so that the same input gives the same decision for ever.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from stepgrant import canonical
+from stepgrant_broker.domain.approvals import usable_until
+from stepgrant_broker.domain.deciding import meter_number
+from stepgrant_broker.domain.state import History
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stepgrant_broker.domain.caller import AgentCaller
+    from stepgrant_broker.domain.calls import Ask, StepCall
+    from stepgrant_broker.domain.decisions import Json
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.state import Approval, Run
+
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def _time(now: int) -> dict[str, Any]:
+    at = datetime.fromtimestamp(now // 1000, UTC)
+    return {
+        "unix": now // 1000,
+        "rfc3339": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "weekday": WEEKDAYS[at.weekday()],
+        "hour": at.hour,
+    }
+
+
+def _history(history: History) -> dict[str, Any]:
+    return {
+        "counts": {
+            "tool": dict(history.tools), "effect": dict(history.effects), "outcome": dict(history.outcomes),
+        },
+        "labels": sorted(history.labels),
+        "meters": {name: meter_number(micro) for name, micro in history.meters.items()},
+        "tools": sorted(history.tools),
+        "denials": history.denials,
+        "in_flight": history.in_flight,
+    }  # fmt: skip
+
+
+def _caller(caller: AgentCaller, principal: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "tenant": caller.tenant,
+        "identity": {
+            "method": caller.method,
+            "trust_domain": caller.trust_domain,
+            "subject": caller.subject,
+            "attributes": dict(caller.attributes),
+            "attested_at": caller.attested_at // 1000,
+        },
+        "principal": principal,
+    }
+
+
+def _run(run: Run | None, *, key: str | None, resumed: bool, parked_ms: int) -> dict[str, Any]:
+    return {
+        "id": run.id if run else None,
+        "key": run.key if run else key,
+        "epoch": run.epoch if run else 0,
+        "resumed": resumed,
+        "opened_at": run.opened_at // 1000 if run else None,
+        "parked_seconds": parked_ms // 1000,
+        "step_count": run.step_count if run else 0,
+    }
+
+
+def _approval(approval: Approval | None) -> dict[str, Any] | None:
+    if approval is None or approval.settled_at is None:
+        return None
+    until = usable_until(approval)
+    return {
+        "id": approval.id,
+        "approvers": sorted(answer.operator for answer in approval.answers if answer.verdict == "approve"),
+        "approved_at": approval.settled_at // 1000,
+        "expires_at": (until or 0) // 1000,
+        "revision": approval.revision,
+    }
+
+
+def for_step(journal: Journal, caller: AgentCaller, call: StepCall, ask: Ask, approval: Approval | None) -> bytes:
+    """The input for an action of a step, as JCS bytes."""
+    run = journal.run
+    step = journal.view.steps.get(call.step)
+    document = {
+        **_caller(caller, None),
+        "agent": {"name": run.agent, "version": run.agent_version},
+        "claimed": {"labels": dict(run.labels), "context": dict(call.context or {}), "principal": None},
+        "run": _run(run, key=None, resumed=run.epoch > 1, parked_ms=run.parked_ms),
+        "step": {"key": call.step, "attempt": ask.attempt, "previous_outcome": ask.previous_outcome},
+        "action": {
+            "tool": call.tool,
+            "resource": call.resource,
+            "args": call.args if call.preimage is not None else None,
+            "digest": call.digest,
+            "effect": call.effect.value,
+            "idempotency_key": step.idempotency_key if step is not None else call.idempotency_key,
+        },
+        "history": _history(run.history),
+        "approval": _approval(approval),
+        "requested": {"issuer": call.issuer, "ttl": call.ttl_s, "params": dict(call.params or {})},
+        "time": _time(journal.now),
+    }
+    return canonical.dumps(document)
+
+
+def for_run(
+    caller: AgentCaller,
+    *,
+    tool: str,
+    step: str,
+    agent: str,
+    version: str | None,
+    run: Run | None,
+    run_key: str | None,
+    args: Mapping[str, Json],
+    labels: Mapping[str, str],
+    principal: str | None,
+    parked_ms: int,
+    approval: Approval | None,
+    now: int,
+) -> bytes:
+    """The input for opening, resuming or taking over a run, as JCS bytes."""
+    document = {
+        **_caller(caller, None),
+        "agent": {"name": agent, "version": version},
+        "claimed": {"labels": dict(labels), "context": {}, "principal": principal},
+        "run": _run(run, key=run_key, resumed=run is not None, parked_ms=parked_ms),
+        "step": {"key": step, "attempt": 1, "previous_outcome": None},
+        "action": {
+            "tool": tool,
+            "resource": run.id if run else None,
+            "args": dict(args),
+            "digest": canonical.action_digest(tool, run.id if run else None, dict(args)),
+            "effect": "once",
+            "idempotency_key": None,
+        },
+        "history": _history(run.history if run is not None else History()),
+        "approval": _approval(approval),
+        "requested": {"issuer": None, "ttl": None, "params": {}},
+        "time": _time(now),
+    }
+    return canonical.dumps(document)

@@ -1,0 +1,381 @@
+"""The ports: what the use cases need from the world, as Protocols (`architecture.md` §4).
+
+Rules:
+* Every port has one conformance suite, run over all its adapters (`tests/conformance`).
+* A port answers with domain values or raises a domain error; no adapter's exception passes through.
+* Time and randomness are ports too, so that the domain stays pure and tests can bend the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.commitments import Payload
+    from stepgrant_broker.domain.decisions import Json
+    from stepgrant_broker.domain.state import Approval, Grant, Run, Step
+    from stepgrant_broker.domain.writes import (
+        ChainKey,
+        Loaded,
+        Operator,
+        PolicyText,
+        Quarantine,
+        Query,
+        Tenant,
+        Workload,
+        WriteSet,
+    )
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A policy engine's raw answer: `raw` is JSON bytes, or `None` when the query was undefined."""
+
+    raw: bytes | None
+    revision: str
+    decision_id: str
+    engine: str
+
+
+class PolicyEngine(Protocol):
+    """Evaluates `data.stepgrant.decision`. Parsing and closing happen in `policy/contract.py`, for all engines alike."""
+
+    async def evaluate(self, policy_input: bytes) -> Evaluation:
+        """Evaluate for this input (JSON bytes). Raises `PolicyUnavailable` on error, time-out or overload."""
+        ...
+
+    async def close(self) -> None:
+        """Release threads and connections."""
+        ...
+
+
+class Revocation(StrEnum):
+    """What an issuer can promise about the death of its credentials (`protocol.md` §4)."""
+
+    CONFIRMED = "confirmed"
+    EXPIRY = "expiry"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class GrantOrder:
+    """All that an issuer is told about the grant it mints for. Times in milliseconds since the epoch."""
+
+    tenant: str
+    run: str
+    step: str
+    attempt: int
+    epoch: int
+    jti: str
+    subject: str
+    client_id: str
+    instance: str
+    jkt: str
+    audience: str
+    tool: str
+    resource: str | None
+    args_digest: str
+    effect: str
+    idempotency_key: str
+    redeem: str
+    issued_at: int
+    expires_at: int
+    policy_revision: str
+    decision_id: str
+    approval_id: str | None
+    principal: str | None
+    params: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Minted:
+    """A credential on its way to the holder. `fields` are secret; `lease` names it at its issuer."""
+
+    kind: str
+    fields: Mapping[str, str]
+    expires_at: int
+    hosts: tuple[str, ...] = ()
+    lease: str | None = None
+
+    def __repr__(self) -> str:
+        """Masked: the fields are the secret."""
+        return f"Minted(kind={self.kind!r}, fields=<{len(self.fields)} masked>, expires_at={self.expires_at})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Refuse pickling: a credential never rests."""
+        msg = "a minted credential cannot be pickled"
+        raise TypeError(msg)
+
+
+class Issuer(Protocol):
+    """Makes and revokes credentials. An `outside` issuer has side effects at mint, so its intent is committed first."""
+
+    name: str
+    revocation: Revocation
+    outside: bool
+    max_ttl_s: int
+    tokens_of_ours: bool
+    """True when the credential is a token of the broker, which a resource server can redeem."""
+
+    async def intend(self, order: GrantOrder) -> str | None:
+        """Prepare a mint and return its handle, or `None` for an issuer without outside effects."""
+        ...
+
+    async def mint(self, order: GrantOrder, handle: str | None) -> Minted:
+        """Mint under the handle. Raises `IssuerUnavailable` or `IssuerRefused`."""
+        ...
+
+    def check(self, order: GrantOrder, minted: Minted) -> None:
+        """Refuse what is wider or longer than ordered. Raises `IssuerRefused`."""
+        ...
+
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+        """Revoke; True only when death is confirmed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A raw signature (ES256: 64 bytes r||s, EdDSA: 64 bytes) with the key that made it."""
+
+    kid: str
+    alg: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key as it is published: `jwk` carries kty, use, alg and kid."""
+
+    kid: str
+    alg: str
+    jwk: Mapping[str, str]
+
+
+class Signer(Protocol):
+    """Signs for a purpose: `grants` and `access` (ES256), `heads` (Ed25519)."""
+
+    async def sign(self, purpose: str, data: bytes) -> Signature:
+        """Sign the bytes. Raises `SignerUnavailable`."""
+        ...
+
+    async def public_keys(self, purpose: str) -> tuple[PublicKey, ...]:
+        """The keys that verify this purpose, newest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A small secret, encrypted at rest (AES-256-GCM)."""
+
+    key_id: str
+    nonce: bytes
+    ciphertext: bytes
+
+
+class KeyWrap(Protocol):
+    """Wraps run keys and static secrets for rest."""
+
+    def wrap(self, plain: bytes, aad: bytes) -> Wrapped:
+        """Encrypt, bound to `aad`."""
+        ...
+
+    def unwrap(self, wrapped: Wrapped, aad: bytes) -> bytes:
+        """Decrypt. Raises `WrapError` when key, nonce, bytes or `aad` are not those of `wrap`."""
+        ...
+
+
+class Clock(Protocol):
+    """The time of this process."""
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+
+class Ids(Protocol):
+    """Randomness and identifiers."""
+
+    def ulid(self, now: int) -> str:
+        """A fresh ULID for this time, in lower-case Crockford base 32."""
+        ...
+
+    def random(self, size: int) -> bytes:
+        """`size` bytes from the system's CSPRNG."""
+        ...
+
+
+class Failpoints(Protocol):
+    """The seam where tests crash, delay or break. Off it costs one attribute call; production refuses it."""
+
+    def hit(self, point: str) -> None:
+        """Called at a named place."""
+        ...
+
+
+class Store(Protocol):
+    """Rows and entries. Reads are `load`; every change is one `WriteSet`, applied whole or not at all."""
+
+    async def load(self, query: Query) -> Loaded:
+        """Read what the query names, in one consistent view, with the store's own clock."""
+        ...
+
+    async def commit(self, writes: WriteSet) -> None:
+        """Apply durably, or raise and leave nothing behind.
+
+        Raises `VersionMoved`, `GuardMoved`, `ProofReplayed`, `AnswerTaken`, `StoreUnavailable`, `FateUnknown`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Flush and stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A slice of a list: at most `limit` rows after the cursor `after` (opaque; `None` begins)."""
+
+    limit: int = 100
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[T]):
+    """One page of rows, newest first unless said, and the cursor of the next page (`None`: that was all)."""
+
+    rows: tuple[T, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry as it rests: the exact bytes, and the leaf index once the sequencer gave one."""
+
+    seq: int
+    data: bytes
+    leaf_index: int | None
+
+
+class Reads(Protocol):
+    """Everything that is only looked at: lists for people, the ledger for auditors, work for the sweeper."""
+
+    async def now(self) -> int:
+        """The store's clock, in milliseconds."""
+        ...
+
+    async def runs(
+        self,
+        tenant: str,
+        page: Page,
+        *,
+        workload: str | None = None,
+        agent: str | None = None,
+        state: str | None = None,
+    ) -> Listed[tuple[Run, int]]:
+        """Runs with the end of their lease."""
+        ...
+
+    async def steps(self, tenant: str, run: str, page: Page) -> Listed[Step]:
+        """Steps of a run in the order of their position."""
+        ...
+
+    async def grants(self, tenant: str, page: Page, *, run: str | None = None, live: bool = False) -> Listed[Grant]:
+        """Grants; `live`: only those that are issued and not expired."""
+        ...
+
+    async def approvals(
+        self, tenant: str, page: Page, *, run: str | None = None, status: str | None = None
+    ) -> Listed[Approval]:
+        """Approvals."""
+        ...
+
+    async def entries(
+        self, tenant: str, run: str | None, *, after: int = -1, limit: int = 500
+    ) -> tuple[StoredEntry, ...]:
+        """Entries of a chain with `seq` above `after`, in order; `run=None` is the tenant's own chain."""
+        ...
+
+    async def payloads(self, tenant: str, run: str, commitments: Sequence[str]) -> Mapping[str, Payload]:
+        """Payloads of a chain (`run` empty: the tenant's own), by commitment; missing ones are left out."""
+        ...
+
+    async def chain_key(self, tenant: str, run: str) -> ChainKey | None:
+        """The wrapped key of a chain."""
+        ...
+
+    async def tenants(self) -> tuple[Tenant, ...]:
+        """All tenants."""
+        ...
+
+    async def workload(self, workload: str) -> Workload | None:
+        """An enrolment by its id, whatever its tenant (identities name themselves by it)."""
+        ...
+
+    async def workloads(self, tenant: str) -> tuple[Workload, ...]:
+        """All enrolments of a tenant."""
+        ...
+
+    async def operator_by_token(self, token_hash: str) -> tuple[Operator, str] | None:
+        """The person with this token hash, and the name."""
+        ...
+
+    async def operators(self, tenant: str) -> tuple[tuple[Operator, str], ...]:
+        """All people of a tenant, with names."""
+        ...
+
+    async def quarantines(self, tenant: str) -> tuple[Quarantine, ...]:
+        """Kill switches that are thrown."""
+        ...
+
+    async def policy(self, tenant: str, revision: str) -> PolicyText | None:
+        """An activated revision with its text."""
+        ...
+
+    async def policies(self, tenant: str) -> tuple[PolicyText, ...]:
+        """All activated revisions, newest first, with empty `text`."""
+        ...
+
+    async def secrets(self, tenant: str) -> tuple[SecretRecord, ...]:
+        """Static secrets that are set, still wrapped."""
+        ...
+
+    async def lapsed(self, now: int, limit: int) -> tuple[tuple[str, str], ...]:
+        """Open runs whose lease has lapsed, as (tenant, run)."""
+        ...
+
+    async def held(
+        self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None
+    ) -> tuple[str, ...]:
+        """Runs that are not ended, of this agent, held by this workload, or with open grants of this issuer."""
+        ...
+
+    async def forget_expired(self, now: int) -> int:
+        """Drop proof uses and stored answers whose time is over; how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRecord:
+    """A static secret at rest: wrapped, with the hosts it may be sent to."""
+
+    tenant: str
+    name: str
+    hosts: tuple[str, ...]
+    header: str
+    wrapped: Wrapped = field(repr=False)
+    set_at: int = 0
+    removed_at: int | None = None
+
+
+class SecretSource(Protocol):
+    """Where the `static` issuer finds secrets that people already have."""
+
+    async def secret(self, tenant: str, name: str) -> SecretRecord | None:
+        """The named secret of the tenant, or `None`."""
+        ...

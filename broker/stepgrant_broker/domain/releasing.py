@@ -1,0 +1,82 @@
+"""Taking back what a run holds: on completion, fencing, park, end, and by the kill switch.
+
+A grant that is provably unused is revoked, and its step may start again; one that may have been used is revoked too,
+and its step goes where the resume table says: a `once` step is in doubt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepgrant_broker.domain.entries import EntryType
+from stepgrant_broker.domain.grants import is_open, provably_unused
+from stepgrant_broker.domain.ports import Revocation
+from stepgrant_broker.domain.resume_table import Next, next_for
+from stepgrant_broker.domain.state import GrantStatus, StepState
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.state import Grant, Step
+
+IN_FLIGHT = frozenset({StepState.STARTED, StepState.SUSPENDED})
+
+
+def revoke(
+    journal: Journal,
+    grant: Grant,
+    cause: str,
+    *,
+    settled: bool = False,
+    meters_back: bool = False,
+    stated_unused: bool = False,
+) -> None:
+    """Revoke one grant. `settled`: its step has an outcome, so nothing comes back but, if asked, the meters.
+
+    `stated_unused`: the SDK said that no tool saw it, and it is dead; it counts as unused.
+
+    Issuers whose revocation is `confirmed` get a second entry once they have confirmed it.
+    """
+    if grant.status not in {GrantStatus.ISSUED, GrantStatus.INTENT}:
+        return
+    unused = (stated_unused or provably_unused(grant)) and not settled
+    body = {"unused": unused, "confirmed": grant.revocation is not Revocation.CONFIRMED}
+    if meters_back:
+        body["meters_back"] = True
+    journal.add(
+        EntryType.GRANT_REVOKED,
+        step=grant.step,
+        attempt=grant.attempt,
+        epoch=grant.epoch,
+        action=journal.action_of(grant),
+        grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
+        cause=cause,
+        body=body,
+    )
+
+
+def doubt(journal: Journal, step: Step, why: str) -> None:
+    """Put a step in doubt."""
+    journal.add(
+        EntryType.STEP_IN_DOUBT,
+        step=step.key,
+        attempt=step.attempt,
+        epoch=step.epoch,
+        action=journal.action_of(step),
+        cause=why,
+        body={"since": journal.now},
+    )
+
+
+def release_all(journal: Journal, cause: str) -> None:
+    """Revoke every open grant of the loaded view and settle what that leaves of its steps."""
+    in_flight = [step.key for step in journal.view.steps.values() if step.state in IN_FLIGHT]
+    unused = {
+        step.key: provably_unused(journal.view.grants.get(step.grant or "")) for step in journal.view.steps.values()
+    }
+    for grant in tuple(journal.view.grants.values()):
+        if is_open(grant):
+            revoke(journal, grant, cause)
+    for key in in_flight:
+        step = journal.step(key)
+        if step.state in IN_FLIGHT and next_for(step, step.effect, unused=unused[key]) is Next.DOUBT:
+            doubt(journal, step, cause)
