@@ -51,9 +51,9 @@ def pytest_configure() -> None:
 
 def _refuse_outside(event: str, arguments: tuple[object, ...]) -> None:
     """Audit hook: raise before a socket connects, sends to, or resolves anything but loopback."""
-    if event == "socket.getaddrinfo":
+    if event in {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}:
         host = arguments[0]
-    elif event in {"socket.connect", "socket.sendto"}:
+    elif event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
         address = arguments[1]
         if not isinstance(address, tuple):  # AF_UNIX, netlink: cannot leave the machine
             return
@@ -94,5 +94,6 @@ def _refuse_skip(report: Report, name: str) -> Report:
     if IN_CI and report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
+        vars(report).pop("wasxfail", None)  # with it, pytest prints a failure but does not count it
         report.longrepr = f"{name}: nothing may be skipped in CI ({reason})"
     return report
