@@ -4,6 +4,7 @@ Everything comes from the wheelhouse that `make setup` fills. Without it these t
 of the base install that is left out would hide the first import of a broker library in the SDK.
 """
 
+import configparser
 import json
 import os
 import shutil
@@ -117,6 +118,21 @@ def test_wheel_holds_types_policies_and_migrations(built: Built) -> None:
     assert [name for name in inside if name.endswith(".dist-info/licenses/LICENSE")]
 
 
+def test_every_entry_point_leads_to_a_module(built: Built) -> None:
+    """A pytest plugin or a command that is not there would stop every pytest, or every `stepgrant`, at its start."""
+    with zipfile.ZipFile(built.wheel) as wheel:
+        inside = set(wheel.namelist())
+        name = next(name for name in inside if name.endswith(".dist-info/entry_points.txt"))
+        points = configparser.ConfigParser(delimiters=("=",))
+        points.read_string(wheel.read(name).decode("utf-8"))
+    targets = {
+        value.partition(":")[0].replace(".", "/") for group in points.sections() for value in points[group].values()
+    }
+
+    assert set(points.sections()) == {"console_scripts", "pytest11", "stepgrant.commands", "stepgrant.testing"}
+    assert [one for one in targets if f"{one}.py" not in inside and f"{one}/__init__.py" not in inside] == []
+
+
 def test_sdist_holds_what_its_tests_and_lock_need(built: Built) -> None:
     with tarfile.open(built.sdist) as sdist:
         inside = {name.partition("/")[2] for name in sdist.getnames()}
@@ -191,9 +207,7 @@ def test_sdk_tests_pass_on_the_base_install(base: Environment, tmp_path: Path) -
     """Last in this file: it adds the test tools to the environment."""
     base.pip(*TEST_TOOLS)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
-    shutil.copytree(ROOT / "tests" / "sdk", tmp_path / "tests" / "sdk", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     done = base.run("pytest", "tests/sdk", cwd=tmp_path)
 
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
