@@ -3,7 +3,7 @@
 Rules:
 * An approval is bound to tenant, run, step, digest, effect, issuer and parameters; anything else is another question.
 * `answer_by` limits the answer, `valid_for` its use: from the later of the answer and the first resume after it.
-* One given before counts only while the decision of now asks for nothing stricter; else people are asked again and see why.
+* One given before counts only while the decision of now asks for nothing stricter; else people are asked again.
 * A denial stands for its binding in this run. Quorum counts distinct people, never the run's principal.
 """
 
@@ -90,7 +90,7 @@ class Found:
 
 
 def find(journal: Journal, step: str, binding_c: str, asked: ApprovalSpec) -> Found:
-    """Look for an answer, or an open question, to exactly this."""
+    """Look for an answer, or an open question, to exactly this; the newest first."""
     why: str | None = None
     for approval in sorted(journal.view.approvals.values(), key=lambda a: (a.requested_at, a.id), reverse=True):
         if approval.step != step:
@@ -98,27 +98,32 @@ def find(journal: Journal, step: str, binding_c: str, asked: ApprovalSpec) -> Fo
         if approval.binding_c != binding_c:
             why = why or ("action_changed" if approval.status is not ApprovalStatus.CONSUMED else None)
             continue
-        spec = ApprovalSpec(approval.groups, approval.quorum)
-        match approval.status:
-            case ApprovalStatus.DENIED:
-                return Found(denied=approval)
-            case ApprovalStatus.APPROVED if not asked.not_stricter_than(spec):
-                why = why or "policy_stricter"
-            case ApprovalStatus.APPROVED if usable(approval, journal.now):
-                return Found(approved=approval)
-            case ApprovalStatus.APPROVED:
-                why = why or "answer_expired"
-            case ApprovalStatus.PENDING if approval.answer_by <= journal.now:
-                why = why or "not_answered_in_time"
-            case ApprovalStatus.PENDING if spec.groups == asked.groups and spec.quorum == asked.quorum:
-                return Found(pending=approval)
-            case ApprovalStatus.PENDING:
-                why = why or "policy_changed"
-            case ApprovalStatus.CONSUMED:
-                why = why or "already_used"
-            case _:
-                continue
+        found = _weigh(approval, asked, journal.now)
+        if found.why_again is None:
+            return found
+        why = why or found.why_again
     return Found(why_again=why)
+
+
+def _weigh(approval: Approval, asked: ApprovalSpec, now: int) -> Found:
+    """What one approval of the right binding is worth now."""
+    spec = ApprovalSpec(approval.groups, approval.quorum)
+    match approval.status:
+        case ApprovalStatus.DENIED:
+            return Found(denied=approval)
+        case ApprovalStatus.APPROVED if not asked.not_stricter_than(spec):
+            return Found(why_again="policy_stricter")
+        case ApprovalStatus.APPROVED:
+            return Found(approved=approval) if usable(approval, now) else Found(why_again="answer_expired")
+        case ApprovalStatus.PENDING if approval.answer_by <= now:
+            return Found(why_again="not_answered_in_time")
+        case ApprovalStatus.PENDING:
+            same = (spec.groups, spec.quorum) == (asked.groups, asked.quorum)
+            return Found(pending=approval) if same else Found(why_again="policy_changed")
+        case ApprovalStatus.CONSUMED:
+            return Found(why_again="already_used")
+        case ApprovalStatus.VOID | ApprovalStatus.EXPIRED:
+            return Found(why_again="action_changed")
 
 
 def request(
@@ -161,7 +166,7 @@ def request(
 def decide(
     journal: Journal, approval: Approval, person: PersonCaller, *, verdict: str, digest: str, note: str | None
 ) -> Approval:
-    """Record one person's answer. Raises `InvalidRequest`, `Forbidden`, `DigestMismatch`, `ApprovalExpired`, `Conflict`."""
+    """Record one person's answer. Raises the errors of `refuse_bad_answer`."""
     refuse_bad_answer(journal, approval, person, verdict=verdict, digest=digest)
     yes = sum(1 for answer in approval.answers if answer.verdict == "approve") + (verdict == "approve")
     if verdict == "deny":

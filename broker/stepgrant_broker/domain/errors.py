@@ -13,7 +13,8 @@
     ├── BudgetExhausted
     └── Unavailable                 StoreUnavailable  FateUnknown  PolicyUnavailable  IssuerUnavailable
                                     IssuerRefused  SignerUnavailable  RetriesExhausted
-    StoreRefusal                    VersionMoved  GuardMoved  ProofReplayed  AnswerTaken: handled by `usecases/`
+    StoreRefusal                    VersionMoved  GuardMoved  ProofReplayed  AnswerTaken  RevisionMoved: handled by
+                                    `usecases/`, which load and decide again
 
 No HTTP here: one table in `api/problems.py` maps codes to statuses, one in `commands/` to exit codes.
 """
@@ -295,6 +296,10 @@ class VersionMoved(StoreRefusal):
 
 class GuardMoved(StoreRefusal):
     """The kill switch was thrown between load and commit: load and decide again."""
+
+
+class RevisionMoved(StoreRefusal):
+    """The engine decides by another revision than the active one, as happens while one is being activated."""
 
 
 class ProofReplayed(StoreRefusal):

@@ -53,7 +53,7 @@ def quiet_at(grant: Grant, leeway_ms: int) -> int | None:
 
 
 def live_effectful(grants: Iterable[Grant], epoch: int, now: int, leeway_ms: int) -> tuple[Grant, int | None] | None:
-    """The effectful grant of an older epoch that stays alive longest, with the time it goes quiet; `None` if none is."""
+    """The effectful grant of an older epoch that lives longest, with the time it goes quiet; `None` if none lives."""
     worst: tuple[Grant, int | None] | None = None
     for grant in grants:
         if grant.epoch >= epoch or not grant.effect.effectful:

@@ -45,7 +45,7 @@ def refuse_quarantined(quarantines: Iterable[Quarantine], **names: str | None) -
 
 
 def require_holder(loaded: Loaded, caller: AgentCaller, epoch: int) -> Run:
-    """The run, if the caller holds it now. Raises `UnknownRun`, `RunEnded`, `Quarantined`, `StaleEpoch`, `WrongHolder`."""
+    """The run, if the caller holds it. Raises `UnknownRun`, `RunEnded`, `Quarantined`, `StaleEpoch`, `WrongHolder`."""
     run = require_run(loaded, caller.tenant)
     refuse_ended(run)
     if epoch != run.epoch:

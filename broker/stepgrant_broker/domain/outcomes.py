@@ -3,7 +3,7 @@
 Rules:
 * Only the current holder reports, and only on the attempt that its own epoch started: a late report from an older
   epoch never settles anything (its holder is refused before this).
-* "The tool raised" is not "it did not happen": `unknown` for a `once` step is doubt, unless its grant is provably unused.
+* "The tool raised" is not "it did not happen": `unknown` for a `once` step is doubt, unless provably unused.
 * A `not_done` is only true when nothing can still happen: the look began after the old credential was dead and the
   tool's settle time had passed. A static key is never provably dead, so there a person must say so.
 """
@@ -21,6 +21,7 @@ from stepgrant_broker.domain.errors import (
     StaleEpoch,
     StepDrift,
     StepInDoubt,
+    TooLarge,
     UnknownStep,
 )
 from stepgrant_broker.domain.grants import dead_at, provably_unused
@@ -248,4 +249,13 @@ def _refuse_early_look(journal: Journal, step: Step, said: Verdict, limits: Limi
             "the hook looked before the old credential was dead and the settle time over; look again",
             retry_after_ms=max(0, may_begin - journal.now),
             step=step.key,
+        )
+
+
+def refuse_large(result: Result, limits: Limits) -> None:
+    """Raises `TooLarge`."""
+    if result.body is not None and len(result.body) > limits.max_result_bytes:
+        raise TooLarge(
+            f"the result is over {limits.max_result_bytes} bytes; store it elsewhere and return a reference",
+            field="result",
         )

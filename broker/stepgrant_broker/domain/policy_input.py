@@ -88,14 +88,16 @@ def _approval(approval: Approval | None) -> dict[str, Any] | None:
     }
 
 
-def for_step(journal: Journal, caller: AgentCaller, call: StepCall, ask: Ask, approval: Approval | None) -> bytes:
+def for_step(
+    journal: Journal, caller: AgentCaller, call: StepCall, ask: Ask, approval: Approval | None, principal: str | None
+) -> bytes:
     """The input for an action of a step, as JCS bytes."""
     run = journal.run
     step = journal.view.steps.get(call.step)
     document = {
         **_caller(caller, None),
         "agent": {"name": run.agent, "version": run.agent_version},
-        "claimed": {"labels": dict(run.labels), "context": dict(call.context or {}), "principal": None},
+        "claimed": {"labels": dict(run.labels), "context": dict(call.context or {}), "principal": principal},
         "run": _run(run, key=None, resumed=run.epoch > 1, parked_ms=run.parked_ms),
         "step": {"key": call.step, "attempt": ask.attempt, "previous_outcome": ask.previous_outcome},
         "action": {

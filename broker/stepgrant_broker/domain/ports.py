@@ -43,7 +43,7 @@ class Evaluation:
 
 
 class PolicyEngine(Protocol):
-    """Evaluates `data.stepgrant.decision`. Parsing and closing happen in `policy/contract.py`, for all engines alike."""
+    """Evaluates `data.stepgrant.decision`. `policy/contract.py` parses and closes, for all engines alike."""
 
     async def evaluate(self, policy_input: bytes) -> Evaluation:
         """Evaluate for this input (JSON bytes). Raises `PolicyUnavailable` on error, time-out or overload."""

@@ -44,7 +44,10 @@ def redeem(
     proof_jti: str,
     limits: Limits,
 ) -> Grant:
-    """Spend the grant's one use. Raises `UnknownGrant`, `DigestMismatch`, `AlreadyRedeemed`, `GrantRevoked`, `GrantExpired`."""
+    """Spend the grant's one use.
+
+    Raises `UnknownGrant`, `DigestMismatch`, `AlreadyRedeemed`, `GrantRevoked`, `GrantExpired`, `Quarantined`.
+    """
     grant = journal.view.grants.get(jti)
     if grant is None or grant.audience not in caller.workload.audiences:
         # A server of another audience learns nothing, not even that the grant exists.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stepgrant_broker.domain.fold.common import the_run, with_run
+from stepgrant_broker.domain.fold.common import the_run, with_approval, with_run
 from stepgrant_broker.domain.state import ApprovalStatus, Epoch, Run, RunState
 
 if TYPE_CHECKING:
@@ -79,7 +79,12 @@ def resumed(view: View, at: At) -> View:
         for key, approval in view.approvals.items()
         if approval.status is ApprovalStatus.APPROVED and approval.resumed_at is None
     }
-    return _epoch(replace(view, run=run, approvals={**view.approvals, **answered}), at)
+    view = _epoch(replace(view, run=run, approvals={**view.approvals, **answered}), at)
+    used = at.f.get("approval")
+    if used is None:
+        return view
+    spent = replace(view.approvals[used["id"]], status=ApprovalStatus.CONSUMED, consumed_by=f"epoch:{run.epoch}")
+    return with_approval(view, spent)
 
 
 def parked(view: View, at: At) -> View:

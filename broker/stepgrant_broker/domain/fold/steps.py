@@ -141,9 +141,7 @@ def failed(view: View, at: At) -> View:
 
 def suspended(view: View, at: At) -> View:
     """Framework control flow passed through the tool."""
-    step = view.steps[at.step]
-    view = with_step(view, replace(step, state=StepState.SUSPENDED))
-    return view
+    return with_step(view, replace(view.steps[at.step], state=StepState.SUSPENDED))
 
 
 def in_doubt(view: View, at: At) -> View:

@@ -1,0 +1,1 @@
+"""One file per verb. Each is three beats: load, decide (pure), commit."""

@@ -1,0 +1,23 @@
+"""Asking policy: the raw answer of whatever engine, closed into a decision, under the revision that is active."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from stepgrant_broker.domain.decisions import Decided
+from stepgrant_broker.domain.errors import RevisionMoved
+
+if TYPE_CHECKING:
+    from stepgrant_broker.usecases.context import Ports
+
+
+async def decide(ports: Ports, policy_input: bytes, active: str | None) -> Decided:
+    """One decision. Raises `PolicyUnavailable` when the engine fails, `RevisionMoved` when it is not the active one."""
+    ports.failpoints.hit("usecase.before_policy")
+    answer = await ports.policy.evaluate(policy_input)
+    if active is None or answer.revision != active:
+        # While a new revision is being activated the two differ for a moment; the caller's retry loads both anew.
+        await asyncio.sleep(0.02)
+        raise RevisionMoved(f"the engine decides by revision {answer.revision}, but {active} is active")
+    return Decided(ports.parse(answer.raw), answer.revision, answer.decision_id, answer.engine, policy_input)

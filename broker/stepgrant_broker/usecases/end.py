@@ -1,0 +1,79 @@
+"""End a run: `completed` or `failed` by its holder, `cancelled` by its holder or by a person. This is final."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from stepgrant_broker.domain import outcomes, runs
+from stepgrant_broker.domain.errors import Forbidden, RunEnded
+from stepgrant_broker.domain.holding import require_run
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.usecases.holder_call import holder_call
+from stepgrant_broker.usecases.transact import (
+    Change,
+    Repeat,
+    answered_before,
+    by_person,
+    journal_for,
+    scope_of,
+    transact,
+)
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.writes import Loaded
+    from stepgrant_broker.usecases.context import Ports
+
+Status = Literal["completed", "failed", "cancelled"]
+
+
+async def end(
+    ports: Ports,
+    caller: AgentCaller,
+    run: str,
+    epoch: int,
+    status: Status,
+    result: outcomes.Result,
+    request: Request,
+) -> dict[str, Any]:
+    """End the run. Raises `StepInDoubt` when completing with open doubts, and the errors of `require_holder`."""
+    outcomes.refuse_large(result, ports.limits)
+
+    def act(journal: Journal, _: Loaded) -> dict[str, Any]:
+        result_c = None if result.body is None else journal.commit.digest("outcome.result", result.body)
+        runs.end(journal, status, result_c)
+        return _answer(journal)
+
+    query = Query(caller.tenant, run=run, unfinished=True)
+    return await holder_call(ports, caller, query, epoch, request, call=f"end {status}", act=act)
+
+
+def _answer(journal: Journal) -> dict[str, Any]:
+    return {
+        "run": journal.run.id,
+        "state": journal.run.state.value,
+        "head": journal.head.prev,
+        "entries": journal.head.seq,
+    }
+
+
+async def cancel_by_person(ports: Ports, person: PersonCaller, run: str, request: Request) -> dict[str, Any]:
+    """Cancel a run that nobody may go on with. Raises `Forbidden`, `UnknownRun`, `RunEnded`."""
+    if "operator" not in person.roles:
+        raise Forbidden("only an operator can cancel a run")
+    scope = scope_of(person.tenant, person.id, "cancel", run, None, request.idempotency_key)
+
+    async def work(loaded: Loaded) -> Change[dict[str, Any]] | Repeat[dict[str, Any]]:
+        before = answered_before(ports, loaded, request)
+        if before is not None:
+            return Repeat(before)
+        known = require_run(loaded, person.tenant)
+        if known.state.ended:
+            raise RunEnded(f"the run is {known.state.value}; that is final")
+        journal = journal_for(ports, loaded, by_person(person))
+        runs.end(journal, "cancelled", None)
+        answer = _answer(journal)
+        return Change(answer, journal, lease_until=loaded.now, raise_guard=True, stored=answer)
+
+    return await transact(ports, Query(person.tenant, run=run, unfinished=True, answer=scope), work, request=request)

@@ -1,0 +1,28 @@
+"""Heartbeat: the lease goes on, or the caller learns that it is fenced, quarantined or at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.usecases.holder_call import holder_call
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import AgentCaller, Request
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.writes import Loaded
+    from stepgrant_broker.usecases.context import Ports
+
+
+async def heartbeat(ports: Ports, caller: AgentCaller, run: str, epoch: int, request: Request) -> dict[str, Any]:
+    """Extend the lease. The one change that writes no entry. Raises the errors of `require_holder`."""
+
+    def act(journal: Journal, loaded: Loaded) -> dict[str, Any]:
+        return {
+            "run": journal.run.id,
+            "epoch": journal.run.epoch,
+            "state": journal.run.state.value,
+            "lease_until": loaded.now + ports.limits.lease_ms,
+        }
+
+    return await holder_call(ports, caller, Query(caller.tenant, run=run), epoch, request, call="heartbeat", act=act)

@@ -1,0 +1,290 @@
+"""Open a run, or resume or take over one that is not ended (`protocol.md` §2, §4).
+
+Rules:
+* Opening and resuming are actions: policy of now is asked, with a new attestation and a key that is new to the run.
+* `require_approval` on open is a denial. On resume and takeover it binds the run and the subject under step `~resume`.
+* A refused open enters the tenant's own chain; a refused resume the run's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepgrant import canonical
+from stepgrant_broker.domain import approvals, policy_input, runs
+from stepgrant_broker.domain.deciding import decision_member
+from stepgrant_broker.domain.decisions import Allow, Deny, Effect, RequireApproval
+from stepgrant_broker.domain.entries import GENESIS, EntryType, Head
+from stepgrant_broker.domain.errors import ApprovalNeeded, Forbidden, InvalidRequest, PolicyDenied, StepgrantFault
+from stepgrant_broker.domain.holding import refuse_quarantined
+from stepgrant_broker.domain.ids import NAME, OPEN_STEP, RESUME_STEP
+from stepgrant_broker.domain.state import StepState, View
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.usecases import answers
+from stepgrant_broker.usecases.context import present
+from stepgrant_broker.usecases.deciding import decide
+from stepgrant_broker.usecases.transact import (
+    Change,
+    Repeat,
+    answered_before,
+    by_agent,
+    journal_for,
+    scope_of,
+    transact,
+)
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import AgentCaller, Request
+    from stepgrant_broker.domain.decisions import Decided, Json
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.state import Approval, Run
+    from stepgrant_broker.domain.writes import Loaded
+    from stepgrant_broker.usecases.context import Ports
+
+LABELS_MAX = 32
+TEXT_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """The body of open. `input_bytes` are the input's JCS bytes; `None`: no input was sent."""
+
+    run_key: str
+    agent: str
+    version: str | None
+    input_bytes: bytes | None
+    labels: Mapping[str, str]
+    principal: str | None
+    takeover: bool
+
+
+def refuse_bad_call(call: OpenCall, caller: AgentCaller, limit: int) -> None:
+    """Raises `InvalidRequest` for malformed members, `Forbidden` for an agent name outside the enrolment."""
+    if not 1 <= len(call.run_key) <= TEXT_MAX or not call.run_key.isprintable():
+        raise InvalidRequest(f"run_key is 1 to {TEXT_MAX} printable characters", field="run_key")
+    if not NAME.fullmatch(call.agent):
+        raise InvalidRequest("agent is a name of letters, digits and . _ / : @ -", field="agent")
+    if len(call.labels) > LABELS_MAX or any(len(k) > TEXT_MAX or len(v) > TEXT_MAX for k, v in call.labels.items()):
+        raise InvalidRequest(f"at most {LABELS_MAX} labels of {TEXT_MAX} characters", field="labels")
+    if call.input_bytes is not None and len(call.input_bytes) > limit:
+        raise InvalidRequest(f"the input is over {limit} bytes", field="input")
+    if call.agent not in caller.workload.agents:
+        raise Forbidden(f"this workload is not enrolled for agent {call.agent}; an operator can enrol it")
+
+
+async def open_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: Request) -> dict[str, Any]:
+    """Open or resume. Raises `PolicyDenied`, `ApprovalNeeded`, `LeaseHeld`, `RunEnded`, `DuplicateRequest`."""
+    refuse_bad_call(call, caller, ports.limits.max_input_bytes)
+    target = f"{call.agent}/{call.run_key}"
+    scope = scope_of(caller.tenant, caller.jkt, "open", target, None, request.idempotency_key)
+    query = Query(caller.tenant, run_key=(call.agent, call.run_key), unfinished=True, step=RESUME_STEP, answer=scope)
+
+    async def work(loaded: Loaded) -> Change[dict[str, Any]] | Repeat[dict[str, Any]]:
+        before = answered_before(ports, loaded, request)
+        if before is not None:
+            return Repeat(before)
+        runs.refuse_stale_attestation(caller, loaded.now, ports.limits)
+        refuse_quarantined(loaded.quarantines, agent=call.agent, workload=caller.workload.id)
+        if loaded.view.run is None:
+            return await _open(ports, caller, call, loaded)
+        return await _resume(ports, caller, call, loaded, loaded.view.run)
+
+    return await transact(ports, query, work, proof=caller.proof, request=request)
+
+
+async def _open(ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded) -> Change[dict[str, Any]]:
+    document = policy_input.for_run(
+        caller,
+        tool=runs.OPEN_TOOL,
+        step=OPEN_STEP,
+        agent=call.agent,
+        version=call.version,
+        run=None,
+        run_key=call.run_key,
+        args={"takeover": False, "same_subject": True, "lease_lapsed": True, "parked_seconds": 0, "agent": call.agent},
+        labels=call.labels,
+        principal=call.principal,
+        parked_ms=0,
+        approval=None,
+        now=loaded.now,
+    )
+    decided = await decide(ports, document, loaded.tenant.policy_revision)
+    decision = decided.decision
+    if isinstance(decision, RequireApproval):
+        decision = Deny(("approval_not_possible_on_open", *decision.reasons))
+    if isinstance(decision, Deny):
+        return _refused_open(ports, caller, call, loaded, decided, decision)
+    run_id = "run_" + ports.ids.ulid(loaded.now)
+    key = ports.new_chain_key(caller.tenant, run_id)
+    head = Head(caller.tenant, run_id, 0, GENESIS, 0)
+    journal = journal_for(ports, loaded, by_agent(caller), view=View(), head=head, key=key)
+    runs.open_run(
+        journal,
+        caller,
+        run_key=call.run_key,
+        agent=call.agent,
+        version=call.version,
+        labels=call.labels,
+        input_c=_input_c(journal, call),
+        principal=(call.principal, "claimed") if call.principal is not None else None,
+        decision=decision_member(journal, decided, decision),
+    )
+    answer = _answer(ports, journal, loaded, call.input_bytes, resumed=False)
+    return Change(
+        answer, journal, rows=(key,), lease_until=loaded.now + ports.limits.lease_ms, guarded=True, stored=answer
+    )
+
+
+def _input_c(journal: Journal, call: OpenCall) -> str | None:
+    return None if call.input_bytes is None else journal.commit.digest("run.input", call.input_bytes)
+
+
+def _refused_open(
+    ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded, decided: Decided, decision: Deny
+) -> Change[dict[str, Any]]:
+    journal = journal_for(ports, loaded, by_agent(caller), key=present(loaded.tenant_key))
+    journal.add(
+        EntryType.DECISION,
+        agent={"name": call.agent, "jkt": caller.jkt, "version": call.version},
+        action={
+            "tool": runs.OPEN_TOOL,
+            "resource_c": None,
+            "digest_c": journal.commit.value("run.key", call.run_key),
+            "effect": Effect.ONCE.value,
+        },
+        decision=decision_member(journal, decided, decision),
+        body={"phase": "open", "engine": decided.engine},
+    )
+    return Change({}, journal, raising=_denied(decided, decision))
+
+
+def _denied(decided: Decided, decision: Deny) -> StepgrantFault:
+    return PolicyDenied(
+        f"policy denies this: {', '.join(decision.reasons)}",
+        reasons=list(decision.reasons),
+        decision_id=decided.decision_id,
+    )
+
+
+async def _resume(
+    ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded, run: Run
+) -> Change[dict[str, Any]]:
+    journal = journal_for(ports, loaded, by_agent(caller))
+    subject_c = journal.commit.peek("by.subject", caller.subject)
+    held = runs.claim(loaded, run, caller, subject_c, takeover=call.takeover)
+    runs.refuse_other_input(run, _input_c(journal, call))
+    shown = approvals.shown_to_policy(journal, RESUME_STEP)
+    args: dict[str, Json] = {
+        "takeover": held.tool == runs.TAKEOVER_TOOL,
+        "same_subject": held.same_subject,
+        "lease_lapsed": held.lease_lapsed,
+        "parked_seconds": held.parked_ms // 1000,
+        "agent": run.agent,
+    }
+    document = policy_input.for_run(
+        caller,
+        tool=held.tool,
+        step=RESUME_STEP,
+        agent=run.agent,
+        version=call.version,
+        run=run,
+        run_key=None,
+        args=args,
+        labels=run.labels,
+        principal=answers.revealed(loaded.payloads, run.principal_c),
+        parked_ms=held.parked_ms,
+        approval=shown,
+        now=loaded.now,
+    )
+    decided = await decide(ports, document, loaded.tenant.policy_revision)
+    settled = _settle(ports, journal, caller, held, decided)
+    if settled.raising is not None:
+        return Change({}, journal, raising=settled.raising)
+    runs.resume_run(journal, caller, held, version=call.version, decision=settled.member, approval=settled.approval)
+    payload = loaded.payloads.get(run.input_c or "")
+    answer = _answer(ports, journal, loaded, payload.body if payload else None, resumed=True)
+    return Change(answer, journal, lease_until=loaded.now + ports.limits.lease_ms, guarded=True, stored=answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    member: dict[str, Any]
+    approval: str | None = None
+    raising: StepgrantFault | None = None
+
+
+def _settle(ports: Ports, journal: Journal, caller: AgentCaller, held: runs.Claim, decided: Decided) -> _Settled:
+    """Apply the decision on resume or takeover; what is not allowed is written and then raised."""
+    decision, run = decided.decision, journal.run
+    digest = canonical.digest({"run": run.id, "subject": caller.subject})
+    found = approvals.Found()
+    spec = decision.grant if not isinstance(decision, Deny) else None
+    binding = approvals.Binding(
+        run.tenant, run.id, RESUME_STEP, digest, Effect.ONCE, spec.issuer if spec else "", spec.params if spec else {}
+    )
+    if isinstance(decision, RequireApproval):
+        binding_c = journal.commit.peek("approval.binding", binding.text())
+        found = approvals.find(journal, RESUME_STEP, binding_c, decision.approval)
+        if found.denied is not None:
+            decision = Deny(("approval_denied",))
+        elif found.approved is not None:
+            decision = decision.met(found.approved.id)
+    member = decision_member(journal, decided, decision)
+    if isinstance(decision, Allow):
+        return _Settled(member, found.approved.id if found.approved else None)
+    action = {
+        "tool": held.tool,
+        "resource_c": None,
+        "digest_c": journal.commit.value("action.digest", digest),
+        "effect": Effect.ONCE.value,
+    }
+    body = {"phase": "resume", "engine": decided.engine}
+    journal.add(EntryType.DECISION, step=RESUME_STEP, attempt=1, action=action, decision=member, body=body)
+    if isinstance(decision, Deny):
+        return _Settled(member, raising=_denied(decided, decision))
+    asked = found.pending or approvals.request(
+        journal,
+        approval_id="apr_" + ports.ids.ulid(journal.now),
+        step=RESUME_STEP,
+        attempt=1,
+        binding=binding,
+        decision=decision,
+        action=action,
+        decision_member=member,
+        why_again=found.why_again,
+        limits=ports.limits,
+    )
+    return _Settled(member, raising=_needed(asked))
+
+
+def _needed(asked: Approval) -> StepgrantFault:
+    return ApprovalNeeded(
+        "a person must allow this resume first", approval_id=asked.id, answer_by=asked.answer_by, run=asked.run
+    )
+
+
+def _answer(
+    ports: Ports, journal: Journal, loaded: Loaded, input_bytes: bytes | None, *, resumed: bool
+) -> dict[str, Any]:
+    run = journal.run
+    doubtful = [s for s in journal.view.steps.values() if s.state is StepState.IN_DOUBT]
+    return {
+        "run": run.id,
+        "run_key": run.key,
+        "agent": run.agent,
+        "epoch": run.epoch,
+        "resumed": resumed,
+        "lease_ms": ports.limits.lease_ms,
+        "lease_until": loaded.now + ports.limits.lease_ms,
+        "input": canonical.loads(input_bytes) if input_bytes is not None else None,
+        "has_input": input_bytes is not None,
+        "history": {
+            "steps": run.step_count,
+            "outcomes": dict(run.history.outcomes),
+            "tools": dict(run.history.tools),
+            "parked_ms": run.parked_ms,
+        },
+        "in_doubt": [answers.doubtful(step) for step in sorted(doubtful, key=lambda s: s.position)],
+    }

@@ -1,0 +1,33 @@
+"""Park a run: what it holds is revoked, and nobody holds it until it is resumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stepgrant_broker.domain import runs
+from stepgrant_broker.domain.errors import InvalidRequest
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.usecases.holder_call import holder_call
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import AgentCaller, Request
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.writes import Loaded
+    from stepgrant_broker.usecases.context import Ports
+
+REASONS = frozenset({"awaiting_approval", "in_doubt", "suspended", "requested", "error"})
+
+
+async def park(
+    ports: Ports, caller: AgentCaller, run: str, epoch: int, reason: str, request: Request
+) -> dict[str, Any]:
+    """Park. Raises `InvalidRequest` for an unknown reason, and the errors of `require_holder`."""
+    if reason not in REASONS:
+        raise InvalidRequest(f"reason is one of {', '.join(sorted(REASONS))}", field="reason")
+
+    def act(journal: Journal, _: Loaded) -> dict[str, Any]:
+        runs.park(journal, reason)
+        return {"run": journal.run.id, "state": journal.run.state.value, "epoch": journal.run.epoch}
+
+    query = Query(caller.tenant, run=run, unfinished=True)
+    return await holder_call(ports, caller, query, epoch, request, call="park", act=act)

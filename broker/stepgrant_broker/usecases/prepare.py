@@ -1,0 +1,17 @@
+"""Prepare: record the step and ask policy; mints nothing, may be repeated, and is advice only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stepgrant_broker.usecases.step_call import run_call
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import AgentCaller, Request
+    from stepgrant_broker.domain.calls import StepCall
+    from stepgrant_broker.usecases.context import Ports
+
+
+async def prepare(ports: Ports, caller: AgentCaller, run: str, call: StepCall, request: Request) -> dict[str, Any]:
+    """The outcome on the wire (`protocol.md` §2). Raises the errors of `step_call.run_call`."""
+    return await run_call(ports, caller, run, call, request, "prepare")

@@ -1,0 +1,97 @@
+"""The kill switch, for a run, an agent name, a workload or an issuer.
+
+The guard of the tenant rises with the switch, in the same commit, and every grant's commit compares it: a call in
+flight cannot outrun it. The runs that are touched are then taken back one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from stepgrant_broker.domain import runs
+from stepgrant_broker.domain.errors import InvalidRequest, NotFound
+from stepgrant_broker.domain.grants import is_open
+from stepgrant_broker.domain.holding import require_run
+from stepgrant_broker.domain.releasing import release_all
+from stepgrant_broker.domain.writes import Quarantine, Query
+from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
+from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for, transact
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import PersonCaller
+    from stepgrant_broker.domain.journal import Journal
+    from stepgrant_broker.domain.writes import Loaded
+    from stepgrant_broker.usecases.context import Ports
+
+KINDS: Final = frozenset({"run", "agent", "workload", "issuer"})
+
+
+async def quarantine(ports: Ports, person: PersonCaller, kind: str, name: str) -> dict[str, Any]:
+    """Throw the switch; again takes back what is left. Raises `Forbidden`, `InvalidRequest`, `UnknownRun`."""
+    require_operator(person, "quarantine")
+    if kind not in KINDS:
+        raise InvalidRequest(f"quarantine one of {', '.join(sorted(KINDS))}", field="kind")
+    if kind == "run":
+        await _on_run(ports, person, name, lambda journal: runs.quarantine(journal, "run"), raise_guard=True)
+        return {"kind": kind, "name": name, "runs": [name]}
+
+    def act(journal: Journal, _: Loaded) -> Effectuated:
+        operator_action(journal, "quarantined", target={"kind": kind, "name": name}, operator=person.id)
+        row = Quarantine(person.tenant, kind, name, journal.now)
+        return Effectuated({}, (row,), raise_guard=True)
+
+    await tenant_call(ports, person.tenant, person, call="quarantine", act=act)
+    held = await ports.reads.held(person.tenant, **{"agent": None, "workload": None, "issuer": None, kind: name})
+    for run in held:
+        await _on_run(ports, person, run, _takes_back(kind, name))
+    return {"kind": kind, "name": name, "runs": list(held)}
+
+
+def _takes_back(kind: str, name: str) -> Callable[[Journal], None]:
+    if kind == "issuer":
+        return lambda journal: _drop_issuer(journal, name)
+    return lambda journal: runs.quarantine(journal, kind)
+
+
+def _drop_issuer(journal: Journal, issuer: str) -> None:
+    others = {jti: g for jti, g in journal.view.grants.items() if g.issuer != issuer and is_open(g)}
+    kept = replace(journal.view, grants={j: g for j, g in journal.view.grants.items() if j not in others})
+    journal.view = kept
+    release_all(journal, "quarantined")
+    journal.view = replace(journal.view, grants={**journal.view.grants, **others})
+
+
+async def _on_run(
+    ports: Ports, person: PersonCaller, run: str, act: Callable[[Journal], None], *, raise_guard: bool = False
+) -> None:
+    async def work(loaded: Loaded) -> Change[None] | Repeat[None]:
+        if require_run(loaded, person.tenant).state.ended:
+            return Repeat(None)
+        journal = journal_for(ports, loaded, by_person(person))
+        act(journal)
+        if not journal.entries:
+            return Repeat(None)
+        return Change(None, journal, raise_guard=raise_guard)
+
+    await transact(ports, Query(person.tenant, run=run, unfinished=True), work)
+
+
+async def release(ports: Ports, person: PersonCaller, kind: str, name: str) -> dict[str, Any]:
+    """Lift a switch. Runs that it quarantined stay so until each is released. Raises `NotFound`, `InvalidRequest`."""
+    require_operator(person, "release")
+    if kind not in KINDS:
+        raise InvalidRequest(f"release one of {', '.join(sorted(KINDS))}", field="kind")
+    if kind == "run":
+        await _on_run(ports, person, name, runs.release)
+        return {"kind": kind, "name": name}
+    known = next((q for q in await ports.reads.quarantines(person.tenant) if (q.kind, q.name) == (kind, name)), None)
+    if known is None:
+        raise NotFound(f"{kind} {name} is not quarantined")
+
+    def act(journal: Journal, _: Loaded) -> Effectuated:
+        operator_action(journal, "released", target={"kind": kind, "name": name}, operator=person.id)
+        return Effectuated({"kind": kind, "name": name}, (replace(known, released_at=journal.now),), raise_guard=True)
+
+    return await tenant_call(ports, person.tenant, person, call="release", act=act)

@@ -1,0 +1,212 @@
+"""The one way a use case changes anything: load, decide, commit; again if somebody was faster.
+
+Rules:
+* One call, one durable commit; a call that changes nothing but was made by an agent still writes its proof's `jti`.
+* A write set that was refused because the run moved is thrown away with its journal, and everything is decided again.
+* A commit whose fate is unknown is never run again: the caller repeats with its Idempotency-Key.
+* An error that must be recorded (a denied resume) is raised only after the commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from stepgrant import canonical
+from stepgrant_broker.domain.commitments import Committer, Payload
+from stepgrant_broker.domain.errors import (
+    AnswerTaken,
+    DuplicateRequest,
+    GuardMoved,
+    InvalidProof,
+    InvalidRequest,
+    PolicyUnavailable,
+    ProofReplayed,
+    RetriesExhausted,
+    RevisionMoved,
+    StepgrantFault,
+    VersionMoved,
+)
+from stepgrant_broker.domain.journal import By, Journal
+from stepgrant_broker.domain.writes import ChainKey, Row, StoredAnswer, Tenant, WriteSet
+from stepgrant_broker.usecases.context import Ports, present
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
+    from stepgrant_broker.domain.entries import Head
+    from stepgrant_broker.domain.state import View
+    from stepgrant_broker.domain.writes import Loaded, ProofUse, Query
+
+T = TypeVar("T")
+MAX_KEY = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """What one decision wants written, and what is answered once it is durable.
+
+    `lease_until`: the run's new lease. `guarded`: refuse if the kill switch moved. `raising`: a fault to raise after
+    the commit. `stored`: the JSON answer to keep for the Idempotency-Key (`None`: only that the key was used).
+    """
+
+    answer: T
+    journal: Journal
+    rows: tuple[Row, ...] = ()
+    lease_until: int | None = None
+    guarded: bool = False
+    raise_guard: bool = False
+    raising: StepgrantFault | None = None
+    stored: dict[str, Any] | None = None
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat(Generic[T]):
+    """The stored answer of an equal call before; nothing is written."""
+
+    answer: T
+
+
+def scope_of(tenant: str, caller: str, call: str, target: str, epoch: int | None, key: str) -> str:
+    """The name under which an Idempotency-Key is remembered. Raises `InvalidRequest`."""
+    if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
+        raise InvalidRequest(f"Idempotency-Key is 1 to {MAX_KEY} printable characters", field="Idempotency-Key")
+    parts = [tenant, caller, call, target, epoch, key]
+    return hashlib.sha256(canonical.dumps(parts)).hexdigest()
+
+
+def answered_before(ports: Ports, loaded: Loaded, request: Request) -> dict[str, Any] | None:
+    """The stored answer for an equal call. Raises `DuplicateRequest` when the body differs."""
+    known = loaded.answer
+    if known is None or known.expires_at <= loaded.now:
+        return None
+    tenant = ports.committer(present(loaded.tenant_key))
+    if known.body_c != tenant.peek("request.body", canonical.digest_bytes(request.body)):
+        raise DuplicateRequest("this Idempotency-Key was used with another body", field="Idempotency-Key")
+    if known.answer_c is None:
+        return None
+    value = canonical.loads(loaded.payloads[known.answer_c].body)
+    if not isinstance(value, dict):
+        raise DuplicateRequest("the stored answer is not readable", field="Idempotency-Key")
+    return value
+
+
+def journal_for(
+    ports: Ports,
+    loaded: Loaded,
+    by: By,
+    *,
+    view: View | None = None,
+    head: Head | None = None,
+    key: ChainKey | None = None,
+) -> Journal:
+    """A journal over what was loaded (or over another chain of the same view)."""
+    return Journal(
+        view=view if view is not None else loaded.view,
+        head=head or loaded.head(),
+        now=loaded.now,
+        by=by,
+        committer=ports.committer(present(key or loaded.key)),
+        random=ports.ids.random,
+    )
+
+
+async def transact(
+    ports: Ports,
+    query: Query,
+    decide: Callable[[Loaded], Awaitable[Change[T] | Repeat[T]]],
+    *,
+    proof: ProofUse | None = None,
+    request: Request | None = None,
+) -> T:
+    """Load, decide, commit. Raises what `decide` raises, `InvalidProof` on a replayed proof, `RetriesExhausted`."""
+    exhausted: StepgrantFault = RetriesExhausted("others changed the run at every try; try again", retry_after_ms=200)
+    for _ in range(ports.limits.max_tries):
+        loaded = await ports.store.load(query)
+        try:
+            change = await decide(loaded)
+        except RevisionMoved as moved:
+            exhausted = PolicyUnavailable(str(moved), retry_after_ms=1000)
+            continue
+        if isinstance(change, Repeat):
+            return change.answer
+        writes = write_set(ports, loaded, change, proof=proof, scope=query.answer, request=request)
+        try:
+            ports.failpoints.hit("usecase.before_commit")
+            await ports.store.commit(writes)
+            ports.failpoints.hit("usecase.after_commit")
+        except (VersionMoved, GuardMoved, AnswerTaken):
+            continue
+        except ProofReplayed:
+            raise InvalidProof("this DPoP proof was used before") from None
+        if change.raising is not None:
+            raise change.raising
+        return change.answer
+    raise exhausted
+
+
+def write_set(
+    ports: Ports,
+    loaded: Loaded,
+    change: Change[T],
+    *,
+    proof: ProofUse | None,
+    scope: str | None,
+    request: Request | None,
+) -> WriteSet:
+    """The write set of a change: changed rows, entries, payloads, proof and stored answer."""
+    journal = change.journal
+    answer, payload = _stored(ports, loaded, change, scope, request)
+    payloads = tuple(journal.commit.payloads.values())
+    rows = (*journal.changed(), *change.rows)
+    start = journal.entries[0].seq if journal.entries else journal.head.seq
+    if journal.head.run is None and journal.entries and not any(isinstance(row, Tenant) for row in rows):
+        head = journal.head
+        rows = (*rows, replace(loaded.tenant, seq=head.seq, head=head.prev, last_ts=head.last_ts))
+    return WriteSet(
+        tenant=journal.head.tenant,
+        run=journal.head.run,
+        expect_seq=start,
+        entries=tuple(journal.entries),
+        rows=rows,
+        payloads=(*payloads, payload) if payload is not None else payloads,
+        guard=loaded.tenant.guard if change.guarded else None,
+        raise_guard=change.raise_guard,
+        lease_until=change.lease_until,
+        proof=proof,
+        answer=answer,
+    )
+
+
+def _stored(
+    ports: Ports, loaded: Loaded, change: Change[T], scope: str | None, request: Request | None
+) -> tuple[StoredAnswer | None, Payload | None]:
+    if scope is None or request is None:
+        return None, None
+    tenant = ports.committer(present(loaded.tenant_key))
+    payload = None
+    if change.stored is not None:
+        kept = Committer(change.journal.commit.key)
+        payload = kept.payloads[kept.value("request.answer", change.stored)]
+    answer = StoredAnswer(
+        scope=scope,
+        tenant=change.journal.head.tenant,
+        run=change.journal.head.run or "",
+        body_c=tenant.peek("request.body", canonical.digest_bytes(request.body)),
+        status=change.status,
+        answer_c=payload.c if payload is not None else None,
+        expires_at=loaded.now + ports.limits.answer_kept_ms,
+    )
+    return answer, payload
+
+
+def by_agent(caller: AgentCaller) -> By:
+    """Entries caused by a workload."""
+    return By("workload", caller.subject)
+
+
+def by_person(person: PersonCaller) -> By:
+    """Entries caused by a person."""
+    return By("person", person.name)
