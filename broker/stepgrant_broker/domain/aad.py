@@ -1,4 +1,4 @@
-"""What wrapped values are bound to (the associated data of their encryption): nothing at rest can be moved elsewhere."""
+"""What wrapped values are bound to (associated data of their encryption): nothing at rest can be moved elsewhere."""
 
 from __future__ import annotations
 

@@ -1,0 +1,184 @@
+"""The bodies of requests, shared by SDK and broker (`protocol.md` §2).
+
+Rules:
+* A body is strict canonical JSON first (`canonical.loads`), then one of these structs; unknown members are refused.
+* Names and meanings only grow: a new member goes last and has a default.
+* Times are milliseconds unless a name ends in `_s` (seconds). Answers are plain JSON, read by `_client`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+Effect = Literal["read", "idempotent", "once"]
+IdSource = Literal["call_id", "explicit", "ordinal"]
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Base: frozen, and closed against unknown members."""
+
+
+class OpenRun(Body):
+    """`POST /v1/runs`. Without `run_key` the broker names the run itself. No `input` member: none was given."""
+
+    agent: str
+    run_key: str | None = None
+    version: str | None = None
+    input: Any | UnsetType = UNSET
+    labels: dict[str, str] = {}
+    principal: str | None = None
+    takeover: bool = False
+
+
+class Action(Body):
+    """One exact action: `args` are the bound call's arguments as JSON, or only their digest is given."""
+
+    tool: str
+    resource: str | None = None
+    args: Any | UnsetType = UNSET
+    args_digest: str | None = None
+
+
+class StepCall(Body):
+    """`POST …/prepare`, `…/start` and `…/begin`. `not_received` stands outside the body's digest."""
+
+    epoch: int
+    action: Action
+    effect: Effect = "once"
+    id_source: IdSource = "explicit"
+    idempotency_key: str | None = None
+    issuer: str | None = None
+    ttl_s: int | None = None
+    params: dict[str, Any] = {}
+    settle_s: float = 0
+    retry_failed: bool = False
+    context: dict[str, Any] = {}
+    not_received: bool = False
+
+
+class RecordStep(Body):
+    """`POST …/record`: a step without a credential. `withheld`: the result held a live secret and was not sent."""
+
+    epoch: int
+    name: str
+    args: Any = None
+    result: Any | UnsetType = UNSET
+    withheld: bool = False
+    id_source: IdSource = "explicit"
+
+
+class CompleteStep(Body):
+    """`POST …/complete`."""
+
+    epoch: int
+    attempt: int
+    result: Any | UnsetType = UNSET
+    withheld: bool = False
+
+
+class FailStep(Body):
+    """`POST …/fail`. `error` is a short text without secrets."""
+
+    epoch: int
+    attempt: int
+    outcome: Literal["not_executed", "failed", "unknown"]
+    error: str | None = None
+
+
+class SuspendStep(Body):
+    """`POST …/suspend`."""
+
+    epoch: int
+    attempt: int
+
+
+class ReconcileStep(Body):
+    """`POST …/reconcile`: by a hook (with `via` and `epoch`), or by a person (without both)."""
+
+    attempt: int
+    verdict: Literal["done", "not_done", "unknown"]
+    epoch: int | None = None
+    result: Any | UnsetType = UNSET
+    evidence: str | None = None
+    via: str | None = None
+
+
+class Holding(Body):
+    """`POST …/heartbeat`."""
+
+    epoch: int
+
+
+class ParkRun(Body):
+    """`POST …/park`."""
+
+    epoch: int
+    reason: Literal["awaiting_approval", "in_doubt", "suspended", "requested", "error"] = "requested"
+
+
+class EndRun(Body):
+    """`POST …/complete`, `…/fail`, `…/cancel` of a run. A person cancels without `epoch`."""
+
+    epoch: int | None = None
+    result: Any | UnsetType = UNSET
+
+
+class Redeem(Body):
+    """`POST /v1/grants/{jti}/redeem`, by a resource server."""
+
+    redemption_id: str
+    args_digest: str
+    proof_jti: str
+
+
+class DecideApproval(Body):
+    """`POST /v1/approvals/{id}/decide`. `digest` is the one that was shown."""
+
+    verdict: Literal["approve", "deny"]
+    digest: str
+    note: str | None = None
+
+
+class RevokeGrant(Body):
+    """`POST /v1/grants/{jti}/revoke`."""
+
+
+class Switch(Body):
+    """`POST /v1/quarantine` and `…/release`: exactly one member names what is meant."""
+
+    run: str | None = None
+    agent: str | None = None
+    workload: str | None = None
+    issuer: str | None = None
+
+
+class EnrollWorkload(Body):
+    """`POST /v1/workloads`. `jwk` is the public key."""
+
+    name: str
+    jwk: dict[str, str]
+    agents: list[str] = []
+    audiences: list[str] = []
+
+
+class CreateOperator(Body):
+    """`POST /v1/operators`."""
+
+    name: str
+    roles: list[str]
+    groups: list[str] = []
+
+
+class SetSecret(Body):
+    """`PUT /v1/secrets/{name}`. `value` is never logged and rests only wrapped."""
+
+    value: str
+    hosts: list[str]
+    header: str = "Authorization"
+
+    def __repr__(self) -> str:
+        """Masked."""
+        return f"SetSecret(hosts={self.hosts!r}, header={self.header!r}, value=<masked>)"
