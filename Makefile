@@ -81,6 +81,8 @@ rego: $(READY)
 coverage: $(READY)
 	@$(BIN)/python -m coverage run -m pytest --quiet tests/unit tests/property
 	@$(BIN)/python -m coverage report
+	@$(BIN)/python -m coverage json --quiet -o .cache/coverage.json
+	@$(BIN)/python tests/tools/check_coverage.py .cache/coverage.json
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 

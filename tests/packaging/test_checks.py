@@ -1,5 +1,6 @@
 """The checks of `make check` that are ours: each finds what it is there to find, and only that."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import check_lock, check_sizes
+from tools import check_coverage, check_lock, check_sizes
 
 ROOT = Path(__file__).parents[2]
 HASH = f"--hash=sha256:{'0' * 64}"
@@ -120,6 +121,41 @@ def test_lock_that_no_longer_fits_is_refused(tmp_path: Path, old: str, new: str)
     found = lock_findings(tmp_path, LOCK, PROJECT.replace(old, new))
     assert len(found) == 1
     assert "run `make lock`" in found[0]
+
+
+def coverage_code(tmp_path: Path, *figures: tuple[int, int]) -> int:
+    """The exit code for (lines, branches) covered of 1000 each, in the domain's and the use cases' one file."""
+    files = {
+        f"{folder}/one.py": {
+            "summary": {
+                "covered_lines": lines,
+                "num_statements": 1000,
+                "covered_branches": branches,
+                "num_branches": 1000,
+            }
+        }
+        for folder, (lines, branches) in zip(check_coverage.FOLDERS, figures, strict=False)
+    }
+    (tmp_path / "coverage.json").write_text(json.dumps({"files": files}), encoding="utf-8")
+    return check_coverage.main([str(tmp_path / "coverage.json")])
+
+
+def test_coverage_at_the_limit_is_enough(tmp_path: Path) -> None:
+    assert coverage_code(tmp_path, (950, 950), (950, 950)) == 0
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        ((949, 1000), (1000, 1000)),
+        ((1000, 949), (1000, 1000)),
+        ((1000, 1000), (949, 1000)),
+        ((1000, 1000), (1000, 949)),
+        ((1000, 1000),),  # the use cases were not measured at all
+    ],
+)
+def test_coverage_below_the_limit_is_refused(tmp_path: Path, figures: tuple[tuple[int, int], ...]) -> None:
+    assert coverage_code(tmp_path, *figures) == 1
 
 
 @pytest.mark.parametrize(

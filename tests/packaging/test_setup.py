@@ -87,3 +87,30 @@ def test_help_has_a_line_for_every_promised_target() -> None:
 
     assert {"help", "setup", "demo", "test", "check", "bench", "mutants", "lock", "fmt", "clean"} <= set(told)
     assert len(told) == len(done.stdout.splitlines())
+
+
+def ci_run(folder: Path, *, check: int, test: int) -> "subprocess.CompletedProcess[str]":
+    """Run .ci/run with a Makefile whose two targets print what they saw and end with the given codes."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
+    closing = "===== 2 failed, 3 passed in 1.20s ====="
+    recipes = f"check:\n\t@exit {check}\ntest:\n\t@echo CI is $$CI\n\t@echo '{closing}'; exit {test}\n"
+    (folder / "Makefile").write_text(recipes, encoding="utf-8")
+    command = [str(folder / ".ci" / "run")]
+    return subprocess.run(command, cwd="/", check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("test", [0, 1])
+def test_ci_ends_with_the_closing_line_of_pytest(tmp_path: Path, test: int) -> None:
+    done = ci_run(tmp_path, check=0, test=test)
+
+    assert done.stdout.splitlines()[0] == "CI is true"
+    assert done.stdout.splitlines()[-1] == "===== 2 failed, 3 passed in 1.20s ====="
+    assert bool(done.returncode) == bool(test)
+
+
+def test_ci_stops_at_a_failed_check(tmp_path: Path) -> None:
+    done = ci_run(tmp_path, check=1, test=0)
+
+    assert done.stdout == ""
+    assert done.returncode != 0
