@@ -21,7 +21,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     """Base: frozen, and closed against unknown members."""
 
 
-class OpenRun(Body):
+class OpenRun(Body, frozen=True):
     """`POST /v1/runs`. Without `run_key` the broker names the run itself. No `input` member: none was given."""
 
     agent: str
@@ -33,7 +33,7 @@ class OpenRun(Body):
     takeover: bool = False
 
 
-class Action(Body):
+class Action(Body, frozen=True):
     """One exact action: `args` are the bound call's arguments as JSON, or only their digest is given."""
 
     tool: str
@@ -42,7 +42,7 @@ class Action(Body):
     args_digest: str | None = None
 
 
-class StepCall(Body):
+class StepCall(Body, frozen=True):
     """`POST …/prepare`, `…/start` and `…/begin`. `not_received` stands outside the body's digest."""
 
     epoch: int
@@ -59,7 +59,7 @@ class StepCall(Body):
     not_received: bool = False
 
 
-class RecordStep(Body):
+class RecordStep(Body, frozen=True):
     """`POST …/record`: a step without a credential. `withheld`: the result held a live secret and was not sent."""
 
     epoch: int
@@ -70,7 +70,7 @@ class RecordStep(Body):
     id_source: IdSource = "explicit"
 
 
-class CompleteStep(Body):
+class CompleteStep(Body, frozen=True):
     """`POST …/complete`."""
 
     epoch: int
@@ -79,7 +79,7 @@ class CompleteStep(Body):
     withheld: bool = False
 
 
-class FailStep(Body):
+class FailStep(Body, frozen=True):
     """`POST …/fail`. `error` is a short text without secrets."""
 
     epoch: int
@@ -88,14 +88,14 @@ class FailStep(Body):
     error: str | None = None
 
 
-class SuspendStep(Body):
+class SuspendStep(Body, frozen=True):
     """`POST …/suspend`."""
 
     epoch: int
     attempt: int
 
 
-class ReconcileStep(Body):
+class ReconcileStep(Body, frozen=True):
     """`POST …/reconcile`: by a hook (with `via` and `epoch`), or by a person (without both)."""
 
     attempt: int
@@ -106,27 +106,27 @@ class ReconcileStep(Body):
     via: str | None = None
 
 
-class Holding(Body):
+class Holding(Body, frozen=True):
     """`POST …/heartbeat`."""
 
     epoch: int
 
 
-class ParkRun(Body):
+class ParkRun(Body, frozen=True):
     """`POST …/park`."""
 
     epoch: int
     reason: Literal["awaiting_approval", "in_doubt", "suspended", "requested", "error"] = "requested"
 
 
-class EndRun(Body):
+class EndRun(Body, frozen=True):
     """`POST …/complete`, `…/fail`, `…/cancel` of a run. A person cancels without `epoch`."""
 
     epoch: int | None = None
     result: Any | UnsetType = UNSET
 
 
-class Redeem(Body):
+class Redeem(Body, frozen=True):
     """`POST /v1/grants/{jti}/redeem`, by a resource server."""
 
     redemption_id: str
@@ -134,7 +134,7 @@ class Redeem(Body):
     proof_jti: str
 
 
-class DecideApproval(Body):
+class DecideApproval(Body, frozen=True):
     """`POST /v1/approvals/{id}/decide`. `digest` is the one that was shown."""
 
     verdict: Literal["approve", "deny"]
@@ -142,11 +142,11 @@ class DecideApproval(Body):
     note: str | None = None
 
 
-class RevokeGrant(Body):
+class RevokeGrant(Body, frozen=True):
     """`POST /v1/grants/{jti}/revoke`."""
 
 
-class Switch(Body):
+class Switch(Body, frozen=True):
     """`POST /v1/quarantine` and `…/release`: exactly one member names what is meant."""
 
     run: str | None = None
@@ -155,7 +155,7 @@ class Switch(Body):
     issuer: str | None = None
 
 
-class EnrollWorkload(Body):
+class EnrollWorkload(Body, frozen=True):
     """`POST /v1/workloads`. `jwk` is the public key."""
 
     name: str
@@ -164,7 +164,7 @@ class EnrollWorkload(Body):
     audiences: list[str] = []
 
 
-class CreateOperator(Body):
+class CreateOperator(Body, frozen=True):
     """`POST /v1/operators`."""
 
     name: str
@@ -172,7 +172,7 @@ class CreateOperator(Body):
     groups: list[str] = []
 
 
-class SetSecret(Body):
+class SetSecret(Body, frozen=True):
     """`PUT /v1/secrets/{name}`. `value` is never logged and rests only wrapped."""
 
     value: str
