@@ -28,8 +28,9 @@ setup: $(READY)  ## make .venv from the hash-pinned lock (every other target doe
 demo: $(READY)  ## an agent is killed twice, resumes, and each piece of work is done exactly once
 	@$(BIN)/stepgrant demo
 
+# Not `python -m pytest`: that puts this folder on the path, where `broker` and `sdk` can be imported as packages.
 test: $(READY)  ## run all tests (T=tests/unit: only these)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(T)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(T)
 
 check: format lint types borders sizes lock-check rego coverage  ## format, lint, types, borders, sizes, lock, Rego, coverage
 

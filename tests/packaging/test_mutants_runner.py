@@ -62,14 +62,18 @@ def patch(test: str, *, old: str = "n > 5", header: str = "") -> str:
     )
 
 
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], patches: dict[str, str], *names: str) -> tuple[int, str]:
+def run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], patches: dict[str, str], *names: str, policies: bool = True
+) -> tuple[int, str]:
     """Run the runner over a small repository: its exit code and what it printed."""
     files = {
         MODULE: SOURCE,
         "tests/test_it.py": TESTS,
         "pyproject.toml": "[tool.pytest]\naddopts = ['--strict-markers']\n",
     }
-    files |= {f"{package}/__init__.py": "" for package in ("broker/stepgrant_broker", "policies/stepgrant_policies")}
+    files["broker/stepgrant_broker/__init__.py"] = ""
+    if policies:
+        files["policies/stepgrant_policies/__init__.py"] = ""
     # Where Stepgrant is installed, pytest loads the package's plugin, here from the small repository.
     files |= {"sdk/stepgrant/testing/__init__.py": "", "sdk/stepgrant/testing/plugin.py": ""}
     files |= {f"tests/mutants/{name}.patch": text for name, text in patches.items()}
@@ -142,4 +146,12 @@ def test_unknown_name_and_empty_folder_fail(tmp_path: Path, capsys: pytest.Captu
 
     (tmp_path / "tests" / "mutants" / "good.patch").unlink()
     code, out = run(tmp_path, capsys, {})
+    assert (code, out.splitlines()[-1]) == (1, "0 passed, 1 failed")
+
+
+def test_package_from_elsewhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where Python does not import the patched copy, every mutant would seem to survive, or to be caught by chance."""
+    code, out = run(tmp_path, capsys, {"good": patch("test_guard")}, policies=False)
+
+    assert "instead of the patched copy" in out
     assert (code, out.splitlines()[-1]) == (1, "0 passed, 1 failed")

@@ -20,7 +20,7 @@ LEAVING = {
     "resolve_back": 'socket.gethostbyaddr("192.0.2.1")',
 }
 SOURCE = """
-import os, socket, sys, warnings
+import importlib.util, os, socket, warnings
 import pytest
 from hypothesis import settings
 
@@ -44,8 +44,8 @@ def test_warning():
 def test_settings_of_the_developer():
     assert not [name for name in os.environ if name.startswith("STEPGRANT_")]
 
-def test_packages_through_their_folders():
-    assert not {"broker", "sdk", "policies"} & set(sys.modules)
+def test_folder_is_no_package():
+    assert importlib.util.find_spec("broker") is None
 
 def test_profile():
     assert settings().max_examples == 50
@@ -59,12 +59,13 @@ SKIPPED_MODULES = {
 def pytest_run(folder: Path, files: dict[str, str], **environment: str) -> tuple[int, str]:
     """Run pytest over `files`, with our configuration and conftest.py: its exit code and output."""
     shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "broker").mkdir()
     (folder / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
     for name, source in files.items():
         (folder / "tests" / name).write_text(source, encoding="utf-8")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_") and name != "CI"}
-    command = [sys.executable, "-m", "pytest", f"--junitxml={folder / 'report.xml'}"]
+    command = [str(Path(sys.executable).parent / "pytest"), f"--junitxml={folder / 'report.xml'}"]
     done = subprocess.run(command, cwd=folder, env=inherited | environment, check=False, capture_output=True, text=True)
     return done.returncode, done.stdout
 
@@ -96,7 +97,7 @@ def test_leaving_loopback_fails(outcomes: dict[str, tuple[str, str]], name: str)
         ("test_profile", "passed"),
         ("test_settings_of_the_developer", "passed"),
         # Else `broker.stepgrant_broker` would be a second copy of every module, with classes that equal no other.
-        ("test_packages_through_their_folders", "passed"),
+        ("test_folder_is_no_package", "passed"),
         ("test_skip", "skipped"),
         ("test_warning", "failure"),
     ],
@@ -113,6 +114,14 @@ def test_skip_is_a_failure_in_ci(tmp_path: Path) -> None:
 
     assert out.count("nothing may be skipped in CI (") >= len(("test_skip", "test_skip_mark", "test_xfail"))
     assert out.splitlines()[-1].strip("= ").startswith("2 failed, 2 passed, 1 error in ")
+    assert code == 1
+
+
+def test_expected_failure_counts_in_ci(tmp_path: Path) -> None:
+    source = "import pytest\n\n@pytest.mark.xfail(reason='no')\ndef test_it():\n    assert 1 == 2\n"
+    code, out = pytest_run(tmp_path, {"test_it.py": source}, CI="true")
+
+    assert "nothing may be skipped in CI" in out
     assert code == 1
 
 
@@ -134,3 +143,11 @@ def test_named_profile_and_unknown_marker(tmp_path: Path) -> None:
     assert "'slwo' not found in `markers`" in out
     assert out.splitlines()[-1].strip("= ").startswith("1 error in ")
     assert code == 2
+
+
+def test_nothing_makes_a_package_of_a_folder() -> None:
+    """Importlib mode would then import `broker.stepgrant_broker` beside `stepgrant_broker`."""
+    folders = [ROOT / name for name in ("broker", "policies", "sdk")]
+
+    assert [one for one in [ROOT, *folders] if (one / "__init__.py").exists() or (one / "conftest.py").exists()] == []
+    assert list((ROOT / "tests").rglob("__init__.py")) == []

@@ -97,7 +97,9 @@ def ci_run(folder: Path, *, check: int, test: int) -> "subprocess.CompletedProce
     recipes = f"check:\n\t@exit {check}\ntest:\n\t@echo CI is $$CI\n\t@echo '{closing}'; exit {test}\n"
     (folder / "Makefile").write_text(recipes, encoding="utf-8")
     command = [str(folder / ".ci" / "run")]
-    return subprocess.run(command, cwd="/", check=False, capture_output=True, text=True)
+    # Without the MAKE* settings of a `make test` around us, which would add lines.
+    environment = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, cwd="/", env=environment, check=False, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("test", [0, 1])
