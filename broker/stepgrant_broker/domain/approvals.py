@@ -9,11 +9,13 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant import canonical
-from stepgrant_broker.domain.decisions import ApprovalSpec
+from stepgrant_broker.domain.caller import PersonCaller
+from stepgrant_broker.domain.decisions import ApprovalSpec, Effect, Json, RequireApproval
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import (
     ApprovalExpired,
@@ -23,15 +25,9 @@ from stepgrant_broker.domain.errors import (
     InvalidRequest,
     UnknownApproval,
 )
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.state import Approval, ApprovalStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stepgrant_broker.domain.caller import PersonCaller
-    from stepgrant_broker.domain.decisions import Effect, Json, RequireApproval
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.settings import Limits
 
 VERDICTS = frozenset({"approve", "deny"})
 

@@ -9,8 +9,9 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant_broker.domain import approvals
 from stepgrant_broker.domain.calls import Ask, Ready, Refusal, StepCall, Waiting
@@ -27,14 +28,10 @@ from stepgrant_broker.domain.decisions import (
     effect_of,
 )
 from stepgrant_broker.domain.entries import EntryType
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.ports import Revocation
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.settings import Limits
-    from stepgrant_broker.domain.state import Approval, Grant
+from stepgrant_broker.domain.settings import Limits
+from stepgrant_broker.domain.state import Approval, Grant
 
 LOOSENESS = {Effect.ONCE: 0, Effect.IDEMPOTENT: 1, Effect.READ: 2}
 

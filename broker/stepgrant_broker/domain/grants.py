@@ -9,16 +9,11 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from stepgrant_broker.domain.decisions import RedeemMode
 from stepgrant_broker.domain.ports import Revocation
-from stepgrant_broker.domain.state import GrantStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from stepgrant_broker.domain.state import Grant
+from stepgrant_broker.domain.state import Grant, GrantStatus
 
 
 def provably_unused(grant: Grant | None) -> bool:

@@ -8,17 +8,12 @@ Rules (each is one guard, and a zombie falls over the first that applies):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
+from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.errors import Quarantined, RunEnded, StaleEpoch, UnknownRun, WrongHolder
-from stepgrant_broker.domain.state import RunState
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from stepgrant_broker.domain.caller import AgentCaller
-    from stepgrant_broker.domain.state import Run
-    from stepgrant_broker.domain.writes import Loaded, Quarantine
+from stepgrant_broker.domain.state import Run, RunState
+from stepgrant_broker.domain.writes import Loaded, Quarantine
 
 
 def require_run(loaded: Loaded, tenant: str) -> Run:

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.entries import EntryType
@@ -26,13 +26,11 @@ from stepgrant_broker.domain.errors import (
 )
 from stepgrant_broker.domain.grants import dead_at, provably_unused
 from stepgrant_broker.domain.ids import default_idempotency_key, parent_of
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import IN_FLIGHT, doubt, revoke
+from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.state import FailStatus, IdSource, Step, StepState
 from stepgrant_broker.domain.steps import refuse_bad_key, replay
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.settings import Limits
 
 VERDICTS = frozenset({"done", "not_done", "unknown"})
 
@@ -176,7 +174,7 @@ def record(
 
 def look_may_begin_at(journal: Journal, step: Step, limits: Limits) -> int | None:
     """From when on a look at the target tells the truth: old credential dead, settle time over. `None`: never."""
-    latest = step.doubt_since or journal.now
+    latest = 0
     for grant in journal.view.grants.values():
         if grant.step != step.key:
             continue
@@ -184,7 +182,7 @@ def look_may_begin_at(journal: Journal, step: Step, limits: Limits) -> int | Non
         if dead is None:
             return None
         latest = max(latest, dead)
-    return latest + step.settle_ms
+    return (latest or step.doubt_since or journal.now) + step.settle_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,18 @@ decision is in the input, so that the same input gives the same decision for eve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant import canonical
 from stepgrant_broker.domain.approvals import usable_until
+from stepgrant_broker.domain.caller import AgentCaller
+from stepgrant_broker.domain.calls import Ask, StepCall
 from stepgrant_broker.domain.deciding import meter_number
-from stepgrant_broker.domain.state import History
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stepgrant_broker.domain.caller import AgentCaller
-    from stepgrant_broker.domain.calls import Ask, StepCall
-    from stepgrant_broker.domain.decisions import Json
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.state import Approval, Run
+from stepgrant_broker.domain.decisions import Json
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.state import Approval, History, Run
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 

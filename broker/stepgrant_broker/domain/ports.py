@@ -47,11 +47,9 @@ class PolicyEngine(Protocol):
 
     async def evaluate(self, policy_input: bytes) -> Evaluation:
         """Evaluate for this input (JSON bytes). Raises `PolicyUnavailable` on error, time-out or overload."""
-        ...
 
     async def close(self) -> None:
         """Release threads and connections."""
-        ...
 
 
 class Revocation(StrEnum):
@@ -124,19 +122,15 @@ class Issuer(Protocol):
 
     async def intend(self, order: GrantOrder) -> str | None:
         """Prepare a mint and return its handle, or `None` for an issuer without outside effects."""
-        ...
 
     async def mint(self, order: GrantOrder, handle: str | None) -> Minted:
         """Mint under the handle. Raises `IssuerUnavailable` or `IssuerRefused`."""
-        ...
 
     def check(self, order: GrantOrder, minted: Minted) -> None:
         """Refuse what is wider or longer than ordered. Raises `IssuerRefused`."""
-        ...
 
     async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
         """Revoke; True only when death is confirmed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +156,9 @@ class Signer(Protocol):
 
     async def sign(self, purpose: str, data: bytes) -> Signature:
         """Sign the bytes. Raises `SignerUnavailable`."""
-        ...
 
     async def public_keys(self, purpose: str) -> tuple[PublicKey, ...]:
         """The keys that verify this purpose, newest first."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +175,9 @@ class KeyWrap(Protocol):
 
     def wrap(self, plain: bytes, aad: bytes) -> Wrapped:
         """Encrypt, bound to `aad`."""
-        ...
 
     def unwrap(self, wrapped: Wrapped, aad: bytes) -> bytes:
         """Decrypt. Raises `WrapError` when key, nonce, bytes or `aad` are not those of `wrap`."""
-        ...
 
 
 class Clock(Protocol):
@@ -195,7 +185,6 @@ class Clock(Protocol):
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
-        ...
 
 
 class Ids(Protocol):
@@ -203,11 +192,9 @@ class Ids(Protocol):
 
     def ulid(self, now: int) -> str:
         """A fresh ULID for this time, in lower-case Crockford base 32."""
-        ...
 
     def random(self, size: int) -> bytes:
         """`size` bytes from the system's CSPRNG."""
-        ...
 
 
 class Failpoints(Protocol):
@@ -215,7 +202,6 @@ class Failpoints(Protocol):
 
     def hit(self, point: str) -> None:
         """Called at a named place."""
-        ...
 
 
 class Store(Protocol):
@@ -223,18 +209,15 @@ class Store(Protocol):
 
     async def load(self, query: Query) -> Loaded:
         """Read what the query names, in one consistent view, with the store's own clock."""
-        ...
 
     async def commit(self, writes: WriteSet) -> None:
         """Apply durably, or raise and leave nothing behind.
 
         Raises `VersionMoved`, `GuardMoved`, `ProofReplayed`, `AnswerTaken`, `StoreUnavailable`, `FateUnknown`.
         """
-        ...
 
     async def close(self) -> None:
         """Flush and stop."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +250,6 @@ class Reads(Protocol):
 
     async def now(self) -> int:
         """The store's clock, in milliseconds."""
-        ...
 
     async def runs(
         self,
@@ -279,85 +261,66 @@ class Reads(Protocol):
         state: str | None = None,
     ) -> Listed[tuple[Run, int]]:
         """Runs with the end of their lease."""
-        ...
 
     async def steps(self, tenant: str, run: str, page: Page) -> Listed[Step]:
         """Steps of a run in the order of their position."""
-        ...
 
     async def grants(self, tenant: str, page: Page, *, run: str | None = None, live: bool = False) -> Listed[Grant]:
         """Grants; `live`: only those that are issued and not expired."""
-        ...
 
     async def approvals(
         self, tenant: str, page: Page, *, run: str | None = None, status: str | None = None
     ) -> Listed[Approval]:
         """Approvals."""
-        ...
 
     async def entries(
         self, tenant: str, run: str | None, *, after: int = -1, limit: int = 500
     ) -> tuple[StoredEntry, ...]:
         """Entries of a chain with `seq` above `after`, in order; `run=None` is the tenant's own chain."""
-        ...
 
     async def payloads(self, tenant: str, run: str, commitments: Sequence[str]) -> Mapping[str, Payload]:
         """Payloads of a chain (`run` empty: the tenant's own), by commitment; missing ones are left out."""
-        ...
 
     async def chain_key(self, tenant: str, run: str) -> ChainKey | None:
         """The wrapped key of a chain."""
-        ...
 
     async def tenants(self) -> tuple[Tenant, ...]:
         """All tenants."""
-        ...
 
     async def workload(self, workload: str) -> Workload | None:
         """An enrolment by its id, whatever its tenant (identities name themselves by it)."""
-        ...
 
     async def workloads(self, tenant: str) -> tuple[Workload, ...]:
         """All enrolments of a tenant."""
-        ...
 
     async def operator_by_token(self, token_hash: str) -> tuple[Operator, str] | None:
         """The person with this token hash, and the name."""
-        ...
 
     async def operators(self, tenant: str) -> tuple[tuple[Operator, str], ...]:
         """All people of a tenant, with names."""
-        ...
 
     async def quarantines(self, tenant: str) -> tuple[Quarantine, ...]:
         """Kill switches that are thrown."""
-        ...
 
     async def policy(self, tenant: str, revision: str) -> PolicyText | None:
         """An activated revision with its text."""
-        ...
 
     async def policies(self, tenant: str) -> tuple[PolicyText, ...]:
         """All activated revisions, newest first, with empty `text`."""
-        ...
 
     async def secrets(self, tenant: str) -> tuple[SecretRecord, ...]:
         """Static secrets that are set, still wrapped."""
-        ...
 
     async def lapsed(self, now: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Open runs whose lease has lapsed, as (tenant, run)."""
-        ...
 
     async def held(
         self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None
     ) -> tuple[str, ...]:
         """Runs that are not ended, of this agent, held by this workload, or with open grants of this issuer."""
-        ...
 
     async def forget_expired(self, now: int) -> int:
         """Drop proof uses and stored answers whose time is over; how many."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,4 +341,3 @@ class SecretSource(Protocol):
 
     async def secret(self, tenant: str, name: str) -> SecretRecord | None:
         """The named secret of the tenant, or `None`."""
-        ...

@@ -8,8 +8,9 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import (
     AlreadyRedeemed,
@@ -20,15 +21,10 @@ from stepgrant_broker.domain.errors import (
     UnknownGrant,
 )
 from stepgrant_broker.domain.holding import refuse_quarantined
-from stepgrant_broker.domain.state import GrantStatus, RunState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.settings import Limits
-    from stepgrant_broker.domain.state import Grant
-    from stepgrant_broker.domain.writes import Loaded
-
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.settings import Limits
+from stepgrant_broker.domain.state import Grant, GrantStatus, RunState
+from stepgrant_broker.domain.writes import Loaded
 
 ID_MAX: Final = 200
 

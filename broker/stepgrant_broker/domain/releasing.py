@@ -6,17 +6,12 @@ and its step goes where the resume table says: a `once` step is in doubt.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.grants import is_open, provably_unused
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.domain.resume_table import Next, next_for
-from stepgrant_broker.domain.state import GrantStatus, StepState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.state import Grant, Step
+from stepgrant_broker.domain.state import Grant, GrantStatus, Step, StepState
 
 IN_FLIGHT = frozenset({StepState.STARTED, StepState.SUSPENDED})
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from stepgrant_broker.domain.decisions import Effect
-from stepgrant_broker.domain.state import FailStatus, StepState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.state import Step
+from stepgrant_broker.domain.state import FailStatus, Step, StepState
 
 
 class Last(StrEnum):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import (
     DuplicateRequest,
@@ -19,14 +20,11 @@ from stepgrant_broker.domain.errors import (
     WrongHolder,
 )
 from stepgrant_broker.domain.holding import refuse_ended
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import release_all
+from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.state import Run, RunState, StepState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.settings import Limits
-    from stepgrant_broker.domain.writes import Loaded
+from stepgrant_broker.domain.writes import Loaded
 
 OPEN_TOOL: Final = "stepgrant.run.open"
 RESUME_TOOL: Final = "stepgrant.run.resume"

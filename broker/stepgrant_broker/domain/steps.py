@@ -10,21 +10,18 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant_broker.domain.calls import Ask, Doubtful, Replayed, Settled, StepCall
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import BudgetExhausted, InvalidRequest, PriorCredentialLive, StepDrift
 from stepgrant_broker.domain.grants import dead_at, live_effectful, provably_unused
 from stepgrant_broker.domain.ids import STEP_KEY, default_idempotency_key, parent_of
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import doubt, revoke
 from stepgrant_broker.domain.resume_table import Next, next_for
-from stepgrant_broker.domain.state import IdSource, Step, StepState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.settings import Limits
-    from stepgrant_broker.domain.state import Grant
+from stepgrant_broker.domain.settings import Limits
+from stepgrant_broker.domain.state import Grant, IdSource, Step, StepState
 
 
 def refuse_bad_key(key: str) -> None:

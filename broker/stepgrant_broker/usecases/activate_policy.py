@@ -5,20 +5,16 @@ The tenant's guard rises with it, so that no grant decided under the old revisio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from stepgrant import canonical
+from stepgrant_broker.domain.caller import PersonCaller
 from stepgrant_broker.domain.entries import EntryType
-from stepgrant_broker.domain.writes import PolicyText, Query, Tenant
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.writes import Loaded, PolicyText, Query, Tenant
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.tenant_call import Effectuated, require_operator, tenant_call
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stepgrant_broker.domain.caller import PersonCaller
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 
 async def next_revision(ports: Ports, digest: str) -> str:

@@ -5,19 +5,15 @@ A credential is added only after the commit and is never part of a stored answer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from stepgrant import canonical
 from stepgrant_broker.domain.calls import Doubtful, Ready, Refusal, Replayed, Settled, Waiting
+from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.decisions import Effect
-from stepgrant_broker.domain.state import StepState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stepgrant_broker.domain.commitments import Payload
-    from stepgrant_broker.domain.ports import Minted
-    from stepgrant_broker.domain.state import Approval, Grant, Run, Step
+from stepgrant_broker.domain.ports import Minted
+from stepgrant_broker.domain.state import Approval, Grant, Run, Step, StepState
 
 
 def revealed(payloads: Mapping[str, Payload], c: str | None) -> Any:  # noqa: ANN401 - any JSON value

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.commitments import Committer
+from stepgrant_broker.domain.decisions import Decision
 from stepgrant_broker.domain.errors import StoreUnavailable
+from stepgrant_broker.domain.ports import (
+    Clock,
+    Failpoints,
+    Ids,
+    Issuer,
+    KeyWrap,
+    PolicyEngine,
+    Reads,
+    Signer,
+    Store,
+)
 from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.writes import ChainKey
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.decisions import Decision
-    from stepgrant_broker.domain.ports import (
-        Clock,
-        Failpoints,
-        Ids,
-        Issuer,
-        KeyWrap,
-        PolicyEngine,
-        Reads,
-        Signer,
-        Store,
-    )
 
 KEY_BYTES: Final = 32
 KEYS_KEPT: Final = 4096

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from stepgrant_broker.domain.decisions import Decided
 from stepgrant_broker.domain.errors import RevisionMoved
-
-if TYPE_CHECKING:
-    from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.context import Ports
 
 
 async def decide(ports: Ports, policy_input: bytes, active: str | None) -> Decided:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from stepgrant_broker.domain import outcomes, runs
+from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
 from stepgrant_broker.domain.errors import Forbidden, RunEnded
 from stepgrant_broker.domain.holding import require_run
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.writes import Loaded, Query
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.holder_call import holder_call
 from stepgrant_broker.usecases.transact import (
     Change,
@@ -18,12 +21,6 @@ from stepgrant_broker.usecases.transact import (
     scope_of,
     transact,
 )
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 Status = Literal["completed", "failed", "cancelled"]
 

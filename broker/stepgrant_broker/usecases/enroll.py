@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import InvalidRequest, NotFound
 from stepgrant_broker.domain.ids import NAME
-from stepgrant_broker.domain.writes import Workload
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.writes import Loaded, Workload
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.tenant_call import Effectuated, require_operator, tenant_call
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import PersonCaller, Request
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 AUDIENCE_MAX = 500
 NAMES_MAX = 100

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.holding import require_holder
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.state import RunState
+from stepgrant_broker.domain.writes import Loaded, Query
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -17,12 +21,6 @@ from stepgrant_broker.usecases.transact import (
     scope_of,
     transact,
 )
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, Request
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded, Query
-    from stepgrant_broker.usecases.context import Ports
 
 Act = Callable[["Journal", "Loaded"], dict[str, Any]]
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant import canonical
 from stepgrant_broker.domain import approvals, policy_input, runs
+from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.deciding import decision_member
-from stepgrant_broker.domain.decisions import Allow, Deny, Effect, RequireApproval
+from stepgrant_broker.domain.decisions import Allow, Decided, Deny, Effect, Json, RequireApproval
 from stepgrant_broker.domain.entries import GENESIS, EntryType, Head
 from stepgrant_broker.domain.errors import ApprovalNeeded, Forbidden, InvalidRequest, PolicyDenied, StepgrantFault
 from stepgrant_broker.domain.holding import refuse_quarantined
 from stepgrant_broker.domain.ids import NAME, OPEN_STEP, RESUME_STEP
-from stepgrant_broker.domain.state import StepState, View
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.state import Approval, Run, StepState, View
+from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
-from stepgrant_broker.usecases.context import present
+from stepgrant_broker.usecases.context import Ports, present
 from stepgrant_broker.usecases.deciding import decide
 from stepgrant_broker.usecases.transact import (
     Change,
@@ -34,14 +36,6 @@ from stepgrant_broker.usecases.transact import (
     scope_of,
     transact,
 )
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, Request
-    from stepgrant_broker.domain.decisions import Decided, Json
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.state import Approval, Run
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 LABELS_MAX = 32
 TEXT_MAX = 200

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from stepgrant_broker.domain.caller import PersonCaller
+from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.errors import InvalidRequest, NotFound, Unauthenticated
 from stepgrant_broker.domain.ids import NAME
-from stepgrant_broker.domain.writes import Operator
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.writes import Loaded, Operator
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from stepgrant_broker.domain.caller import Request
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 ROLES: Final = frozenset({"approver", "operator"})
 TOKEN_PREFIX: Final = "sgo_"  # noqa: S105 - the public beginning of every operator token

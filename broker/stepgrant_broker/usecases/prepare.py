@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepgrant_broker.domain.caller import AgentCaller, Request
+from stepgrant_broker.domain.calls import StepCall
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.step_call import run_call
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, Request
-    from stepgrant_broker.domain.calls import StepCall
-    from stepgrant_broker.usecases.context import Ports
 
 
 async def prepare(ports: Ports, caller: AgentCaller, run: str, call: StepCall, request: Request) -> dict[str, Any]:

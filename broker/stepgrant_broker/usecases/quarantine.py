@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from stepgrant_broker.domain import runs
+from stepgrant_broker.domain.caller import PersonCaller
 from stepgrant_broker.domain.errors import InvalidRequest, NotFound
 from stepgrant_broker.domain.grants import is_open
 from stepgrant_broker.domain.holding import require_run
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import release_all
-from stepgrant_broker.domain.writes import Quarantine, Query
+from stepgrant_broker.domain.writes import Loaded, Quarantine, Query
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
 from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for, transact
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import PersonCaller
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 KINDS: Final = frozenset({"run", "agent", "workload", "issuer"})
 

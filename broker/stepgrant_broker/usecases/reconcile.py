@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant_broker.domain import outcomes
+from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
 from stepgrant_broker.domain.errors import Forbidden, InvalidRequest
 from stepgrant_broker.domain.holding import refuse_ended, require_run
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.state import Step
+from stepgrant_broker.domain.writes import Loaded, Query
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.holder_call import holder_call
 from stepgrant_broker.usecases.transact import (
     Change,
@@ -18,13 +22,6 @@ from stepgrant_broker.usecases.transact import (
     scope_of,
     transact,
 )
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.state import Step
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 
 async def reconcile(

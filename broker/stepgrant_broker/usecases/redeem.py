@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant_broker.domain import redeeming
+from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.errors import UnknownGrant
 from stepgrant_broker.domain.journal import By
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.writes import Loaded, Query
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.transact import Change, Repeat, journal_for, transact
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 
 async def redeem(

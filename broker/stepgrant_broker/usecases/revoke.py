@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.errors import Forbidden, UnknownGrant
 from stepgrant_broker.domain.releasing import revoke
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -17,11 +19,6 @@ from stepgrant_broker.usecases.transact import (
     scope_of,
     transact,
 )
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import PersonCaller, Request
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 
 async def revoke_grant(ports: Ports, person: PersonCaller, jti: str, request: Request) -> dict[str, Any]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from stepgrant_broker.domain import aad
+from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.errors import InvalidRequest, NotFound
 from stepgrant_broker.domain.ids import NAME
+from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.ports import SecretRecord
+from stepgrant_broker.domain.writes import Loaded
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import PersonCaller, Request
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?(?::[0-9]{1,5})?")
 HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")

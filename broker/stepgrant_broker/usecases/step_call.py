@@ -7,11 +7,12 @@ budget. The credential is minted after the commit: a grant that is not recorded 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from stepgrant_broker.domain import approvals, deciding, policy_input, steps
+from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.calls import Ask, Doubtful, Ready, Refusal, Replayed, Settled, StepCall, Waiting
-from stepgrant_broker.domain.decisions import Allow
+from stepgrant_broker.domain.decisions import Allow, Decided
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import (
     ApprovalNeeded,
@@ -25,9 +26,11 @@ from stepgrant_broker.domain.errors import (
 from stepgrant_broker.domain.grants import is_open
 from stepgrant_broker.domain.holding import refuse_quarantined, require_holder
 from stepgrant_broker.domain.journal import BROKER, Journal
-from stepgrant_broker.domain.ports import GrantOrder
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.ports import GrantOrder, Issuer
+from stepgrant_broker.domain.state import Approval, Grant
+from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.deciding import decide
 from stepgrant_broker.usecases.transact import (
     Change,
@@ -38,14 +41,6 @@ from stepgrant_broker.usecases.transact import (
     scope_of,
     transact,
 )
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, Request
-    from stepgrant_broker.domain.decisions import Decided
-    from stepgrant_broker.domain.ports import Issuer
-    from stepgrant_broker.domain.state import Approval, Grant
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 Phase = Literal["prepare", "start", "begin"]
 

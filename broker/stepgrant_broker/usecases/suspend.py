@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant_broker.domain import outcomes
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.caller import AgentCaller, Request
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.writes import Loaded, Query
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.holder_call import holder_call
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, Request
-    from stepgrant_broker.domain.journal import Journal
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 
 async def suspend(

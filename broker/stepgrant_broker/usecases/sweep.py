@@ -5,17 +5,12 @@ A run whose lease has lapsed is parked, and what its holder had is revoked; expi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from stepgrant_broker.domain import runs
 from stepgrant_broker.domain.journal import BROKER
 from stepgrant_broker.domain.state import RunState
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.writes import Loaded, Query
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.transact import Change, Repeat, journal_for, transact
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 BATCH = 200
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import Forbidden, InvalidRequest
 from stepgrant_broker.domain.ids import TENANT
 from stepgrant_broker.domain.journal import By, Journal
-from stepgrant_broker.domain.writes import Query, Row
+from stepgrant_broker.domain.writes import Loaded, Query, Row
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -19,11 +21,6 @@ from stepgrant_broker.usecases.transact import (
     scope_of,
     transact,
 )
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import PersonCaller, Request
-    from stepgrant_broker.domain.writes import Loaded
-    from stepgrant_broker.usecases.context import Ports
 
 LOCAL = By("person", "local administrator")
 """Whoever can run commands on the broker's own host, with its key file: it needs no token."""

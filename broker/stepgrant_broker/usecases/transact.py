@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from stepgrant import canonical
+from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
 from stepgrant_broker.domain.commitments import Committer, Payload
+from stepgrant_broker.domain.entries import Head
 from stepgrant_broker.domain.errors import (
     AnswerTaken,
     DuplicateRequest,
@@ -30,14 +32,9 @@ from stepgrant_broker.domain.errors import (
     VersionMoved,
 )
 from stepgrant_broker.domain.journal import By, Journal
-from stepgrant_broker.domain.writes import ChainKey, Row, StoredAnswer, Tenant, WriteSet
+from stepgrant_broker.domain.state import View
+from stepgrant_broker.domain.writes import ChainKey, Loaded, ProofUse, Query, Row, StoredAnswer, Tenant, WriteSet
 from stepgrant_broker.usecases.context import Ports, present
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
-    from stepgrant_broker.domain.entries import Head
-    from stepgrant_broker.domain.state import View
-    from stepgrant_broker.domain.writes import Loaded, ProofUse, Query
 
 T = TypeVar("T")
 MAX_KEY = 200

@@ -10,15 +10,12 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from stepgrant_broker.domain.entries import EntryType
+from stepgrant_broker.domain.entries import Entry, EntryType
 from stepgrant_broker.domain.fold import approvals, grants, runs, steps
 from stepgrant_broker.domain.fold.common import At
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.entries import Entry
-    from stepgrant_broker.domain.state import View
+from stepgrant_broker.domain.state import View
 
 Folder: TypeAlias = Callable[["View", At], "View"]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from stepgrant_broker.domain.decisions import Effect
-from stepgrant_broker.domain.fold.common import the_run, with_approval, with_step
-from stepgrant_broker.domain.state import Answer, Approval, ApprovalStatus, StepState
+from stepgrant_broker.domain.fold.common import At, the_run, with_approval, with_step
+from stepgrant_broker.domain.state import Answer, Approval, ApprovalStatus, StepState, View
 
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.fold.common import At
-    from stepgrant_broker.domain.state import View
+
+UNDECIDED = frozenset({StepState.PREPARED, StepState.DENIED, StepState.AWAITING_APPROVAL})
+"""States that a decision may change; a running step is not stopped because somebody asks about it again."""
 
 
 def requested(view: View, at: At) -> View:
@@ -41,7 +40,7 @@ def requested(view: View, at: At) -> View:
             view = with_approval(view, replace(old, status=ApprovalStatus.VOID))
     view = with_approval(view, approval)
     step = view.steps.get(at.step)
-    if step is None:
+    if step is None or step.state not in UNDECIDED:
         return view
     return with_step(view, replace(step, state=StepState.AWAITING_APPROVAL, approval=approval.id))
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrant import canonical
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.entries import Entry
-    from stepgrant_broker.domain.state import Approval, Grant, History, Run, Step, View
+from stepgrant_broker.domain.entries import Entry
+from stepgrant_broker.domain.state import Approval, Grant, History, Run, Step, View
 
 
 class At:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from stepgrant_broker.domain.decisions import Effect, RedeemMode
 from stepgrant_broker.domain.fold.common import (
+    At,
     add_all,
     bump,
     bump_all,
@@ -17,11 +17,7 @@ from stepgrant_broker.domain.fold.common import (
     with_step,
 )
 from stepgrant_broker.domain.ports import Revocation
-from stepgrant_broker.domain.state import NOTHING, ApprovalStatus, Grant, GrantStatus, StepState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.fold.common import At
-    from stepgrant_broker.domain.state import View
+from stepgrant_broker.domain.state import NOTHING, ApprovalStatus, Grant, GrantStatus, StepState, View
 
 
 def issued(view: View, at: At) -> View:

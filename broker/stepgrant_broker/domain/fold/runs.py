@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from stepgrant_broker.domain.fold.common import the_run, with_approval, with_run
-from stepgrant_broker.domain.state import ApprovalStatus, Epoch, Run, RunState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.fold.common import At
-    from stepgrant_broker.domain.state import View
+from stepgrant_broker.domain.fold.common import At, the_run, with_approval, with_run
+from stepgrant_broker.domain.state import ApprovalStatus, Epoch, Run, RunState, View
 
 
 def advance(view: View, at: At) -> View:

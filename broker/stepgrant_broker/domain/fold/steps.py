@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from stepgrant_broker.domain.decisions import Effect
-from stepgrant_broker.domain.fold.common import bump, the_run, with_approval, with_history, with_run, with_step
-from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, IdSource, Step, StepState
-
-if TYPE_CHECKING:
-    from stepgrant_broker.domain.fold.common import At
-    from stepgrant_broker.domain.state import View
+from stepgrant_broker.domain.fold.approvals import UNDECIDED
+from stepgrant_broker.domain.fold.common import At, bump, the_run, with_approval, with_history, with_run, with_step
+from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, IdSource, Step, StepState, View
 
 
 def _outcome(view: View, name: str) -> View:
@@ -89,7 +85,7 @@ def decided(view: View, at: At) -> View:
     if effect == "deny":
         history = the_run(view).history
         view = with_history(view, replace(history, denials=history.denials + 1))
-    if step is None or step.state not in {StepState.PREPARED, StepState.DENIED, StepState.AWAITING_APPROVAL}:
+    if step is None or step.state not in UNDECIDED:
         return view
     state = {
         "allow": StepState.PREPARED,
