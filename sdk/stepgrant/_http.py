@@ -1,0 +1,98 @@
+"""One capped HTTP call, sync and async: what comes back is bytes of known size or one of our errors.
+
+Used where the SDK talks to a broker or fetches its keys. Redirects are never followed: a token or an answer belongs to
+the configured address and to no other. Compressed bodies are refused: a small one could unfold without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from stepgrant._errors import BrokerError, BrokerUnavailable
+from stepgrant.canonical import CanonicalError, JsonValue, loads
+
+MAX_ANSWER_BYTES: Final = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole HTTP answer. `headers` are case-insensitive."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    def members(self) -> Mapping[str, JsonValue]:
+        """The body as a JSON object, read strictly; `{}` for anything else."""
+        try:
+            value = loads(self.body, max_bytes=len(self.body))
+        except CanonicalError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def retry_after(self) -> float | None:
+        """The `Retry-After` header in seconds; None where it is missing or a date."""
+        text = self.headers.get("retry-after", "")
+        return float(text) if text.isascii() and text.isdecimal() and len(text) < 8 else None  # noqa: PLR2004
+
+    @property
+    def nonce(self) -> str | None:
+        """A new DPoP nonce, which any answer may bring (RFC 9449 §8.2)."""
+        value: str | None = self.headers.get("dpop-nonce")
+        return value
+
+
+def send(client: httpx.Client, request: httpx.Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Answer:
+    """Raises `BrokerUnavailable` if there is no answer, `BrokerError` (answer_too_large) if it has no end."""
+    request.headers["accept-encoding"] = "identity"
+    try:
+        response = client.send(request, stream=True, follow_redirects=False)
+        try:
+            _check_encoding(response)
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                _check_size(body, max_bytes, response.status_code)
+        finally:
+            response.close()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(request, error) from None
+    return Answer(response.status_code, response.headers, bytes(body))
+
+
+async def asend(client: httpx.AsyncClient, request: httpx.Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Answer:
+    """The async twin of `send`."""
+    request.headers["accept-encoding"] = "identity"
+    try:
+        response = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            _check_encoding(response)
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                _check_size(body, max_bytes, response.status_code)
+        finally:
+            await response.aclose()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(request, error) from None
+    return Answer(response.status_code, response.headers, bytes(body))
+
+
+def _check_encoding(response: httpx.Response) -> None:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise BrokerError(code="answer_encoded", status=response.status_code, detail="a compressed answer")
+
+
+def _check_size(body: bytearray, max_bytes: int, status: int) -> None:
+    if len(body) > max_bytes:
+        raise BrokerError(code="answer_too_large", status=status, detail=f"more than {max_bytes} bytes")
+
+
+def _unreachable(request: httpx.Request, error: Exception) -> BrokerUnavailable:
+    # `from None` above, and the type only: an httpx exception holds the request, and with it token and proof.
+    return BrokerUnavailable(detail=f"{request.method} {request.url.copy_with(query=None)}: {type(error).__name__}")
