@@ -32,10 +32,11 @@ def refuse_ended(run: Run) -> None:
         raise Quarantined("the run is quarantined; an operator must release it")
 
 
-def refuse_quarantined(quarantines: Iterable[Quarantine], **names: str | None) -> None:
+def refuse_quarantined(quarantines: Iterable[Quarantine], now: int, **names: str | None) -> None:
     """Raises `Quarantined` when any of the named things (agent=, workload=, issuer=) is under the kill switch."""
     for switch in quarantines:
-        if switch.released_at is None and names.get(switch.kind) == switch.name:
+        held = switch.released_at is None or switch.released_at > now
+        if held and names.get(switch.kind) == switch.name:
             raise Quarantined(f"{switch.kind} {switch.name} is quarantined; an operator must release it")
 
 
@@ -51,5 +52,5 @@ def require_holder(loaded: Loaded, caller: AgentCaller, epoch: int) -> Run:
         raise StaleEpoch("the lease has lapsed; resume the run to go on", epoch=run.epoch)
     if caller.jkt != run.jkt or caller.workload.id != run.workload:
         raise WrongHolder("this key or workload does not hold the run")
-    refuse_quarantined(loaded.quarantines, agent=run.agent, workload=run.workload)
+    refuse_quarantined(loaded.quarantines, loaded.now, agent=run.agent, workload=run.workload)
     return run

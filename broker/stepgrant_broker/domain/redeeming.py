@@ -55,7 +55,7 @@ def redeem(
         raise DigestMismatch("this is not the action that was granted", field="args_digest")
     if grant.redeemed_at is not None:
         return _repeat(journal, grant, caller, redemption_id, proof_jti)
-    _refuse_dead(journal, loaded, grant)
+    _refuse_dead(journal, loaded, grant, caller)
     journal.add(
         EntryType.GRANT_REDEEMED,
         step=grant.step,
@@ -80,12 +80,13 @@ def _repeat(journal: Journal, grant: Grant, caller: AgentCaller, redemption_id: 
     return grant
 
 
-def _refuse_dead(journal: Journal, loaded: Loaded, grant: Grant) -> None:
+def _refuse_dead(journal: Journal, loaded: Loaded, grant: Grant, caller: AgentCaller) -> None:
     run = journal.run
     if grant.status is not GrantStatus.ISSUED:
         raise GrantRevoked(f"the grant is {grant.status.value}")
     if run.state is not RunState.OPEN or grant.epoch != run.epoch or loaded.lease_until <= journal.now:
         raise GrantRevoked("the holder of this grant is fenced")
-    refuse_quarantined(loaded.quarantines, agent=run.agent, workload=run.workload, issuer=grant.issuer)
+    refuse_quarantined(loaded.quarantines, journal.now, workload=caller.workload.id)
+    refuse_quarantined(loaded.quarantines, journal.now, agent=run.agent, workload=run.workload, issuer=grant.issuer)
     if grant.exp <= journal.now:
         raise GrantExpired("the grant has expired")

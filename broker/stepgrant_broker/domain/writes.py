@@ -63,7 +63,11 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """A kill switch thrown on an agent name, a workload or an issuer of the tenant."""
+    """A kill switch thrown on an agent name, a workload or an issuer of the tenant.
+
+    It holds until `released_at` (ms; `None`: for ever), which may lie in the future: a removed workload is held for as
+    long as any token of it could live.
+    """
 
     tenant: str
     kind: str

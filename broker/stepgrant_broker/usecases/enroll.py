@@ -11,12 +11,13 @@ from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import InvalidRequest, NotFound
 from stepgrant_broker.domain.ids import NAME
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.writes import Loaded, Workload
+from stepgrant_broker.domain.writes import Loaded, Quarantine, Workload
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.tenant_call import Effectuated, require_operator, tenant_call
 
 AUDIENCE_MAX = 500
 NAMES_MAX = 100
+TOKENS_GONE_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,8 @@ async def unenroll(
     def act(journal: Journal, _: Loaded) -> Effectuated:
         gone = replace(known, removed_at=journal.now)
         _write(journal, gone, "removed")
-        return Effectuated(view(gone), (gone,), raise_guard=True)
+        # Its tokens outlive the enrolment by minutes; the switch, compared by every commit, does not let them act.
+        held = Quarantine(tenant, "workload", workload_id, journal.now, released_at=journal.now + TOKENS_GONE_MS)
+        return Effectuated(view(gone), (gone, held), raise_guard=True)
 
     return await tenant_call(ports, tenant, person, call="unenroll", act=act, request=request)

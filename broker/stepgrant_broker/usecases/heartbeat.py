@@ -22,4 +22,5 @@ async def heartbeat(ports: Ports, caller: AgentCaller, run: str, epoch: int, req
             "lease_until": loaded.now + ports.limits.lease_ms,
         }
 
-    return await holder_call(ports, caller, Query(caller.tenant, run=run), epoch, request, call="heartbeat", act=act)
+    query = Query(caller.tenant, run=run)
+    return await holder_call(ports, caller, query, epoch, request, call="heartbeat", act=act, keep=False)

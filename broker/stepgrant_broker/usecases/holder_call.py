@@ -26,9 +26,17 @@ Act = Callable[["Journal", "Loaded"], dict[str, Any]]
 
 
 async def holder_call(
-    ports: Ports, caller: AgentCaller, query: Query, epoch: int, request: Request, *, call: str, act: Act
+    ports: Ports,
+    caller: AgentCaller,
+    query: Query,
+    epoch: int,
+    request: Request,
+    *,
+    call: str,
+    act: Act,
+    keep: bool = True,
 ) -> dict[str, Any]:
-    """Run `act` on a journal if the caller holds the run, commit, and answer.
+    """Run `act` on a journal if the caller holds the run, commit, and answer. `keep`: store the answer for repeats.
 
     Raises the errors of `require_holder`, `answered_before`, `transact` and `act`.
     """
@@ -46,7 +54,9 @@ async def holder_call(
         lease = loaded.now + ports.limits.lease_ms if held else loaded.now
         return Change(answer, journal, lease_until=lease, guarded=True, stored=answer)
 
-    return await transact(ports, replace(query, answer=scope), work, proof=caller.proof, request=request)
+    if keep:
+        query = replace(query, answer=scope)
+    return await transact(ports, query, work, proof=caller.proof, request=request if keep else None)
 
 
 def _own(loaded: Loaded, caller: AgentCaller, epoch: int) -> bool:

@@ -80,7 +80,7 @@ async def open_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: R
         if before is not None:
             return Repeat(before)
         runs.refuse_stale_attestation(caller, loaded.now, ports.limits)
-        refuse_quarantined(loaded.quarantines, agent=call.agent, workload=caller.workload.id)
+        refuse_quarantined(loaded.quarantines, loaded.now, agent=call.agent, workload=caller.workload.id)
         if loaded.view.run is None:
             return await _open(ports, caller, call, loaded)
         return await _resume(ports, caller, call, loaded, loaded.view.run)

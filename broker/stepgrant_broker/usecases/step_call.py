@@ -178,7 +178,7 @@ def _issue(
 ) -> tuple[Settled, GrantOrder]:
     spec = allowed.allow.grant
     issuer = _issuer(ports, spec.issuer)
-    refuse_quarantined(loaded.quarantines, issuer=spec.issuer)
+    refuse_quarantined(loaded.quarantines, loaded.now, issuer=spec.issuer)
     facts = deciding.IssuerFacts(
         issuer.name, issuer.revocation, issuer.outside, issuer.max_ttl_s, issuer.tokens_of_ours
     )

@@ -180,7 +180,8 @@ def write_set(
 def _stored(
     ports: Ports, loaded: Loaded, change: Change[T], scope: str | None, request: Request | None
 ) -> tuple[StoredAnswer | None, Payload | None]:
-    if scope is None or request is None:
+    if scope is None or request is None or (loaded.answer is not None and loaded.answer.expires_at > loaded.now):
+        # A start repeats under its key without a stored answer: the key is remembered already.
         return None, None
     tenant = ports.committer(present(loaded.tenant_key))
     payload = None

@@ -205,4 +205,7 @@ def test_a_quarantined_agent_or_workload_acts_in_no_run(kind: str, name: str) ->
     with pytest.raises(Quarantined, match=name):
         require_holder(world.loaded(), agent(), 1)
     world.quarantines = (Quarantine("acme", kind, name, START, released_at=START + 1),)
+    with pytest.raises(Quarantined):
+        require_holder(world.loaded(), agent(), 1)
+    world.now += 1
     require_holder(world.loaded(), agent(), 1)
