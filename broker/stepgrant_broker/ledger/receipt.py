@@ -1,0 +1,129 @@
+"""Making a receipt of one run (`protocol.md` §6, first form). `stepgrant.receipt` draws its shape and verifies it.
+
+Rules:
+* It discloses value and `r` of each commitment, never `k_run`; fields that the caller leaves out stay closed.
+* Every payload is checked against its commitment first: a payload that was changed at rest is named, not signed over.
+* The head is signed over the entries that are in the receipt, so a run that goes on meanwhile does no harm.
+* After erasure the entries still verify; nothing is left to disclose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from stepgrant import canonical
+from stepgrant._receipt_entries import commitments, read_event
+from stepgrant._receipt_errors import EntryInvalid
+from stepgrant.receipt import head_bytes
+from stepgrant_broker.domain import aad
+from stepgrant_broker.domain.commitments import opening
+from stepgrant_broker.domain.errors import StoreUnavailable, TooLarge, UnknownRun
+
+if TYPE_CHECKING:
+    from stepgrant.receipt import Event
+    from stepgrant_broker.domain.commitments import Payload
+    from stepgrant_broker.domain.ports import KeyWrap, Reads, Signer, StoredEntry
+
+PURPOSE: Final = "heads"
+PAGE: Final = 500
+MAX_ENTRIES: Final = 100_000
+
+
+async def make_receipt(
+    reads: Reads,
+    wrap: KeyWrap,
+    signer: Signer,
+    tenant: str,
+    run: str,
+    *,
+    redact: Collection[str] = (),
+    preimages: bool = True,
+) -> dict[str, Any]:
+    """The receipt as JSON; send it as `canonical.dumps(...)`, its one form.
+
+    `redact` names fields to keep closed (`action.digest`, `by.subject`, ...); `preimages=False` shows digests only.
+    Raises `UnknownRun`, `TooLarge`, `StoreUnavailable`, `SignerUnavailable`.
+    """
+    stored = await _entries(reads, tenant, run)
+    if not stored:
+        raise UnknownRun("no such run")
+    events = [_event(entry) for entry in stored]
+    last = events[-1]
+    ts = max(await reads.now(), last.ts)
+    signed = head_bytes(tenant=tenant, run=run, seq=len(events), entry_hash=last.hash, ts=ts)
+    signature = await signer.sign(PURPOSE, signed)
+    return {
+        "v": 1,
+        "kind": "stepgrant.receipt",
+        "tenant": tenant,
+        "run": run,
+        "entries": [canonical.b64u(entry.data) for entry in stored],
+        "disclosures": await _disclosures(reads, wrap, tenant, run, events, frozenset(redact), preimages=preimages),
+        "head": {
+            "tenant": tenant,
+            "run": run,
+            "seq": len(events),
+            "hash": last.hash,
+            "ts": ts,
+            "signature": {"kid": signature.kid, "alg": signature.alg, "value": canonical.b64u(signature.value)},
+        },
+        "complete": last.type == "run_ended",
+    }
+
+
+async def _entries(reads: Reads, tenant: str, run: str) -> list[StoredEntry]:
+    found: list[StoredEntry] = []
+    while page := await reads.entries(tenant, run, after=len(found) - 1, limit=PAGE):
+        if page[0].seq != len(found):
+            raise StoreUnavailable(f"entry {len(found)} of run {run} is missing; run `stepgrant ledger verify`")
+        found.extend(page)
+        if len(found) > MAX_ENTRIES:
+            raise TooLarge(f"a receipt has at most {MAX_ENTRIES} entries; read this run's entries by pages")
+    return found
+
+
+def _event(entry: StoredEntry) -> Event:
+    try:
+        return read_event(entry.data, entry.seq)
+    except EntryInvalid as error:
+        raise StoreUnavailable(f"{error}; run `stepgrant ledger verify`") from None
+
+
+async def _disclosures(
+    reads: Reads,
+    wrap: KeyWrap,
+    tenant: str,
+    run: str,
+    events: Iterable[Event],
+    redact: frozenset[str],
+    *,
+    preimages: bool,
+) -> list[dict[str, Any]]:
+    key = await reads.chain_key(tenant, run)
+    if key is None:
+        return []
+    plain = wrap.unwrap(key.wrapped, aad.chain_key(tenant, run))
+    wanted = sorted({c for event in events for _, c in commitments(event)})
+    shown: list[dict[str, Any]] = []
+    for start in range(0, len(wanted), PAGE):
+        asked = wanted[start : start + PAGE]
+        payloads = await reads.payloads(tenant, run, asked)
+        open_ones = [payloads[c] for c in asked if c in payloads and payloads[c].field not in redact]
+        shown.extend(_disclosure(plain, payload, preimages=preimages) for payload in open_ones)
+    return shown
+
+
+def _disclosure(key: bytes, payload: Payload, *, preimages: bool) -> dict[str, Any]:
+    value = payload.value()
+    r = opening(key, payload.field, value)
+    if canonical.b64u(hmac.digest(r, value, hashlib.sha256)) != payload.c:
+        raise StoreUnavailable(
+            f"the stored {payload.field} is not what its entry commits to; run `stepgrant ledger verify`"
+        )
+    disclosure = {"c": payload.c, "field": payload.field, "r": canonical.b64u(r), "value": canonical.loads(value)}
+    if preimages and payload.form == "preimage":
+        disclosure["preimage"] = canonical.b64u(payload.body)
+    return disclosure
