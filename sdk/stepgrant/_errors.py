@@ -68,16 +68,22 @@ class NotExecuted(StepgrantError):
     code = "not_executed"
 
 
-class SecretInResult(StepgrantError):
+class ResultWithheld(StepgrantError):
+    """The step is completed and will not be done again, but its result was not stored, so it cannot be given back."""
+
+    code = "result_withheld"
+    _why = "was not stored when it completed"
+
+    def __init__(self, *, step: str) -> None:
+        super().__init__(f"the result of step {step!r} {self._why}; the step is completed")
+        self.step = step
+
+
+class SecretInResult(ResultWithheld):
     """The tool's result contains a live secret. The step is completed; the result is neither stored nor returned."""
 
     code = "secret_in_result"
-
-    def __init__(self, *, step: str) -> None:
-        super().__init__(
-            f"the result of step {step!r} contains a live secret; the step is completed, the result withheld"
-        )
-        self.step = step
+    _why = "contains a live secret and is withheld"
 
 
 # --------------------------------------------------------------------------------------------- the tool did not run
@@ -143,6 +149,18 @@ class StepDrift(StepNotRun):
     """A known step key came with another action, effect or idempotency key. Nothing happened."""
 
     code = "step_drift"
+
+
+class StepFailed(StepNotRun):
+    """The step failed before, and that is its outcome. `error` is the recorded text, without secrets."""
+
+    code = "step_failed"
+
+    def __init__(self, *, step: str, status: str | None = None, error: str | None = None) -> None:
+        super().__init__(f"step {step!r} failed before ({status}): {error or 'no text recorded'}")
+        self.step = step
+        self.status = status
+        self.error = error
 
 
 class PriorCredentialLive(StepNotRun):

@@ -7,12 +7,14 @@
     ├── CredentialMisuse              credential_misuse          a credential used outside what it is for
     ├── KeyLost                       key_lost                   a holder's key used in a forked process
     ├── NotExecuted                   not_executed               raised BY a tool: it did not happen
-    ├── SecretInResult                secret_in_result           the step is completed, its result was not stored
+    ├── ResultWithheld                result_withheld            the step is completed, its result was not stored
+    │   └── SecretInResult            secret_in_result           because it contains a live secret
     ├── StepNotRun                                               the tool did not run
     │   ├── Denied                    policy_denied
     │   ├── ApprovalRequired          approval_required
     │   ├── InDoubt                   step_in_doubt
     │   ├── SuspectedDuplicate        suspected_duplicate
+    │   ├── StepFailed                step_failed                it failed before; this is the recorded failure
     │   ├── StepDrift                 step_drift
     │   └── PriorCredentialLive       prior_credential_live
     ├── RunNotHeld                                               this process may not act for the run
@@ -59,11 +61,13 @@ from stepgrant._errors import (
     OrdinalUnderConcurrency,
     PriorCredentialLive,
     Quarantined,
+    ResultWithheld,
     RunEnded,
     RunNotHeld,
     SecretInResult,
     StaleEpoch,
     StepDrift,
+    StepFailed,
     StepgrantError,
     StepNotRun,
     SuspectedDuplicate,
@@ -110,11 +114,13 @@ __all__ = [
     "PriorCredentialLive",
     "Quarantined",
     "ReceiptError",
+    "ResultWithheld",
     "RunEnded",
     "RunNotHeld",
     "SecretInResult",
     "StaleEpoch",
     "StepDrift",
+    "StepFailed",
     "StepNotRun",
     "StepgrantError",
     "SuspectedDuplicate",
