@@ -6,13 +6,14 @@ the configured address and to no other. Compressed bodies are refused: a small o
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import httpx
 
-from stepgrant._errors import BrokerError, BrokerUnavailable
+from stepgrant._errors import BrokerError, BrokerUnavailable, ConfigurationError
 from stepgrant.canonical import CanonicalError, JsonValue, loads
 
 MAX_ANSWER_BYTES: Final = 262_144
@@ -96,3 +97,23 @@ def _check_size(body: bytearray, max_bytes: int, status: int) -> None:
 def _unreachable(request: httpx.Request, error: Exception) -> BrokerUnavailable:
     # `from None` above, and the type only: an httpx exception holds the request, and with it token and proof.
     return BrokerUnavailable(detail=f"{request.method} {request.url.copy_with(query=None)}: {type(error).__name__}")
+
+
+def safe_url(url: str) -> str:
+    """The URL, if keys or tokens may travel to it: https, or http on loopback. Raises `ConfigurationError`."""
+    try:
+        parts = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        raise ConfigurationError("not a URL") from None
+    if not parts.host or parts.userinfo or not (parts.scheme == "https" or (parts.scheme == "http" and _local(parts))):
+        raise ConfigurationError("the URL must be https, or http on loopback, without user information")
+    return url
+
+
+def _local(url: httpx.URL) -> bool:
+    if url.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return False

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
-import httpx
-
+from stepgrant._dpop import normal_url
 from stepgrant._errors import ConfigurationError
 from stepgrant._verification_errors import InvalidRequest, VerificationError
 from stepgrant.canonical import CanonicalError, JsonValue, dumps, loads
@@ -47,6 +46,7 @@ _ALGORITHMS: Final = 'algs="ES256 EdDSA"'
 _TOO_LARGE: Final = 413
 _UNAUTHORIZED: Final = 401
 _UNAVAILABLE: Final = 503
+_SLASHES_OF_ORIGIN: Final = len("///")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +189,9 @@ async def _answer(send: Send, answer: Refusal) -> None:
 
 def _origin(url: str) -> str:
     try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
-        parts = httpx.URL("")
-    if parts.scheme not in {"http", "https"} or not parts.host or parts.path not in {"", "/"} or parts.query:
+        whole = normal_url(url)
+    except ValueError as error:
+        raise ConfigurationError(f"public_url: {error}") from None
+    if whole.count("/") > _SLASHES_OF_ORIGIN or not whole.endswith("/") or "?" in url or "#" in url:
         raise ConfigurationError("public_url must be the http(s) address of this server, without a path")
-    return url.rstrip("/")
+    return whole.rstrip("/")

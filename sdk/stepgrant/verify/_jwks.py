@@ -151,7 +151,7 @@ class JwksSource:
         timeout_s: float = 5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = safe_url(url)
+        self._url = _http.safe_url(url)
         self._client = client
         self._async_client = async_client
         self._timeout_s = timeout_s
@@ -206,15 +206,3 @@ class JwksSource:
             self._cache.take(answer, self._clock())
         except ValueError:
             return  # nonsense is no key set; as if it had not come
-
-
-def safe_url(url: str) -> str:
-    """The URL, if keys or tokens may travel to it: https, or http on loopback. Raises `ConfigurationError`."""
-    try:
-        parts = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
-        raise ConfigurationError("not a URL") from None
-    loopback = parts.host in {"localhost", "::1"} or parts.host.startswith("127.")
-    if not parts.host or parts.userinfo or not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
-        raise ConfigurationError("the URL must be https, or http on loopback, without user information")
-    return url

@@ -38,7 +38,6 @@ from stepgrant._verification_errors import (
     VerificationUnavailable,
 )
 from stepgrant.canonical import JsonValue
-from stepgrant.verify._jwks import safe_url
 from stepgrant.verify._verifier import Redeemed, Redemption
 
 _TRIES: Final = 4
@@ -104,7 +103,7 @@ class BrokerRedeemer:
         timeout_s: float = 2,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._base_url = safe_url(base_url).rstrip("/")
+        self._base_url = _http.safe_url(base_url).rstrip("/")
         self._workload = workload
         self._issuer = issuer
         self._client = client
