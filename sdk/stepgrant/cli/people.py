@@ -1,0 +1,118 @@
+"""The broker as people call it: HTTP with an operator token, one method for each kind of call.
+
+Rules: the token is in the `Authorization` header and nowhere else; redirects are never followed; every changing call
+has a fresh Idempotency-Key; what is no success becomes the SDK's error for that problem (`stepgrant.errors`).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+
+from stepgrant import _http
+from stepgrant.cli.client_file import Client
+from stepgrant.cli.exits import CommandError
+from stepgrant.errors import BrokerError, from_problem
+
+TIMEOUT_S: Final = 30
+MAX_ANSWER_BYTES: Final = 268_435_456
+"""A receipt holds a whole run."""
+PAGE: Final = 200
+_OK: Final = range(200, 300)
+_UNAUTHENTICATED: Final = 401
+
+
+class People:
+    """A connection for one command. Use it as a context manager."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        """Read. Query members that are None are left out. Raises the errors of `stepgrant.errors`."""
+        wanted = {name: _text(value) for name, value in query.items() if value is not None}
+        return self._call("GET", path, query=wanted)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Change something, once."""
+        return self._call("POST", path, body=body or {})
+
+    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Set something by its name."""
+        return self._call("PUT", path, body=body)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Remove something by its id."""
+        return self._call("DELETE", path)
+
+    def pages(self, path: str, member: str, **query: object) -> Iterator[dict[str, Any]]:
+        """Every row of a list, page by page."""
+        after: object = query.pop("after", None)
+        while True:
+            page = self.get(path, after=after, limit=query.get("limit", PAGE), **_without(query, "limit"))
+            yield from page.get(member, [])
+            after = page.get("next")
+            if after is None:
+                return
+
+    def _call(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self.client.token}", "accept": "application/json"}
+        content = None
+        if method != "GET":
+            headers["idempotency-key"] = secrets.token_urlsafe(18)
+        if body is not None:
+            headers["content-type"] = "application/json"
+            content = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        url = self.client.url + path
+        request = self._http.build_request(method, url, params=query or None, headers=headers, content=content)
+        answer = _http.send(self._http, request, max_bytes=MAX_ANSWER_BYTES)
+        if answer.status not in _OK:
+            raise self._refusal(answer)
+        if not answer.body:
+            return {}
+        members = answer.members()
+        if not members:
+            raise BrokerError(code="unexpected_answer", status=answer.status, detail=f"no JSON object from {path}")
+        return dict(members)
+
+    def _refusal(self, answer: _http.Answer) -> Exception:
+        members = answer.members()
+        if answer.status == _UNAUTHENTICATED:
+            return CommandError(
+                f"the broker at {self.client.url} does not know the token of {self.client.source}; "
+                "an operator makes a new one with `stepgrant operator create`",
+                code="invalid_token",
+            )
+        return from_problem(answer.status, members, retry_after=answer.retry_after)
+
+
+def segment(text: str) -> str:
+    """One part of a path. Raises `CommandError` for what no name of the broker holds."""
+    if not text or not text.isprintable() or text in {".", ".."} or len(text) > 512:  # noqa: PLR2004
+        raise CommandError("a name or id is printable text")
+    return quote(text, safe="~:@")
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _without(query: Mapping[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in query.items() if name not in names}

@@ -1,0 +1,76 @@
+"""Text for people: what others wrote made harmless, times and spans in words. Pure.
+
+Agents choose tool names, resources, arguments and notes, and an approver decides by what the screen shows. So every
+character that a terminal acts on, or that reorders or hides text (control, format and bidirectional ones), is shown as
+its escape: what is on the screen is what is in the action.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+from stepgrant.canonical import JsonValue
+
+SECOND: Final = 1000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+_TENTHS_FROM: Final = 10 * SECOND
+
+
+def visible(text: object) -> str:
+    """The text on one line; whatever is not a plain printable character is shown as its Python escape."""
+    return "".join(c if c.isprintable() else _escape(c) for c in str(text))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def json_lines(value: JsonValue) -> list[str]:
+    """The value as indented JSON, each line made visible."""
+    return [visible(line) for line in json.dumps(value, indent=2, ensure_ascii=False).splitlines()]
+
+
+def json_line(value: JsonValue, limit: int = 0) -> str:
+    """The value as JSON on one line; more than `limit` characters (0: no limit) are cut with an ellipsis."""
+    text = visible(value) if isinstance(value, str) else visible(json.dumps(value, ensure_ascii=False))
+    return text if not limit or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def span(ms: int) -> str:
+    """A length of time: `12 ms`, `1.25 s`, `41.2 s`, `3 min 05 s`, `2 h 07 min`, `3 d 04 h`."""
+    ms = abs(ms)
+    if ms < SECOND:
+        return f"{ms} ms"
+    if ms < _TENTHS_FROM:
+        return f"{ms / SECOND:.2f} s"
+    if ms < MINUTE:
+        return f"{ms // 100 / 10:.1f} s"
+    if ms < HOUR:
+        return f"{ms // MINUTE} min {ms % MINUTE // SECOND:02d} s"
+    if ms < DAY:
+        return f"{ms // HOUR} h {ms % HOUR // MINUTE:02d} min"
+    return f"{ms // DAY} d {ms % DAY // HOUR:02d} h"
+
+
+def utc(ms: int) -> str:
+    """`2026-01-31T12:00:05Z`, for machines and for copying."""
+    return datetime.fromtimestamp(ms / SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def ago(ms: int, now: int) -> str:
+    """`12.0 s ago` or `in 3 min 05 s`, both in milliseconds since the epoch."""
+    return f"in {span(ms - now)}" if ms > now else f"{span(now - ms)} ago"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 step`, `3 steps`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def joined(items: list[str] | tuple[str, ...], none: str = "none") -> str:
+    """A list in words, each item made visible."""
+    return ", ".join(visible(item) for item in items) if items else none

@@ -1,0 +1,69 @@
+"""A story on the screen: one line an event, its time since the run was opened, a sign, and the words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stepgrant.cli import plain
+from stepgrant.cli._telling import Mark
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stepgrant.cli.output import Output
+    from stepgrant.cli.timeline import Block, Line, Story
+
+SIGNS: Final = {
+    Mark.RUN: ("▶", "bold cyan"),
+    Mark.GOOD: ("✓", "green"),
+    Mark.BAD: ("✗", "bold red"),
+    Mark.DOUBT: ("?", "bold magenta"),
+    Mark.PERSON: ("☺", "yellow"),
+    Mark.CREDENTIAL: ("·", "blue"),
+    Mark.PLAIN: (" ", ""),
+}
+
+
+def show(story: Story, out: Output) -> None:
+    """Print the whole story."""
+    from rich.text import Text
+
+    console = out.console
+    head = Text.assemble(("run ", "dim"), (story.key or story.run, "bold"), ("  agent ", "dim"), story.agent)
+    head.append(f"  {story.state}", style="bold")
+    console.print(head, soft_wrap=True)
+    console.print(Text(f"{story.run}, opened {plain.utc(story.opened_at)}", style="dim"), soft_wrap=True)
+    for block in story.blocks:
+        console.print()
+        if block.step is not None:
+            console.print(_title(block), soft_wrap=True)
+        console.print(_lines(block.lines))
+    console.print()
+    out.facts(story.totals)
+    for question in story.open:
+        console.print(Text(f"  ! {question}", style="bold yellow"), soft_wrap=True)
+
+
+def _title(block: Block) -> Text:
+    from rich.text import Text
+
+    return Text.assemble((f"  {block.title}", "bold"), (f"   {' · '.join(block.facts)}", "dim"))
+
+
+def _lines(lines: tuple[Line, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right", no_wrap=True, min_width=12)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for line in lines:
+        sign, style = SIGNS[line.mark]
+        loud = style if line.mark in {Mark.BAD, Mark.DOUBT, Mark.RUN} else ""
+        grid.add_row(Text(f"+{plain.span(line.at)}", style="dim"), Text(sign, style=style), Text(line.text, style=loud))
+    return grid
+
+
+if TYPE_CHECKING:
+    from rich.text import Text
