@@ -98,8 +98,12 @@ class WorkloadKey:
         """Its thumbprint (RFC 7638)."""
         return self._secret.public.jkt
 
-    def assertion(self, audience: str, now: float | None = None) -> str:
-        """A one-use assertion for the broker whose issuer is `audience` (RFC 7523 with the rules of 7523bis)."""
+    def assertion(self, audience: str, now: float | None = None, *, jkt: str | None = None) -> str:
+        """A one-use assertion for the broker whose issuer is `audience` (RFC 7523 with the rules of 7523bis).
+
+        `jkt` names the DPoP key that the token is to be bound to (`cnf`, RFC 7800): with another key the assertion is
+        worthless, so a copy of it mints nothing.
+        """
         issued = int(time.time() if now is None else now)
         header: dict[str, JsonValue] = {"alg": self._secret.public.alg, "kid": self.jkt, "typ": ASSERTION_TYPE}
         claims: dict[str, JsonValue] = {
@@ -110,6 +114,8 @@ class WorkloadKey:
             "jti": b64u(secrets.token_bytes(16)),
             "sub": self.workload_id,
         }
+        if jkt is not None:
+            claims["cnf"] = {"jkt": jkt}
         return _jose.sign_compact(_jose.encode_segment(header), claims, self._secret.sign)
 
     def __repr__(self) -> str:
@@ -184,7 +190,7 @@ class TokenRequest:
         return {
             "grant_type": GRANT_TYPE,
             "requested_token_type": TYPE_ACCESS,
-            "subject_token": self.workload.assertion(self.issuer or self.base_url.rstrip("/"), now),
+            "subject_token": self.workload.assertion(self.issuer or self.base_url.rstrip("/"), now, jkt=self.dpop.jkt),
             "subject_token_type": TYPE_JWT,
         }
 
