@@ -1,1 +1,1 @@
-"""The starter policies: Rego and schemas as package data, found with `importlib.resources.files(__name__)`."""
+"""The starter policy as data: rules, settings, tests, cases and schemas. Nothing here runs in Python."""

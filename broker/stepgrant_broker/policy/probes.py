@@ -1,0 +1,140 @@
+"""Sample inputs that a policy must answer within the contract before it is activated.
+
+Rules:
+* An answer that fails, takes too long or breaks the contract is a finding; what the answer decides is the policy's own
+  business, with one exception: an input that says nothing must not be allowed.
+* The samples are of every kind that the broker asks about (`domain/policy_input.py`), with whatever may be null null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from stepgrant import canonical
+from stepgrant_broker.domain.decisions import Allow
+from stepgrant_broker.domain.errors import PolicyUnavailable
+from stepgrant_broker.policy.bundle import Bundle
+from stepgrant_broker.policy.check import check
+from stepgrant_broker.policy.contract import parse
+from stepgrant_broker.policy.engine_thread import Answer, EngineThread, Job
+from stepgrant_broker.policy.findings import Finding, PolicyInvalid
+
+START_S: Final = 10.0
+"""How long a policy may take to compile."""
+
+_DIGEST: Final = canonical.action_digest("probe.read", None, {})
+
+SAMPLE: Final[Mapping[str, Any]] = {
+    "tenant": "default",
+    "identity": {
+        "method": "enrolled-key", "trust_domain": "default", "subject": "wl_probe", "attributes": {},
+        "attested_at": 1_700_000_000,
+    },
+    "agent": {"name": "probe", "version": None},
+    "claimed": {"labels": {}, "context": {}, "principal": None},
+    "principal": None,
+    "run": {
+        "id": "run_probe", "key": None, "epoch": 1, "resumed": False, "opened_at": 1_700_000_000, "parked_seconds": 0,
+        "step_count": 0,
+    },
+    "step": {"key": "1", "attempt": 1, "previous_outcome": None},
+    "action": {
+        "tool": "probe.read", "resource": None, "args": {}, "digest": _DIGEST, "effect": "read",
+        "idempotency_key": None,
+    },
+    "history": {
+        "counts": {"tool": {}, "effect": {}, "outcome": {}}, "labels": [], "meters": {}, "tools": [], "denials": 0,
+        "in_flight": 0,
+    },
+    "approval": None,
+    "requested": {"issuer": None, "ttl": None, "params": {}},
+    "time": {"unix": 1_700_000_000, "rfc3339": "2023-11-14T22:13:20Z", "weekday": "tuesday", "hour": 22},
+}  # fmt: skip
+"""A complete input, as the schema wants it."""
+
+
+def sample(**changed: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`SAMPLE` with members of its members changed; `None` replaces a whole member."""
+    document = dict(SAMPLE)
+    for name, members in changed.items():
+        document[name] = None if members is None else {**(document[name] or {}), **members}
+    return document
+
+
+def samples() -> dict[str, dict[str, Any]]:
+    """All samples by name."""
+    acted = {"resumed": True, "epoch": 3, "parked_seconds": 1_000_000, "step_count": 7, "key": "probe"}
+    past = {
+        "counts": {"tool": {"probe.once": 2}, "effect": {"once": 2}, "outcome": {"completed": 1, "failed": 1}},
+        "labels": ["probe:label"], "meters": {"probe": 1.5}, "tools": ["probe.once"], "denials": 1, "in_flight": 1,
+    }  # fmt: skip
+    answer = {"id": "apr_probe", "approvers": ["op_probe"], "approved_at": 1, "expires_at": 2, "revision": "1:probe"}
+    run_args = {"takeover": False, "same_subject": True, "lease_lapsed": True, "parked_seconds": 0, "agent": "probe"}
+    found: dict[str, dict[str, Any]] = {
+        "empty": {},
+        "read": sample(),
+        "digest_only": sample(action={"args": None, "effect": "once"}),
+        "resumed": sample(
+            run=acted, history=past, approval=answer,
+            action={"tool": "probe.once", "resource": "probe/1", "args": {"amount": -1.5}, "effect": "once"},
+            step={"key": "a~b", "attempt": 3, "previous_outcome": "unknown"},
+            requested={"issuer": "static", "ttl": 1, "params": {"name": "probe"}},
+        ),
+    }  # fmt: skip
+    for verb in ("open", "resume", "takeover"):
+        action = {
+            "tool": f"stepgrant.run.{verb}",
+            "effect": "once",
+            "args": {**run_args, "takeover": verb == "takeover"},
+        }
+        run = {"id": None, "epoch": 0, "opened_at": None} if verb == "open" else acted
+        found[verb] = sample(action=action, run=run, step={"key": "~open" if verb == "open" else "~resume"})
+    return found
+
+
+def proven(bundle: Bundle, revision: str, *, deadline_s: float) -> EngineThread:
+    """Check the policy, start it in a thread of its own, and let it answer the samples.
+
+    Blocks. Raises `PolicyInvalid`; then nothing of the policy is left but, if a sample never ended, its thread.
+    """
+    findings: list[Finding] = list(check(bundle))
+    if findings:
+        raise PolicyInvalid(findings)
+    started: SimpleQueue[str | None] = SimpleQueue()
+    thread = EngineThread(bundle, revision, ready=started.put)
+    try:
+        failed = started.get(timeout=START_S)
+    except Empty:
+        failed = f"compiling took more than {START_S} s"
+    if failed is not None:
+        raise PolicyInvalid([Finding(next(iter(bundle.modules)), 0, "does_not_compile", failed, "correct the rule")])
+    for name, document in samples().items():
+        finding = _probe(thread, name, document, deadline_s)
+        if finding is not None:
+            thread.stop()
+            raise PolicyInvalid([finding])
+    return thread
+
+
+def _probe(thread: EngineThread, name: str, document: Mapping[str, Any], deadline_s: float) -> Finding | None:
+    answers: SimpleQueue[Answer] = SimpleQueue()
+    job = Job(canonical.dumps(document), answers.put)
+    thread.submit(job)
+    place = f"probe {name!r}"
+    try:
+        answer = answers.get(timeout=deadline_s)
+    except Empty:
+        thread.abandon(job)
+        message = f"no answer within {deadline_s} s"
+        return Finding(place, 0, "probe_too_slow", message, "nest fewer loops over the input or over data.json")
+    if answer.error is not None:
+        return Finding(place, 0, "probe_failed", answer.error, "guard the rule with is_number, is_object and the like")
+    try:
+        decision = parse(answer.raw)
+    except PolicyUnavailable as error:
+        return Finding(place, 0, "outside_contract", error.detail, "see schemas/decision.json")
+    if name == "empty" and isinstance(decision, Allow):
+        return Finding(place, 0, "allows_nothing", "an empty input is allowed", "allow by what the input says")
+    return None
