@@ -1,0 +1,354 @@
+"""Open, resume, take over, heartbeat, park, end, cancel, quarantine, sweep."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from fakes.hand import Hand, allow, with_limits
+from fakes.world import call
+from stepgrant_broker.domain.caller import AgentCaller
+from stepgrant_broker.domain.decisions import Effect
+from stepgrant_broker.domain.errors import (
+    ApprovalNeeded,
+    BudgetExhausted,
+    DuplicateRequest,
+    Forbidden,
+    InvalidRequest,
+    InvalidToken,
+    LeaseHeld,
+    NotFound,
+    PolicyDenied,
+    Quarantined,
+    RunEnded,
+    StaleEpoch,
+    StepInDoubt,
+    TooLarge,
+    UnknownRun,
+)
+from stepgrant_broker.domain.outcomes import Result
+from stepgrant_broker.domain.state import IdSource
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.usecases.begin import begin
+from stepgrant_broker.usecases.decide_approval import decide_approval
+from stepgrant_broker.usecases.end import cancel_by_person, end
+from stepgrant_broker.usecases.heartbeat import heartbeat
+from stepgrant_broker.usecases.open import OpenCall, open_run
+from stepgrant_broker.usecases.park import park
+from stepgrant_broker.usecases.quarantine import quarantine, release
+from stepgrant_broker.usecases.record import RecordCall, record
+from stepgrant_broker.usecases.set_secret import set_secret
+from stepgrant_broker.usecases.sweep import sweep
+
+
+async def test_open_answers_what_an_agent_needs(broker: Hand) -> None:
+    answer = await broker.open(input_bytes=b'{"a":1}', labels={"team": "x"}, principal="pat")
+    assert (answer["epoch"], answer["resumed"], answer["input"], answer["has_input"]) == (1, False, {"a": 1}, True)
+    assert answer["in_doubt"] == []
+    assert await broker.entries(answer["run"]) == ["run_opened"]
+
+
+async def test_the_stored_input_comes_back_to_whoever_resumes(broker: Hand) -> None:
+    await broker.open(input_bytes=b'{"a":1}')
+    broker.clock.tick(31_000)
+    answer = await broker.open(who="k2")
+    assert (answer["epoch"], answer["resumed"], answer["input"]) == (2, True, {"a": 1})
+
+
+async def test_another_input_under_the_same_key_is_refused(broker: Hand) -> None:
+    run = (await broker.open(input_bytes=b"1"))["run"]
+    broker.clock.tick(31_000)
+    with pytest.raises(DuplicateRequest):
+        await broker.open(who="k2", input_bytes=b"2")
+    assert await broker.entries(run) == ["run_opened"]
+
+
+async def test_two_agents_opening_one_run_at_once_get_one_holder(broker: Hand) -> None:
+    answers = await asyncio.gather(*(broker.open(who=f"k{n}") for n in range(4)), return_exceptions=True)
+    opened = [answer for answer in answers if isinstance(answer, dict)]
+    assert len(opened) == 1
+    assert all(isinstance(answer, LeaseHeld) for answer in answers if not isinstance(answer, dict))
+
+
+async def test_repeating_an_open_with_its_key_gives_the_same_epoch(broker: Hand) -> None:
+    opening = OpenCall("job", "agent", None, None, {}, None, takeover=False)
+    request = broker.request({}, "same")
+    first = await open_run(broker.ports, broker.agent(), opening, request)
+    assert await open_run(broker.ports, broker.agent(), opening, request) == first
+    assert await broker.entries(first["run"]) == ["run_opened"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"key": ""}, "run_key"),
+        ({"key": "a\nb"}, "run_key"),
+        ({"agent": "bad name"}, "agent"),
+        ({"labels": {str(n): "x" for n in range(33)}}, "labels"),
+        ({"labels": {"a": "x" * 201}}, "labels"),
+    ],
+)
+async def test_a_malformed_open_is_refused_by_member(broker: Hand, change: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest) as bad:
+        await broker.open(**change)  # type: ignore[arg-type]
+    assert bad.value.field == field
+
+
+async def test_a_large_input_and_a_foreign_agent_name_are_refused(broker: Hand) -> None:
+    with pytest.raises(InvalidRequest, match="over"):
+        await broker.open(input_bytes=b"x" * 300_000)
+    with pytest.raises(Forbidden, match="other"):
+        await broker.open(agent="other")
+
+
+async def test_an_old_exchange_opens_nothing(broker: Hand) -> None:
+    stale = replace(broker.agent(), attested_at=broker.clock.now() - 61_000)
+    opening = OpenCall("job", "agent", None, None, {}, None, takeover=False)
+    with pytest.raises(InvalidToken):
+        await open_run(broker.ports, stale, opening, broker.request())
+
+
+async def test_a_refused_open_enters_the_tenants_own_chain(broker: Hand) -> None:
+    before = len(await broker.entries(None))
+    with pytest.raises(PolicyDenied) as denied:
+        await broker.open(labels={"stepgrant.run.open": "deny"})
+    assert denied.value.more["reasons"] == ["no_rule_matched"]
+    assert (await broker.entries(None))[before:] == ["decision"]
+    with pytest.raises(PolicyDenied, match="approval_not_possible_on_open"):
+        await broker.open(labels={"stepgrant.run.open": "ask"})
+
+
+async def test_a_refused_resume_enters_the_runs_chain_and_changes_nothing(broker: Hand) -> None:
+    run = (await broker.open(labels={"stepgrant.run.resume": "deny"}))["run"]
+    broker.clock.tick(31_000)
+    with pytest.raises(PolicyDenied):
+        await broker.open(who="k2")
+    assert await broker.entries(run) == ["run_opened", "decision"]
+    loaded = await broker.store.load(Query("acme", run=run))
+    assert loaded.view.run is not None
+    assert loaded.view.run.epoch == 1
+
+
+async def test_a_resume_may_need_a_person_and_spends_the_answer(broker: Hand) -> None:
+    run = (await broker.open(labels={"stepgrant.run.resume": "ask"}))["run"]
+    broker.clock.tick(31_000)
+    with pytest.raises(ApprovalNeeded) as needed:
+        await broker.open(who="k2")
+    asked = str(needed.value.more["approval_id"])
+    with pytest.raises(ApprovalNeeded) as again:
+        await broker.open(who="k2")
+    assert again.value.more["approval_id"] == asked
+    await answer_resume(broker, asked, "approve")
+    assert (await broker.open(who="k2"))["epoch"] == 2
+    broker.clock.tick(31_000)
+    with pytest.raises(ApprovalNeeded) as spent:
+        await broker.open(who="k3")
+    assert spent.value.more["approval_id"] != asked
+    assert await broker.entries(run)
+
+
+async def answer_resume(broker: Hand, asked: str, verdict: str) -> None:
+    """Answer with the digest behind the binding."""
+    loaded = await broker.store.load(Query("acme", approval=asked))
+    approval = loaded.view.approvals[asked]
+    payloads = await broker.ports.reads.payloads("acme", approval.run, [approval.binding_c])
+    await decide_approval(
+        broker.ports, broker.approver(), asked, verdict=verdict,
+        digest=payloads[approval.binding_c].body.decode().strip('"'), note=None, request=broker.request(),
+    )  # fmt: skip
+
+
+async def test_a_denied_resume_stays_denied(broker: Hand) -> None:
+    await broker.open(labels={"stepgrant.run.resume": "ask"})
+    broker.clock.tick(31_000)
+    with pytest.raises(ApprovalNeeded) as needed:
+        await broker.open(who="k2")
+    await answer_resume(broker, str(needed.value.more["approval_id"]), "deny")
+    with pytest.raises(PolicyDenied, match="approval_denied"):
+        await broker.open(who="k2")
+
+
+async def test_a_takeover_is_asked_as_such(broker: Hand) -> None:
+    await broker.open(labels={"stepgrant.run.takeover": "deny"})
+    with pytest.raises(LeaseHeld):
+        await broker.open(who="k2")
+    with pytest.raises(PolicyDenied):
+        await broker.open(who="k2", takeover=True)
+
+
+async def test_resume_names_the_steps_in_doubt(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    granted = await broker.begin(run)
+    await broker.redeem(granted["grant"]["jti"])
+    broker.clock.tick(31_000)
+    answer = await broker.open(who="k2")
+    (doubt,) = answer["in_doubt"]
+    assert (doubt["step"], doubt["tool"], doubt["why"], doubt["options"]) == (
+        "s1",
+        "pay",
+        "fenced",
+        ["reconcile", "person"],
+    )
+
+
+async def test_a_heartbeat_extends_the_lease_and_writes_no_entry(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    broker.clock.tick(20_000)
+    answer = await heartbeat(broker.ports, broker.agent(), run, 1, broker.request())
+    assert answer["lease_until"] == broker.clock.now() + 30_000
+    broker.clock.tick(20_000)
+    assert (await broker.begin(run))["outcome"] == "run"
+    assert (await broker.entries(run))[0:2] == ["run_opened", "step_prepared"]
+
+
+async def test_a_heartbeat_tells_a_fenced_caller(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    broker.clock.tick(31_000)
+    with pytest.raises(StaleEpoch):
+        await heartbeat(broker.ports, broker.agent(), run, 1, broker.request())
+
+
+async def test_park_revokes_and_lets_anybody_allowed_resume_at_once(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    await broker.begin(run)
+    answer = await park(broker.ports, broker.agent(), run, 1, "awaiting_approval", broker.request())
+    assert answer["state"] == "parked"
+    assert (await broker.entries(run))[-2:] == ["grant_revoked", "run_parked"]
+    assert (await broker.open(who="k2"))["epoch"] == 2
+    with pytest.raises(InvalidRequest):
+        await park(broker.ports, broker.agent("k2"), run, 2, "bored", broker.request())
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+async def test_the_end_is_final_and_repeatable_by_its_key(broker: Hand, status: str) -> None:
+    run = (await broker.open())["run"]
+    request = broker.request({}, "same")
+    answer = await end(broker.ports, broker.agent(), run, 1, status, Result(b'"done"'), request)  # type: ignore[arg-type]
+    assert answer["state"] == status
+    assert await end(broker.ports, broker.agent(), run, 1, status, Result(b'"done"'), request) == answer  # type: ignore[arg-type]
+    with pytest.raises(RunEnded):
+        await broker.begin(run)
+    with pytest.raises(RunEnded):
+        await broker.open(who="k2")
+
+
+async def test_a_run_in_doubt_is_not_completed(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    granted = await broker.begin(run)
+    await broker.redeem(granted["grant"]["jti"])
+    before = await broker.entries(run)
+    with pytest.raises(StepInDoubt):
+        await end(broker.ports, broker.agent(), run, 1, "completed", Result(None), broker.request())
+    assert await broker.entries(run) == before
+
+
+async def test_an_operator_cancels_a_run(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    with pytest.raises(Forbidden):
+        await cancel_by_person(broker.ports, broker.approver(), run, broker.request())
+    request = broker.request({}, "same")
+    answer = await cancel_by_person(broker.ports, broker.operator, run, request)
+    assert answer["state"] == "cancelled"
+    assert await cancel_by_person(broker.ports, broker.operator, run, request) == answer
+    with pytest.raises(RunEnded):
+        await cancel_by_person(broker.ports, broker.operator, run, broker.request())
+
+
+async def test_quarantining_a_run_fences_it_until_it_is_released(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    await broker.begin(run)
+    assert await quarantine(broker.ports, broker.operator, "run", run) == {"kind": "run", "name": run, "runs": [run]}
+    await quarantine(broker.ports, broker.operator, "run", run)
+    with pytest.raises(Quarantined):
+        await broker.begin(run)
+    with pytest.raises(Quarantined):
+        await broker.open(who="k2")
+    await release(broker.ports, broker.operator, "run", run)
+    assert (await broker.open(who="k2"))["epoch"] == 2
+    with pytest.raises(UnknownRun):
+        await quarantine(broker.ports, broker.operator, "run", "run_nope")
+
+
+@pytest.mark.parametrize("kind", ["agent", "workload"])
+async def test_quarantining_a_name_takes_back_its_runs(broker: Hand, kind: str) -> None:
+    run = (await broker.open())["run"]
+    name = "agent" if kind == "agent" else broker.workload.id
+    answer = await quarantine(broker.ports, broker.operator, kind, name)
+    assert answer["runs"] == [run]
+    assert (await broker.entries(run))[-1] == "run_quarantined"
+    with pytest.raises(Quarantined):
+        await broker.open("another", who="k2")
+    await release(broker.ports, broker.operator, kind, name)
+    assert (await broker.open("another", who="k2"))["epoch"] == 1
+
+
+async def test_the_kill_switch_is_for_operators_and_named_things(broker: Hand) -> None:
+    with pytest.raises(Forbidden):
+        await quarantine(broker.ports, broker.approver(), "agent", "agent")
+    with pytest.raises(InvalidRequest):
+        await quarantine(broker.ports, broker.operator, "planet", "mars")
+    with pytest.raises(InvalidRequest):
+        await release(broker.ports, broker.operator, "planet", "mars")
+    with pytest.raises(NotFound):
+        await release(broker.ports, broker.operator, "agent", "agent")
+
+
+async def test_an_ended_run_is_left_alone_by_the_kill_switch(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    await end(broker.ports, broker.agent(), run, 1, "completed", Result(None), broker.request())
+    before = await broker.entries(run)
+    await quarantine(broker.ports, broker.operator, "run", run)
+    assert await broker.entries(run) == before
+
+
+async def test_a_quarantined_issuer_leaves_grants_of_others_alone(broker: Hand) -> None:
+    await set_secret(broker.ports, "acme", broker.operator, name="key", value="s3cret", hosts=("api.example",))
+    run = (await broker.open())["run"]
+    await broker.begin(run, "a")
+    static = allow(issuer="static", params={"secret": "key"})
+    assert (await broker.begin(run, "b", static))["credential"]["fields"]["value"] == "s3cret"
+    await quarantine(broker.ports, broker.operator, "issuer", "static")
+    loaded = await broker.store.load(Query("acme", run=run, unfinished=True))
+    status = {grant.step: grant.status.value for grant in loaded.view.grants.values()}
+    assert status == {"a": "issued", "b": "revoked"}
+    assert {step.key: step.state.value for step in loaded.view.steps.values()} == {"a": "started", "b": "in_doubt"}
+
+
+async def test_the_sweeper_parks_what_lapsed_and_nothing_else(broker: Hand) -> None:
+    lapsed = (await broker.open("one"))["run"]
+    await broker.begin(lapsed)
+    broker.clock.tick(20_000)
+    kept = (await broker.open("two", who="k2"))["run"]
+    broker.clock.tick(15_000)
+    assert await sweep(broker.ports) == 1
+    assert await sweep(broker.ports) == 0
+    assert (await broker.entries(lapsed))[-2:] == ["grant_revoked", "run_parked"]
+    assert await broker.entries(kept) == ["run_opened"]
+
+
+async def test_a_recorded_step_gives_the_same_plan_back(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+
+    def plan(result: bytes, epoch: int = 1) -> RecordCall:
+        return RecordCall("plan", epoch, "plan", b"{}", IdSource.EXPLICIT, Result(result))
+
+    first = await record(broker.ports, broker.agent(), run, plan(b'["a"]'), broker.request())
+    assert first == {"outcome": "recorded", "step": "plan", "attempt": 1}
+    broker.clock.tick(31_000)
+    await broker.open(who="k2")
+    again = await record(broker.ports, broker.agent("k2"), run, plan(b'["b"]', 2), broker.request())
+    assert (again["outcome"], again["result"]) == ("replay", ["a"])
+    with pytest.raises(TooLarge):
+        await record(broker.ports, broker.agent("k2"), run, plan(b"x" * 300_000, 2), broker.request())
+    broker.ports = with_limits(broker.ports, max_steps=1)
+    other = replace(plan(b"1", 2), step="other")
+    with pytest.raises(BudgetExhausted):
+        await record(broker.ports, broker.agent("k2"), run, other, broker.request())
+
+
+async def test_an_agent_of_another_tenant_does_not_see_the_run(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    stranger: AgentCaller = replace(broker.agent(), tenant="other")
+    with pytest.raises(UnknownRun):
+        await begin(broker.ports, stranger, run, call(effect=Effect.READ), broker.request())
+    assert await broker.entries(run) == ["run_opened"]
