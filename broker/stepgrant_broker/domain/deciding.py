@@ -227,11 +227,3 @@ def meter_number(micro: int) -> int | float:
     """A meter as policy sees it: a whole number where it is one."""
     whole, rest = divmod(micro, MICRO)
     return whole if rest == 0 else micro / MICRO
-
-
-def lost_reply_of(journal: Journal, call: StepCall, request: str) -> Grant | None:
-    """The grant that this same request (holder, epoch, Idempotency-Key) made before, if its answer was lost."""
-    for grant in journal.view.grants.values():
-        if grant.request == request and grant.step == call.step:
-            return grant
-    return None

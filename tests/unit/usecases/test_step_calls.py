@@ -29,6 +29,7 @@ from stepgrant_broker.domain.errors import (
     WrongHolder,
 )
 from stepgrant_broker.domain.outcomes import Result
+from stepgrant_broker.domain.ports import Evaluation, Page
 from stepgrant_broker.domain.state import FailStatus
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.policy.bundle import from_files
@@ -364,20 +365,37 @@ async def test_a_removed_workload_gets_nothing_though_its_token_lives(broker: Ha
         await broker.redeem(granted["grant"]["jti"])
 
 
+class SwitchThrownMeanwhile:
+    """The real engine; the first time it is asked, somebody throws the kill switch before it answers."""
+
+    def __init__(self, broker: Hand) -> None:
+        self.broker = broker
+        self.thrown = False
+
+    async def evaluate(self, policy_input: bytes) -> Evaluation:
+        """As the port says."""
+        if not self.thrown:
+            self.thrown = True
+            await quarantine(self.broker.ports, self.broker.operator, "agent", "agent")
+        return await self.broker.engine.evaluate(policy_input)
+
+    async def close(self) -> None:
+        """The engine is the hand's."""
+
+
 async def test_a_call_in_flight_cannot_outrun_the_kill_switch(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    loop = asyncio.get_running_loop()
-    thrown: list[asyncio.Task[object]] = []
-
-    def throw() -> None:
-        broker.failpoints.armed = {}
-        thrown.append(loop.create_task(quarantine(broker.ports, broker.operator, "agent", "agent")))
-
-    broker.failpoints.armed = {"usecase.before_policy": throw}
+    run = (await broker.open("one"))["run"]
+    other = Hand(**{**vars(broker), "ports": replace(broker.ports, policy=SwitchThrownMeanwhile(broker))})
     with pytest.raises(Quarantined):
-        await broker.begin(run)
-    await thrown[0]
+        await other.begin(run)
     assert (await broker.entries(run)).count("grant_issued") == 0
+
+
+async def test_an_open_in_flight_cannot_outrun_the_kill_switch(broker: Hand) -> None:
+    other = Hand(**{**vars(broker), "ports": replace(broker.ports, policy=SwitchThrownMeanwhile(broker))})
+    with pytest.raises(Quarantined):
+        await other.open("two")
+    assert (await broker.ports.reads.runs("acme", Page())).rows == ()
 
 
 async def test_a_quarantined_issuer_mints_nothing_and_its_grants_are_dropped(broker: Hand) -> None:
