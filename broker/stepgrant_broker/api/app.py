@@ -1,0 +1,160 @@
+"""The application: all routes, their description, and what becomes of requests that no route knows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stepgrant_broker.api import grants, people, problems, reads, runs, steps, wellknown
+from stepgrant_broker.api.access import AccessTokens
+from stepgrant_broker.api.auth import Callers, Nonces, Proofs
+from stepgrant_broker.api.context import Api, ApiSettings, MakeReceipt
+from stepgrant_broker.api.health import Health
+from stepgrant_broker.api.limiting import Buckets
+from stepgrant_broker.api.messages import NO_STORE, SECURITY_HEADERS
+from stepgrant_broker.api.metrics import MeteredStore, Metrics
+from stepgrant_broker.api.openapi import document
+from stepgrant_broker.api.routing import Endpoint, routes
+from stepgrant_broker.api.token import Exchange, ReadAssertion
+from stepgrant_broker.domain.errors import NotFound, StepgrantFault
+from stepgrant_broker.usecases.context import Ports
+
+Hook: TypeAlias = Callable[[], Awaitable[None]]
+
+TITLE: Final = "Stepgrant broker"
+VERSION: Final = "1"
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *steps.HOT,
+    *runs.HOT,
+    *grants.HOT,
+    *steps.ENDPOINTS,
+    *runs.ENDPOINTS,
+    *reads.ENDPOINTS,
+    *grants.ENDPOINTS,
+    *people.ENDPOINTS,
+    *wellknown.ENDPOINTS,
+)
+
+
+class MethodNotAllowed(StepgrantFault):
+    """The path exists, but not with this method."""
+
+    code = "method_not_allowed"
+
+
+def create_app(
+    ports: Ports,
+    *,
+    settings: ApiSettings,
+    nonces: Nonces,
+    read_assertion: ReadAssertion,
+    make_receipt: MakeReceipt,
+    metrics: Metrics | None = None,
+    on_start: Hook | None = None,
+    on_stop: Hook | None = None,
+) -> FastAPI:
+    """The HTTP face over these ports.
+
+    Args:
+        ports: everything behind the use cases; the store is counted from here on.
+        settings: what belongs to HTTP.
+        nonces: the DPoP nonces that all replicas share (`identity/`).
+        read_assertion: takes a subject token apart (`identity/`); its `attest` verifies it.
+        make_receipt: `(tenant, run)` to a receipt (`ledger/`).
+        metrics: where to count; the sweeper counts in the same. A new one by default.
+        on_start: awaited when the server starts, before the first request.
+        on_stop: awaited when it ends.
+    """
+    counted = metrics if metrics is not None else Metrics()
+    behind = replace(ports, store=MeteredStore(ports.store, counted))
+    tokens = AccessTokens(behind)
+    proofs = Proofs(behind, nonces, settings.public_url)
+    buckets = Buckets(settings.exchange_burst, settings.exchange_per_s)
+
+    @cache
+    def description() -> bytes:
+        return msgspec.json.encode(app.openapi())
+
+    api = Api(
+        ports=behind,
+        settings=settings,
+        tokens=tokens,
+        callers=Callers(behind, tokens, proofs),
+        exchange=Exchange(behind, tokens, proofs, read_assertion, buckets),
+        health=Health(behind),
+        metrics=counted,
+        make_receipt=make_receipt,
+        description=description,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if on_start is not None:
+            await on_start()
+        try:
+            yield
+        finally:
+            if on_stop is not None:
+                await on_stop()
+
+    app = _bare(lifespan)
+    app.router.routes.extend(routes(api, ENDPOINTS))
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def _bare(lifespan: Callable[[FastAPI], Any]) -> FastAPI:
+    # No pages that load scripts from elsewhere, no redirects (a proof is for one URL), no telemetry of its own: spans
+    # and logs of a framework would hold paths and texts that we have not looked at.
+    return FastAPI(
+        title=TITLE,
+        version=VERSION,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _no_route},
+        telemetry={
+            "auto_configure": False,
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
+    )
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    base = get_openapi(title=app.title, version=app.version, openapi_version="3.1.0", routes=[])
+    return document(ENDPOINTS, base=base)
+
+
+async def _no_route(_: Request, error: Exception) -> Response:
+    """What Starlette says of unknown paths and methods, as a problem document."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    fault: StepgrantFault
+    if status == problems.STATUSES[MethodNotAllowed.code].http:
+        fault = MethodNotAllowed("this path does not know this method")
+    elif status == problems.STATUSES[NotFound.code].http:
+        fault = NotFound("there is nothing at this path")
+    else:
+        fault = StepgrantFault("the request could not be served")
+    answer = problems.problem(fault)
+    response = Response(answer.body, answer.status)
+    response.headers["content-type"] = answer.media_type.decode()
+    for name, value in (NO_STORE, *SECURITY_HEADERS, *answer.headers):
+        response.headers[name.decode()] = value.decode()
+    if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
+        response.headers["allow"] = error.headers["Allow"]
+    return response

@@ -1,0 +1,55 @@
+"""What the routes work with, put together once by `create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from stepgrant._dpop import normal_url
+from stepgrant_broker.api.access import AccessTokens
+from stepgrant_broker.api.auth import Callers
+from stepgrant_broker.api.health import Health
+from stepgrant_broker.api.metrics import Metrics
+from stepgrant_broker.api.token import Exchange
+from stepgrant_broker.usecases.context import Ports
+
+MakeReceipt: TypeAlias = Callable[[str, str], Awaitable[dict[str, Any]]]
+"""`(tenant, run)` to the run's receipt; raises `UnknownRun`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """What the HTTP face needs to know.
+
+    `public_url`: how clients reach the broker; proofs are checked against it, so behind a proxy it is the proxy's.
+    `max_body_bytes`: the largest body of a request. `exchange_burst` and `exchange_per_s`: how many token exchanges one
+    workload may make at once and in the long run.
+    """
+
+    public_url: str
+    max_body_bytes: int = 1_048_576
+    exchange_burst: int = 100
+    exchange_per_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        normal_url(self.public_url)
+        if self.public_url.endswith("/") or urlsplit(self.public_url).query:
+            raise ValueError("public_url has no slash at its end and no query")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The ports behind the routes, and what belongs to HTTP alone."""
+
+    ports: Ports
+    settings: ApiSettings
+    tokens: AccessTokens
+    callers: Callers
+    exchange: Exchange
+    health: Health
+    metrics: Metrics
+    make_receipt: MakeReceipt
+    description: Callable[[], bytes]
+    """The OpenAPI document as JSON."""

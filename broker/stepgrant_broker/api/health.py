@@ -1,0 +1,58 @@
+"""Whether this replica can do its work: store, policy and signer are really asked, at most once in a short while.
+
+Rules: whoever asks learns only which of the three fails; and however many ask, the three are asked one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal
+
+import structlog
+
+from stepgrant_broker.api.access import PURPOSE
+from stepgrant_broker.domain.errors import StepgrantFault
+from stepgrant_broker.usecases.context import Ports
+
+State = Literal["ok", "failed"]
+
+FRESH_MS: Final = 1000
+PATIENCE_S: Final = 5.0
+SAMPLE: Final = b"stepgrant: can this be signed? (no token begins like this)"
+QUESTION: Final = b"{}"
+
+_log = structlog.get_logger(__name__)
+
+
+class Health:
+    """Asks the ports, and remembers the answer for `FRESH_MS`."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._lock = asyncio.Lock()
+        self._checks: Mapping[str, State] = {}
+        self._asked_at: int | None = None
+
+    async def checks(self) -> Mapping[str, State]:
+        """`ok` or `failed` for store, policy and signer."""
+        async with self._lock:
+            now = self._ports.clock.now()
+            if self._asked_at is None or not 0 <= now - self._asked_at < FRESH_MS:
+                asked: Mapping[str, Callable[[], Awaitable[object]]] = {
+                    "store": self._ports.reads.now,
+                    "policy": lambda: self._ports.policy.evaluate(QUESTION),
+                    "signer": lambda: self._ports.signer.sign(PURPOSE, SAMPLE),
+                }
+                self._checks = {name: await _state(name, ask) for name, ask in asked.items()}
+                self._asked_at = now
+            return self._checks
+
+
+async def _state(name: str, ask: Callable[[], Awaitable[object]]) -> State:
+    try:
+        await asyncio.wait_for(ask(), PATIENCE_S)
+    except (StepgrantFault, TimeoutError) as error:
+        _log.warning("not_ready", check=name, kind=type(error).__name__)
+        return "failed"
+    return "ok"

@@ -1,0 +1,161 @@
+"""Counters and histograms in the Prometheus text format, of this process, without a library.
+
+Rules: label values come from declarations (paths, methods, codes, outcomes), never from a request, so neither secrets
+nor an unbounded number of series can get in; no label names a tenant.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final
+
+from stepgrant_broker.domain.errors import StoreRefusal, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stepgrant_broker.domain.ports import Store
+    from stepgrant_broker.domain.writes import Loaded, Query, WriteSet
+
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MEDIA_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Counter:
+    """A number that only grows, per set of label values."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        self._name, self._text, self._labels = name, text, tuple(labels)
+        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+
+    def add(self, *values: str, by: float = 1) -> None:
+        """Count."""
+        self._values[values] = self._values.get(values, 0) + by
+
+    def lines(self) -> list[str]:
+        """The series in text form."""
+        head = [f"# HELP {self._name} {self._text}", f"# TYPE {self._name} counter"]
+        return head + [f"{self._name}{_labels(self._labels, k)} {_number(v)}" for k, v in sorted(self._values.items())]
+
+
+class Histogram:
+    """How long something took, in seconds, per set of label values."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        self._name, self._text, self._labels = name, text, tuple(labels)
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+
+    def observe(self, seconds: float, *values: str) -> None:
+        """Count one."""
+        counts = self._counts.get(values)
+        if counts is None:
+            counts = self._counts[values] = [0] * (len(BUCKETS) + 1)
+        counts[bisect_left(BUCKETS, seconds)] += 1
+        self._sums[values] = self._sums.get(values, 0.0) + seconds
+
+    def lines(self) -> list[str]:
+        """The series in text form, buckets cumulated."""
+        lines = [f"# HELP {self._name} {self._text}", f"# TYPE {self._name} histogram"]
+        for values, counts in sorted(self._counts.items()):
+            total = 0
+            for bound, count in zip((*map(_number, BUCKETS), "+Inf"), counts, strict=True):
+                total += count
+                labels = _labels((*self._labels, "le"), (*values, bound))
+                lines.append(f"{self._name}_bucket{labels} {total}")
+            labels = _labels(self._labels, values)
+            lines.append(f"{self._name}_sum{labels} {_number(self._sums[values])}")
+            lines.append(f"{self._name}_count{labels} {total}")
+        return lines
+
+
+def _labels(names: Sequence[str], values: Sequence[str]) -> str:
+    pairs = [f'{name}="{value}"' for name, value in zip(names, values, strict=True)]
+    return "{" + ",".join(pairs) + "}" if pairs else ""
+
+
+def _number(value: float) -> str:
+    return repr(int(value)) if value == int(value) else repr(value)
+
+
+class Metrics:
+    """What one broker process counts."""
+
+    def __init__(self) -> None:
+        self._requests = Counter("stepgrant_requests_total", "Answers by route.", ("route", "method", "status"))
+        self._seconds = Histogram("stepgrant_request_seconds", "Time to answer.", ("route", "method"))
+        self._outcomes = Counter(
+            "stepgrant_outcomes_total", "Outcomes of prepare, start and begin.", ("call", "outcome")
+        )
+        self._commits = Counter("stepgrant_commits_total", "Write sets given to the store.", ("result",))
+        self._commit_seconds = Histogram("stepgrant_commit_seconds", "Time to a durable commit.")
+        self._store_errors = Counter("stepgrant_store_errors_total", "Failures of the store.", ("kind",))
+        self._sweeps = Counter("stepgrant_sweeps_total", "Rounds of the sweeper.")
+        self._swept = Counter("stepgrant_swept_runs_total", "Runs whose lease lapsed and that were parked.")
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """One answer."""
+        self._requests.add(route, method, str(status))
+        self._seconds.observe(seconds, route, method)
+
+    def outcome(self, call: str, outcome: str) -> None:
+        """One outcome."""
+        self._outcomes.add(call, outcome)
+
+    def commit(self, result: str, seconds: float) -> None:
+        """One write set: `done`, `refused` or `failed`."""
+        self._commits.add(result)
+        self._commit_seconds.observe(seconds)
+
+    def store_error(self, kind: str) -> None:
+        """One failure of the store."""
+        self._store_errors.add(kind)
+
+    def swept(self, parked: int) -> None:
+        """One round of the sweeper."""
+        self._sweeps.add()
+        self._swept.add(by=parked)
+
+    def text(self) -> str:
+        """All series."""
+        parts = (
+            self._requests, self._seconds, self._outcomes, self._commits,
+            self._commit_seconds, self._store_errors, self._sweeps, self._swept,
+        )  # fmt: skip
+        return "\n".join(line for part in parts for line in part.lines()) + "\n"
+
+
+class MeteredStore:
+    """The same store, counted."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store, self._metrics = store, metrics
+
+    async def load(self, query: Query) -> Loaded:
+        """As `Store.load`."""
+        try:
+            return await self._store.load(query)
+        except StoreUnavailable as fault:
+            self._metrics.store_error(type(fault).__name__)
+            raise
+
+    async def commit(self, writes: WriteSet) -> None:
+        """As `Store.commit`."""
+        started = time.perf_counter()
+        result = "failed"
+        try:
+            await self._store.commit(writes)
+            result = "done"
+        except StoreRefusal:
+            result = "refused"
+            raise
+        except StoreUnavailable as fault:
+            self._metrics.store_error(type(fault).__name__)
+            raise
+        finally:
+            self._metrics.commit(result, time.perf_counter() - started)
+
+    async def close(self) -> None:
+        """As `Store.close`."""
+        await self._store.close()

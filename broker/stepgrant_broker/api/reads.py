@@ -1,0 +1,221 @@
+"""What is only looked at: runs with their steps, entries, decisions and receipts, approvals, policies, the ledger.
+
+Rules:
+* A workload sees the runs that it opened or holds, and nothing else; every other run does not exist for it.
+* A person of any role sees all of the own tenant and nothing of another; the tenant's own chain is for operators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from stepgrant import canonical
+from stepgrant_broker.api import shapes, shapes_people
+from stepgrant_broker.api.context import Api
+from stepgrant_broker.api.messages import Answer as HttpAnswer
+from stepgrant_broker.api.paging import ApprovalQuery, EntryQuery, PageQuery, RunQuery, page_of
+from stepgrant_broker.api.routing import Call, Endpoint, Nothing, either, people
+from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
+from stepgrant_broker.domain.commitments import Payload
+from stepgrant_broker.domain.errors import Forbidden, NotFound, UnknownApproval, UnknownRun, UnknownStep
+from stepgrant_broker.domain.ports import StoredEntry
+from stepgrant_broker.domain.state import Approval, ApprovalStatus, Step
+from stepgrant_broker.domain.writes import Loaded, Query
+from stepgrant_broker.usecases import answers
+
+Answer = dict[str, Any]
+Anybody = AgentCaller | PersonCaller
+ENTRIES_AT_ONCE: Final = 500
+
+
+async def visible_run(api: Api, call: Call[Anybody, Any]) -> Loaded:
+    """The run of the path, if the caller may see it. Raises `UnknownRun`."""
+    caller, run = call.caller, call.segment("run")
+    loaded = await api.ports.store.load(Query(caller.tenant, run=run))
+    known = loaded.view.run
+    if known is None or known.tenant != caller.tenant:
+        raise UnknownRun("no such run")
+    if isinstance(caller, AgentCaller) and known.workload != caller.workload.id:
+        # It may have held an older epoch; all epochs come only with the unfinished work.
+        loaded = await api.ports.store.load(Query(caller.tenant, run=run, unfinished=True))
+        if caller.workload.id not in {epoch.workload for epoch in loaded.view.epochs.values()}:
+            raise UnknownRun("no such run")
+    return loaded
+
+
+async def list_runs(api: Api, call: Call[Anybody, RunQuery]) -> Answer:
+    """Runs, newest first; for a workload those that it holds."""
+    taken, caller = call.taken, call.caller
+    workload = caller.workload.id if isinstance(caller, AgentCaller) else None
+    rows = await api.ports.reads.runs(
+        caller.tenant, page_of(taken), workload=workload, agent=taken.agent, state=taken.state
+    )
+    return {"runs": [answers.run(run, lease_until) for run, lease_until in rows.rows], "next": rows.next}
+
+
+async def show_run(api: Api, call: Call[Anybody, Nothing]) -> Answer:
+    """One run."""
+    loaded = await visible_run(api, call)
+    if loaded.view.run is None:
+        raise UnknownRun("no such run")
+    return answers.run(loaded.view.run, loaded.lease_until)
+
+
+async def list_steps(api: Api, call: Call[Anybody, PageQuery]) -> Answer:
+    """The steps of a run, in their order."""
+    await visible_run(api, call)
+    tenant, run = call.caller.tenant, call.segment("run")
+    rows = await api.ports.reads.steps(tenant, run, page_of(call.taken))
+    payloads = await _payloads(api, tenant, run, rows.rows)
+    return {"steps": [answers.step(step, payloads) for step in rows.rows], "next": rows.next}
+
+
+async def show_step(api: Api, call: Call[Anybody, Nothing]) -> Answer:
+    """One step with its result."""
+    await visible_run(api, call)
+    tenant, run, key = call.caller.tenant, call.segment("run"), call.segment("step")
+    step = (await api.ports.store.load(Query(tenant, run=run, step=key))).view.steps.get(key)
+    if step is None:
+        raise UnknownStep("no such step in this run")
+    return answers.step(step, await _payloads(api, tenant, run, [step]))
+
+
+async def _payloads(api: Api, tenant: str, run: str, steps: Iterable[Step]) -> Mapping[str, Payload]:
+    """What stands behind the commitments that a step shows."""
+    wanted = {c for step in steps for c in (step.resource_c, step.result_c, step.error_c) if c is not None}
+    return await api.ports.reads.payloads(tenant, run, sorted(wanted)) if wanted else {}
+
+
+async def run_entries(api: Api, call: Call[Anybody, EntryQuery]) -> Answer:
+    """The entries of a run, as the exact bytes that are hashed."""
+    await visible_run(api, call)
+    return await _entries(api, call.caller.tenant, call.segment("run"), call.taken)
+
+
+async def ledger_entries(api: Api, call: Call[PersonCaller, EntryQuery]) -> Answer:
+    """The entries of the tenant's own chain: enrolments, people, policies, kill switches."""
+    if "operator" not in call.caller.roles:
+        raise Forbidden("only an operator can read the tenant's own chain")
+    return await _entries(api, call.caller.tenant, None, call.taken)
+
+
+async def _entries(api: Api, tenant: str, run: str | None, query: EntryQuery) -> Answer:
+    rows = await api.ports.reads.entries(tenant, run, after=query.after, limit=query.limit)
+    return {"entries": [_entry(row) for row in rows], "next": rows[-1].seq if len(rows) == query.limit else None}
+
+
+def _entry(row: StoredEntry) -> Answer:
+    return {"seq": row.seq, "data": canonical.b64u(row.data), "leaf_index": row.leaf_index}
+
+
+async def receipt(api: Api, call: Call[Anybody, Nothing]) -> HttpAnswer:
+    """The run's receipt: entries, disclosures and the signed head; verify it offline."""
+    await visible_run(api, call)
+    made = await api.make_receipt(call.caller.tenant, call.segment("run"))
+    # A long run's receipt has many megabytes; writing it must not hold up everybody else.
+    return HttpAnswer(200, await asyncio.to_thread(canonical.dumps, made))
+
+
+async def show_decision(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+    """A recorded decision with the input it was made on, to be explained or replayed."""
+    if (await api.ports.store.load(Query(call.caller.tenant, run=call.segment("run")))).view.run is None:
+        raise UnknownRun("no such run")
+    tenant, run, wanted = call.caller.tenant, call.segment("run"), call.segment("decision")
+    after = -1
+    while rows := await api.ports.reads.entries(tenant, run, after=after, limit=ENTRIES_AT_ONCE):
+        for row in rows:
+            entry = canonical.loads(row.data)
+            made = entry.get("decision") if isinstance(entry, dict) else None
+            if isinstance(entry, dict) and isinstance(made, dict) and made.get("decision_id") == wanted:
+                return await _decision(api, tenant, run, dict(entry), dict(made))
+        after = rows[-1].seq
+    raise NotFound("no such decision in this run")
+
+
+async def _decision(api: Api, tenant: str, run: str, entry: Answer, made: Answer) -> Answer:
+    payload = (await api.ports.reads.payloads(tenant, run, [made["input_c"]])).get(made["input_c"])
+    return {
+        "decision_id": made["decision_id"],
+        "seq": entry["seq"],
+        "step": entry["step"],
+        "effect": made["effect"],
+        "reasons": made["reasons"],
+        "policy_revision": made["policy_revision"],
+        "engine": entry["body"].get("engine"),
+        "input": None if payload is None else canonical.loads(payload.body),
+    }
+
+
+async def list_approvals(api: Api, call: Call[PersonCaller, ApprovalQuery]) -> Answer:
+    """Approvals of the tenant, newest first."""
+    taken = call.taken
+    rows = await api.ports.reads.approvals(call.caller.tenant, page_of(taken), run=taken.run, status=taken.status)
+    return {"approvals": [answers.approval(row) for row in rows.rows], "next": rows.next}
+
+
+async def show_approval(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+    """One approval with the exact action, and the digest that an answer must echo."""
+    tenant, wanted = call.caller.tenant, call.segment("approval")
+    loaded = await api.ports.store.load(Query(tenant, approval=wanted))
+    run, approval = loaded.view.run, loaded.view.approvals.get(wanted)
+    if run is None or approval is None or approval.tenant != tenant:
+        raise UnknownApproval("no such approval")
+    step = loaded.view.steps.get(approval.step)
+    names = [approval.binding_c, *([step.digest_c] if step is not None else [])]
+    payloads = await api.ports.reads.payloads(tenant, run.id, names)
+    return {
+        **answers.approval(approval),
+        "digest": answers.revealed(payloads, approval.binding_c),
+        "action": _action(approval, step, payloads),
+        "run_facts": answers.run(run, loaded.lease_until),
+    }
+
+
+def _action(approval: Approval, step: Step | None, payloads: Mapping[str, Payload]) -> Answer:
+    """The action as it will be done. Only arguments that belong to the recorded digest are ever shown."""
+    # A void approval was about other arguments than those that the step has by now.
+    same = step is not None and approval.status is not ApprovalStatus.VOID
+    payload = payloads.get(step.digest_c) if step is not None and same else None
+    action = canonical.loads(payload.body) if payload is not None and payload.form == "preimage" else None
+    if not isinstance(action, dict):
+        return {"tool": approval.tool, "resource": None, "args": None}
+    return {"tool": action["action"], "resource": action["resource"], "args": action["args"]}
+
+
+async def list_policies(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+    """All activated policies, newest first."""
+    tenant = call.caller.tenant
+    active = (await api.ports.store.load(Query(tenant))).tenant.policy_revision
+    rows = await api.ports.reads.policies(tenant)
+    return {
+        "policies": [
+            {"revision": row.revision, "activated_at": row.activated_at, "active": row.revision == active}
+            for row in rows
+        ]
+    }
+
+
+async def show_policy(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+    """A policy with its sources."""
+    found = await api.ports.reads.policy(call.caller.tenant, call.segment("revision"))
+    if found is None:
+        raise NotFound("no such policy revision")
+    return {"revision": found.revision, "activated_at": found.activated_at, "text": canonical.loads(found.text)}
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    either("GET", "/v1/runs", list_runs, RunQuery, shapes.Runs),
+    either("GET", "/v1/runs/{run}", show_run, Nothing, shapes.RunView),
+    either("GET", "/v1/runs/{run}/steps", list_steps, PageQuery, shapes.Steps),
+    either("GET", "/v1/runs/{run}/steps/{step}", show_step, Nothing, shapes.StepView),
+    either("GET", "/v1/runs/{run}/entries", run_entries, EntryQuery, shapes.Entries),
+    either("GET", "/v1/runs/{run}/receipt", receipt, Nothing, dict[str, Any]),
+    people("GET", "/v1/runs/{run}/decisions/{decision}", show_decision, Nothing, shapes_people.DecisionView),
+    people("GET", "/v1/approvals", list_approvals, ApprovalQuery, shapes_people.Approvals),
+    people("GET", "/v1/approvals/{approval}", show_approval, Nothing, shapes_people.ShownApproval),
+    people("GET", "/v1/ledger/entries", ledger_entries, EntryQuery, shapes.Entries),
+    people("GET", "/v1/policies", list_policies, Nothing, shapes_people.Policies),
+    people("GET", "/v1/policies/{revision}", show_policy, Nothing, shapes_people.PolicyWithText),
+)

@@ -1,0 +1,76 @@
+"""Runs: open, heartbeat, park, end. A person can only cancel."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stepgrant import _wire
+from stepgrant_broker.api import parsing, shapes
+from stepgrant_broker.api.context import Api
+from stepgrant_broker.api.routing import Call, Endpoint, agents, either
+from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
+from stepgrant_broker.domain.errors import InvalidRequest
+from stepgrant_broker.usecases.end import Status, cancel_by_person, end
+from stepgrant_broker.usecases.heartbeat import heartbeat
+from stepgrant_broker.usecases.open import open_run
+from stepgrant_broker.usecases.park import park
+
+Answer = dict[str, Any]
+
+
+async def open_(api: Api, call: Call[AgentCaller, _wire.OpenRun]) -> Answer:
+    """Open a run; for an unfinished run of this agent and key: resume it."""
+    limits = api.ports.limits
+    wanted = parsing.open_call(call.taken, jkt=call.caller.jkt, idempotency_key=call.key, limits=limits)
+    return await open_run(api.ports, call.caller, wanted, call.request())
+
+
+async def heartbeat_(api: Api, call: Call[AgentCaller, _wire.Holding]) -> Answer:
+    """Extend the lease, or learn that the caller is fenced."""
+    return await heartbeat(api.ports, call.caller, call.segment("run"), call.taken.epoch, call.request())
+
+
+async def park_(api: Api, call: Call[AgentCaller, _wire.ParkRun]) -> Answer:
+    """Park the run; what it holds is revoked."""
+    taken = call.taken
+    return await park(api.ports, call.caller, call.segment("run"), taken.epoch, taken.reason, call.request())
+
+
+async def complete_run(api: Api, call: Call[AgentCaller, _wire.EndRun]) -> Answer:
+    """Complete the run; this is final."""
+    return await _end(api, call, call.caller, "completed")
+
+
+async def fail_run(api: Api, call: Call[AgentCaller, _wire.EndRun]) -> Answer:
+    """Fail the run; this is final."""
+    return await _end(api, call, call.caller, "failed")
+
+
+async def cancel_run(api: Api, call: Call[AgentCaller | PersonCaller, _wire.EndRun]) -> Answer:
+    """Cancel the run, by its holder or by an operator; this is final."""
+    if isinstance(call.caller, AgentCaller):
+        return await _end(api, call, call.caller, "cancelled")
+    for name in ("epoch", "result"):
+        if name in call.raw:
+            raise InvalidRequest("a person sends neither epoch nor result", field=name)
+    return await cancel_by_person(api.ports, call.caller, call.segment("run"), call.request())
+
+
+async def _end(api: Api, call: Call[Any, _wire.EndRun], caller: AgentCaller, status: Status) -> Answer:
+    taken = call.taken
+    if taken.epoch is None:
+        raise InvalidRequest("every call of a holder carries its epoch", field="epoch")
+    result = parsing.result(taken.result)
+    return await end(api.ports, caller, call.segment("run"), taken.epoch, status, result, call.request())
+
+
+HOT: Final[tuple[Endpoint, ...]] = (
+    agents("POST", "/v1/runs/{run}/heartbeat", heartbeat_, _wire.Holding, shapes.Held),
+)  # fmt: skip
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    agents("POST", "/v1/runs", open_, _wire.OpenRun, shapes.OpenedRun),
+    agents("POST", "/v1/runs/{run}/park", park_, _wire.ParkRun, shapes.Parked),
+    agents("POST", "/v1/runs/{run}/complete", complete_run, _wire.EndRun, shapes.EndedRun),
+    agents("POST", "/v1/runs/{run}/fail", fail_run, _wire.EndRun, shapes.EndedRun),
+    either("POST", "/v1/runs/{run}/cancel", cancel_run, _wire.EndRun, shapes.EndedRun),
+)
