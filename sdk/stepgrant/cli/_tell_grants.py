@@ -82,7 +82,7 @@ def revoked(teller: Teller, at: At) -> None:
     if at.body["unused"]:
         teller.tally.unused += 1
         use = ", provably never used"
-    elif life is not None and life.redeemed_at is None:
+    elif life is not None and life.redeemed_at is None and at.cause != "completed":
         use = ", perhaps used"
     cause = _CAUSES.get(str(at.cause), plain.visible(at.cause or "revoked"))
     asked = "" if at.body["confirmed"] else " (the issuer still has to confirm)"

@@ -107,4 +107,4 @@ def _why(at: At) -> str:
     decision = at.part("decision")
     if not decision:
         return ""
-    return f"; policy {revision(decision['policy_revision'])} allows it: {plain.joined(decision['reasons'])}"
+    return f", allowed: {plain.joined(decision['reasons'])} (policy {revision(decision['policy_revision'])})"

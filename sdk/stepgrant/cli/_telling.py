@@ -236,7 +236,7 @@ def _facts(at: At) -> list[str]:
         facts.append(f"on {plain.json_line(resource, VALUE_LIMIT)}")
     if isinstance(asked, dict) and isinstance(asked.get("args"), dict):
         facts.append(_arguments(asked["args"]))
-    if action.get("effect"):
+    if action.get("effect") and at.type != "step_recorded":
         facts.append(str(action["effect"]))
     if at.attempt > 1:
         facts.append(f"attempt {at.attempt}")

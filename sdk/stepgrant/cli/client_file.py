@@ -10,14 +10,12 @@ Rules:
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
-from urllib.parse import urlsplit
 
 from stepgrant.canonical import CanonicalError, loads
 from stepgrant.cli.exits import CommandError
@@ -47,7 +45,7 @@ def user_file(environment: Mapping[str, str]) -> Path:
 
 
 def find(*, url: str | None, file: Path | None, environment: Mapping[str, str] | None = None) -> Client:
-    """The client to use. Raises `CommandError` (no_token, configuration_error)."""
+    """The client to use. Raises `CommandError` (no_token, configuration_error), `ConfigurationError`."""
     known = os.environ if environment is None else environment
     wanted = url or known.get("STEPGRANT_URL")
     if file is not None:
@@ -130,25 +128,6 @@ def _checked_token(token: str, source: str) -> str:
 
 
 def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        parts, host = urlsplit(""), None
-    if parts.scheme not in {"http", "https"} or not host or parts.username or parts.query or parts.fragment:
-        raise CommandError("the broker's address is http:// or https:// and a host", code="configuration_error")
-    if parts.scheme == "http" and not _is_this_machine(host):
-        raise CommandError(
-            f"a token is never sent in clear to {host}: use https:// (or a tunnel that ends at 127.0.0.1)",
-            code="configuration_error",
-        )
-    return url.rstrip("/")
+    from stepgrant._client import Address
 
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return Address.of(url).base

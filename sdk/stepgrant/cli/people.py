@@ -1,7 +1,8 @@
 """The broker as people call it: HTTP with an operator token, one method for each kind of call.
 
-Rules: the token is in the `Authorization` header and nowhere else; redirects are never followed; every changing call
-has a fresh Idempotency-Key; what is no success becomes the SDK's error for that problem (`stepgrant.errors`).
+Rules: the token is in the `Authorization` header and nowhere else; redirects are never followed and proxies of the
+environment not used; every changing call has a fresh Idempotency-Key; what is no success becomes the SDK's error for
+that problem (`stepgrant.errors`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class People:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False)
+        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
 
     def __enter__(self) -> Self:
         return self

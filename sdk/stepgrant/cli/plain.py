@@ -41,19 +41,32 @@ def json_line(value: JsonValue, limit: int = 0) -> str:
 
 
 def span(ms: int) -> str:
-    """A length of time: `12 ms`, `1.25 s`, `41.2 s`, `3 min 05 s`, `2 h 07 min`, `3 d 04 h`."""
+    """A length of time: `12 ms`, `1.25 s`, `41.2 s`, `3 min 05 s`, `2 h 07 min`, `3 d 04 h`, `15 min`."""
     ms = abs(ms)
     if ms < SECOND:
         return f"{ms} ms"
-    if ms < _TENTHS_FROM:
-        return f"{ms / SECOND:.2f} s"
     if ms < MINUTE:
-        return f"{ms // 100 / 10:.1f} s"
+        step = 10 if ms < _TENTHS_FROM else 100
+        return f"{ms // step * step / SECOND:g} s"  # cut, not rounded: 59.97 s are no minute
     if ms < HOUR:
-        return f"{ms // MINUTE} min {ms % MINUTE // SECOND:02d} s"
+        return _two(ms // MINUTE, "min", ms % MINUTE // SECOND, "s")
     if ms < DAY:
-        return f"{ms // HOUR} h {ms % HOUR // MINUTE:02d} min"
-    return f"{ms // DAY} d {ms % DAY // HOUR:02d} h"
+        return _two(ms // HOUR, "h", ms % HOUR // MINUTE, "min")
+    return _two(ms // DAY, "d", ms % DAY // HOUR, "h")
+
+
+def _two(large: int, of: str, small: int, part: str) -> str:
+    return f"{large} {of} {small:02d} {part}" if small else f"{large} {of}"
+
+
+def clock(ms: int) -> str:
+    """A place on a timeline: `0:00.130`, `1:10.040`, `2:03:10.500`, `3 d 02:03:10`."""
+    minutes, rest = divmod(ms, MINUTE)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= DAY // HOUR:
+        return f"{hours // 24} d {hours % 24:02d}:{minutes:02d}:{rest // SECOND:02d}"
+    second = f"{rest // SECOND:02d}.{rest % SECOND:03d}"
+    return f"{hours}:{minutes:02d}:{second}" if hours else f"{minutes}:{second}"
 
 
 def utc(ms: int) -> str:

@@ -8,11 +8,12 @@ from stepgrant.cli import plain
 from stepgrant.cli._telling import Mark
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
     from stepgrant.cli.output import Output
     from stepgrant.cli.timeline import Block, Line, Story
 
+WIDTH: Final = 12
 SIGNS: Final = {
     Mark.RUN: ("▶", "bold cyan"),
     Mark.GOOD: ("✓", "green"),
@@ -37,7 +38,7 @@ def show(story: Story, out: Output) -> None:
         console.print()
         if block.step is not None:
             console.print(_title(block), soft_wrap=True)
-        console.print(_lines(block.lines))
+        _lines(block.lines, out)
     console.print()
     out.facts(story.totals)
     for question in story.open:
@@ -50,20 +51,21 @@ def _title(block: Block) -> Text:
     return Text.assemble((f"  {block.title}", "bold"), (f"   {' · '.join(block.facts)}", "dim"))
 
 
-def _lines(lines: tuple[Line, ...]) -> Table:
+def _lines(lines: tuple[Line, ...], out: Output) -> None:
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(justify="right", no_wrap=True, min_width=12)
+    grid.add_column(justify="right", no_wrap=True, min_width=WIDTH)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for line in lines:
         sign, style = SIGNS[line.mark]
         loud = style if line.mark in {Mark.BAD, Mark.DOUBT, Mark.RUN} else ""
-        grid.add_row(Text(f"+{plain.span(line.at)}", style="dim"), Text(sign, style=style), Text(line.text, style=loud))
-    return grid
-
-
-if TYPE_CHECKING:
-    from rich.text import Text
+        cells = Text(plain.clock(line.at), style="dim"), Text(sign, style=style), Text(line.text, style=loud)
+        if out.terminal:
+            grid.add_row(*cells)
+        else:
+            out.line(f"{plain.clock(line.at):>{WIDTH}} {sign} {line.text}")
+    if out.terminal:
+        out.console.print(grid)
