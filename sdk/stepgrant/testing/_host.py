@@ -35,7 +35,9 @@ class Host(Protocol):
         """Enrol a new workload key: agents it may claim, or audiences it serves. The key file (0600), new each time."""
         ...
 
-    def operator(self, name: str, *, roles: Sequence[str] = ("operator", "approver"), groups: Sequence[str] = ()) -> str:
+    def operator(
+        self, name: str, *, roles: Sequence[str] = ("operator", "approver"), groups: Sequence[str] = ()
+    ) -> str:
         """Create a person and return the bearer token (`sgo_…`)."""
         ...
 

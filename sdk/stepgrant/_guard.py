@@ -1,0 +1,243 @@
+"""The guard: the one state machine around every tool call, for both faces and for every way to declare a tool.
+
+    place of the call ─▶ begin ─▶ replay: the recorded outcome, the tool does not run
+                                 denied │ approval_required │ suspected_duplicate: raised, the tool does not run
+                                 in_doubt: the reconcile hook looks, then begin again; without a hook raised
+                                 run ─▶ the tool, with the credential in its context ─▶ complete │ fail │ suspend
+
+Rules:
+* The tool runs only between a begin that said `run` and the end of its credential.
+* An exception says nothing about the effect. `NotExecuted` and declared types: `not_executed`. Of a `read`: `failed`,
+  which is its outcome. All else: `unknown`; for `once` that is doubt, for `idempotent` a new attempt with the same key.
+* Control flow (KeyboardInterrupt, a cancelled task, a nested step that has to wait) is a suspension, never a failure.
+* A result that is not JSON, or contains a live secret, is withheld: the effect happened, so the step is completed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from typing import Any, Final
+
+from stepgrant import _calls, _failpoints, _outcomes
+from stepgrant import _errors as e
+from stepgrant._calls import Action, Call, FailOutcome
+from stepgrant._context import Active, CurrentStep, inside
+from stepgrant._flows import Flow, Invoke, Raised, Returned, Sleep
+from stepgrant._frames import Frame, Place
+from stepgrant._reconcile import settle_doubt
+from stepgrant._results import as_recorded, encode
+from stepgrant._secrets import LIVE
+from stepgrant._session import Session
+from stepgrant._spec import Work
+from stepgrant._timeouts import Patience
+from stepgrant.credential import end, receive
+
+_log = logging.getLogger("stepgrant")
+_LAST_MOMENT_S: Final = 2.0
+_MAX_ERROR_CHARS: Final = 500
+_DOUBTS_PER_CALL: Final = 2
+_PAUSES: Final = (
+    e.ApprovalRequired,
+    e.InDoubt,
+    e.SuspectedDuplicate,
+    e.PriorCredentialLive,
+    e.RunNotHeld,
+    e.BrokerUnavailable,
+    e.KeyLost,
+)
+"""A nested step that raised one of these is not over, so neither is the step around it."""
+
+
+def guarded(frame: Frame, work: Work) -> Flow[Any]:
+    """The flow of one call: its value, or `Raised`.
+
+    Raises (and the tool did not run): `Denied`, `ApprovalRequired`, `InDoubt`, `StepDrift`, `StepFailed`, `StaleEpoch`,
+    `BrokerUnavailable`, `NotJson`, `OrdinalUnderConcurrency` and the rest of `stepgrant.errors`.
+    """
+    try:
+        with frame.call(work.spec.name, work.named_id()) as place:
+            result = yield from _attempts(frame, place, work)
+    except Exception as error:
+        frame.note_raised(error)
+        raise
+    if isinstance(result, Raised):
+        frame.note_raised(result.error)
+    return result
+
+
+def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
+    session, action = frame.session, work.action()
+    begin = functools.partial(_calls.begin, session.run_id, place.key, session.epoch, action, place.source)
+    prior = Patience(session.timeouts.prior_credential)
+    call, doubts, again = begin(), 0, False
+    while True:
+        patience = Patience(session.timeouts.broker)
+        try:
+            outcome = yield from _begin(session, call, patience, again=again)
+        except e.PriorCredentialLive as error:
+            pause = prior.pause(error.retry_after)
+            if pause is None:
+                raise
+            _log.info("step %s waits %.1f s for an older credential to die", place.key, pause)
+            yield Sleep(pause)
+            again = True  # it may be the one whose reply was lost here: the call goes on being the same one
+            continue
+        match outcome:
+            case _outcomes.Run():
+                return (yield from _run(session, place, work, action, outcome, asked_at=patience.sent_at))
+            case _outcomes.Replay():
+                return _replayed(place, work, outcome)
+            case _outcomes.InDoubt() if doubts < _DOUBTS_PER_CALL and work.spec.reconcile is not None:
+                stopped = yield from settle_doubt(session, place.key, work, action, outcome, guarded)
+                if stopped is not None:
+                    return stopped
+                call, doubts, again = begin(), doubts + 1, False
+            case _:
+                raise refusal(place, outcome)
+
+
+def _begin(session: Session, call: Call, patience: Patience, *, again: bool) -> Flow[Any]:
+    _failpoints.hit("sdk.before_begin")
+    outcome = yield from session.call(call, _outcomes.Outcome, patience=patience, again=again)
+    _failpoints.hit("sdk.after_begin")
+    return outcome
+
+
+def refusal(place: Place, outcome: Any) -> e.StepNotRun:  # noqa: ANN401  # the rest of the union
+    """The error for an outcome under which the tool does not run."""
+    match outcome:
+        case _outcomes.Denied():
+            place.settled = True
+            return e.Denied(reasons=outcome.reasons, decision_id=outcome.decision_id)
+        case _outcomes.ApprovalRequired():
+            return e.ApprovalRequired(approval_id=outcome.approval_id, answer_by=outcome.answer_by)
+        case _outcomes.InDoubt():
+            why = outcome.why or "no outcome was recorded"
+            return e.InDoubt(step=outcome.step, why=why, options=outcome.options, attempt=outcome.attempt)
+        case _:
+            return e.SuspectedDuplicate(of=outcome.of, options=outcome.options)
+
+
+def _replayed(place: Place, work: Work, outcome: _outcomes.Replay) -> Any:  # noqa: ANN401  # any JSON value
+    place.settled = outcome.failure is None or not work.spec.retry_failed
+    if outcome.failure is not None:
+        raise e.StepFailed(step=outcome.step, status=outcome.failure.status, error=outcome.failure.error)
+    if outcome.withheld:
+        raise e.ResultWithheld(step=outcome.step)
+    return outcome.result
+
+
+def _run(
+    session: Session, place: Place, work: Work, action: Action, outcome: _outcomes.Run, *, asked_at: float
+) -> Flow[Any]:
+    credential = receive(outcome, asked_at=asked_at, key=session.key, alive=session.require_held)
+    secrets: list[str] = []
+    step = CurrentStep(
+        run_id=session.run_id,
+        key=place.key,
+        attempt=outcome.attempt,
+        epoch=session.epoch,
+        tool=action.tool,
+        effect=outcome.grant.effect,
+        idempotency_key=outcome.grant.idempotency_key,
+        resource=action.resource,
+        args=work.args,
+    )
+    children = Frame(session, place.key)
+    try:
+        with inside(children, Active(step, credential)):
+            _failpoints.hit("sdk.before_effect")
+            came: Returned | Raised = yield Invoke(functools.partial(work.run, credential))
+            _failpoints.hit("sdk.after_effect")
+    finally:
+        secrets = end(credential)
+    report = _Report(session, place, work, outcome.attempt)
+    if isinstance(came, Returned) and inspect.isawaitable(came.value):
+        came = Raised(_never_awaited(came.value, work))
+    if isinstance(came, Raised):
+        result: Any = yield from report.raised(came, children, read=outcome.grant.effect == "read")
+    else:
+        result = yield from report.returned(came.value)
+    if report.told and outcome.grant.redeem == "required" and outcome.credential.kind == "jwt":
+        LIVE.forget(secrets)
+    return result
+
+
+def _never_awaited(value: Any, work: Work) -> e.ConfigurationError:  # noqa: ANN401  # an awaitable
+    if inspect.iscoroutine(value):
+        value.close()
+    return e.ConfigurationError(f"{work.spec.name} is not `async def` but returned an awaitable; nobody awaited it")
+
+
+class _Report:
+    """Tells the broker how an attempt ended. `told`: it is recorded, and the grant is revoked."""
+
+    def __init__(self, session: Session, place: Place, work: Work, attempt: int) -> None:
+        self.told = False
+        self._session = session
+        self._place = place
+        self._work = work
+        self._at = (session.run_id, place.key, session.epoch, attempt)
+
+    def returned(self, value: Any) -> Flow[Any]:  # noqa: ANN401  # any result
+        """Record the result; what cannot be recorded is withheld."""
+        try:
+            value = self._work.outgoing(value)
+            data = encode(value, f"the result of {self._work.spec.name}")
+        except e.StepgrantError as error:
+            yield from self._complete(None)
+            return Raised(error)
+        if LIVE.found_in(data):
+            yield from self._complete(None)
+            return Raised(e.SecretInResult(step=self._place.key))
+        try:
+            yield from self._complete(data)
+        except e.BrokerError as error:
+            if error.code != "too_large":
+                raise
+            yield from self._complete(None)
+            return Raised(error)
+        return as_recorded(value, data)
+
+    def _complete(self, data: bytes | None) -> Flow[None]:
+        _failpoints.hit("sdk.before_complete")
+        call = _calls.complete(*self._at, result=data, withheld=data is None)
+        try:
+            yield from self._session.call(call, _outcomes.Settled)
+        except e.BrokerUnavailable as error:
+            detail = f"{self._work.spec.name} ran, but its outcome could not be recorded: {error.detail}"
+            raise e.BrokerUnavailable(code=error.code, status=error.status, detail=detail) from None
+        _failpoints.hit("sdk.after_complete")
+        self.told = self._place.settled = True
+
+    def raised(self, came: Raised, children: Frame, *, read: bool) -> Flow[Raised]:
+        """Record what the exception means, and give it back."""
+        error = came.error
+        outcome = self._meaning(error, children, read=read)
+        if outcome is None:
+            call = _calls.suspend(*self._at)
+            patience = Patience(_LAST_MOMENT_S)
+        else:
+            text = LIVE.redacted(f"{type(error).__name__}: {error}")[:_MAX_ERROR_CHARS]
+            call = _calls.fail(*self._at, outcome=outcome, error=text)
+            patience = Patience(self._session.timeouts.broker)
+        try:
+            yield from self._session.call(call, _outcomes.Settled, patience=patience)
+        except e.StepgrantError as unheard:
+            _log.warning("step %s: the outcome could not be recorded (%s)", self._place.key, unheard.code)
+            error.add_note(f"stepgrant: the outcome of step {self._place.key!r} could not be recorded ({unheard.code})")
+        else:
+            self.told = True
+            self._place.settled = outcome == "failed" and not self._work.spec.retry_failed
+        return came
+
+    def _meaning(self, error: BaseException, children: Frame, *, read: bool) -> FailOutcome | None:
+        """None: a suspension."""
+        if not isinstance(error, Exception) or isinstance(error, (*_PAUSES, *self._session.passthrough)):
+            return None
+        own_word = isinstance(error, (e.NotExecuted, *self._work.spec.safe_exceptions))
+        if own_word and not children.raised_inside(error):
+            return "not_executed"
+        return "failed" if read else "unknown"

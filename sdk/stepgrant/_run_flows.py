@@ -1,0 +1,163 @@
+"""Opening, parking and ending a run, as flows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from stepgrant import _calls, _failpoints, _outcomes
+from stepgrant import _errors as e
+from stepgrant._caller import Caller
+from stepgrant._calls import EndVerb, ParkReason
+from stepgrant._client import Address, AsyncClient, BlockingClient
+from stepgrant._dpop import DpopKey
+from stepgrant._exchange import WorkloadKey
+from stepgrant._flows import Flow, Sleep
+from stepgrant._results import encode
+from stepgrant._secrets import LIVE
+from stepgrant._session import Session
+from stepgrant._timeouts import Patience, Timeouts
+
+_log = logging.getLogger("stepgrant")
+_PARK_S: Final = 5.0
+
+
+class Unset(Enum):
+    """No value was given, which is not the same as None."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the caller of `run(...)` wants. `input` are canonical bytes."""
+
+    agent: str
+    run_key: str | None
+    version: str | None
+    input: bytes | None = field(repr=False)
+    labels: Mapping[str, str]
+    principal: str | None
+    takeover: bool
+    url: str
+    workload_key: str
+    timeouts: Timeouts
+    on_wait: Callable[[e.LeaseHeld], None] | None
+    passthrough: tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What one open needs: a fresh holder's key behind `caller`, and connections."""
+
+    caller: Caller
+    blocking: BlockingClient
+    asyncio: AsyncClient
+
+
+def prepare(order: Order) -> Means:
+    """Raises `ConfigurationError`."""
+    address = Address.of(order.url)
+    caller = Caller(address, WorkloadKey.load(order.workload_key), DpopKey(), order.timeouts)
+    return Means(caller, BlockingClient(address), AsyncClient(address))
+
+
+def opening(order: Order, means: Means) -> Flow[Session]:
+    """Open or resume; wait for another holder's lease to lapse. Raises as `run` says."""
+    patience = Patience(order.timeouts.lease)
+    while True:
+        call = _calls.open_run(
+            agent=order.agent,
+            run_key=order.run_key,
+            version=order.version,
+            run_input=order.input,
+            labels=order.labels,
+            principal=order.principal,
+            takeover=order.takeover,
+        )
+        _failpoints.hit("sdk.before_open")
+        try:
+            opened = yield from means.caller.call(call, _outcomes.Opened, fresh=True)
+        except e.LeaseHeld as held:
+            pause = patience.pause(held.retry_after)
+            if pause is None:
+                raise
+            _log.warning("run %s is held by another process; waiting %.1f s for its lease", order.run_key, pause)
+            if order.on_wait is not None:
+                order.on_wait(held)
+            yield Sleep(pause)
+            continue
+        _failpoints.hit("sdk.after_open")
+        return Session(
+            opened, means.caller, blocking=means.blocking, asyncio=means.asyncio, passthrough=order.passthrough
+        )
+
+
+def ending(session: Session, verb: EndVerb, result: Any) -> Flow[None]:  # noqa: ANN401  # any JSON value
+    """End the run; nothing more can be done in it. Raises `NotJson`, `SecretInResult`, `InDoubt`, `StaleEpoch`."""
+    data = None if result is UNSET else encode(result, "the run's result")
+    if data is not None and LIVE.found_in(data):
+        raise e.SecretInResult(step="~end")
+    call = _calls.end(session.run_id, session.epoch, verb, data)
+    yield from session.call(call, _outcomes.Held)
+    session.lose(e.RunEnded("this run was ended here; that is final"))
+    session.given_up = True
+
+
+def parking(session: Session, reason: ParkReason, *, patience: Patience | None = None) -> Flow[None]:
+    """Give the run back."""
+    call = _calls.park(session.run_id, session.epoch, reason)
+    yield from session.call(call, _outcomes.Held, patience=patience)
+    session.lose(e.StaleEpoch("this run was parked here; enter stepgrant.run(...) again to resume it"))
+    session.given_up = True
+
+
+def leaving(session: Session, result: Any, error: BaseException | None) -> Flow[None]:  # noqa: ANN401  # any JSON value
+    """What the end of the block means: complete, park, or nothing where the run is given up or lost already."""
+    if session.given_up:
+        return
+    if error is None:
+        session.require_held()
+        try:
+            yield from ending(session, "complete", result)
+        except Exception as unfinished:
+            yield from _park_quietly(session, unfinished)
+            raise
+    elif session.lost is None:
+        yield from _park_quietly(session, error)
+
+
+def _park_quietly(session: Session, error: BaseException) -> Flow[None]:
+    """The exception that ends the block is the news; that its run could not be parked only costs a lease's length."""
+    if session.lost is not None:
+        return
+    try:
+        yield from parking(session, park_reason(error, session.passthrough), patience=Patience(_PARK_S))
+    except e.StepgrantError as unheard:
+        _log.warning("run %s could not be parked (%s); its lease will lapse", session.run_id, unheard.code)
+
+
+def park_reason(error: BaseException, passthrough: tuple[type[BaseException], ...]) -> ParkReason:
+    """Why a run is parked when this leaves its block."""
+    leaves = list(_leaves(error))
+    if any(isinstance(one, e.ApprovalRequired) for one in leaves):
+        return "awaiting_approval"
+    if any(isinstance(one, e.InDoubt) for one in leaves):
+        return "in_doubt"
+    if any(isinstance(one, passthrough) for one in leaves):
+        return "suspended"
+    return "error" if any(isinstance(one, Exception) for one in leaves) else "requested"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error

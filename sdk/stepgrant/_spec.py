@@ -1,0 +1,128 @@
+"""What is declared of a tool, and one guarded call of it, as plain values."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from stepgrant import _wire
+from stepgrant._calls import Action
+from stepgrant._context import CurrentStep
+from stepgrant._errors import ConfigurationError
+from stepgrant._results import encode
+from stepgrant.credential import Credential
+
+Template: TypeAlias = str | Callable[[Mapping[str, Any]], str]
+"""A text with `{parameter}` in it, or a function of the bound arguments."""
+
+EFFECTS: Final = ("read", "idempotent", "once")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,116}")
+"""The broker's names, with room for `.reconcile`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A reconcile hook: how to call it with the step that is in doubt, and whether that gives an awaitable."""
+
+    call: Callable[[CurrentStep, Credential], Any]
+    is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool's declaration, checked. `settle` is in seconds."""
+
+    name: str
+    effect: _wire.Effect = "once"
+    reconcile: Hook | None = None
+    idempotency_key: Template | None = None
+    step_id: Template | None = None
+    resource: Template | None = None
+    settle: float = 0
+    safe_exceptions: tuple[type[Exception], ...] = ()
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigurationError`."""
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"tool name {self.name!r}: up to 117 letters, digits and . _ / : @ -, beginning with a letter or digit"
+            )
+        if self.effect not in EFFECTS:
+            raise ConfigurationError(f"{self.name}: effect is one of {', '.join(EFFECTS)}, not {self.effect!r}")
+        if not 0 <= self.settle < float("inf"):
+            raise ConfigurationError(f"{self.name}: settle= is a number of seconds, 0 or more")
+        if not all(issubclass(one, Exception) for one in self.safe_exceptions):
+            raise ConfigurationError(f"{self.name}: safe_exceptions= are exception types")
+        if self.reconcile is not None and self.effect != "once":
+            raise ConfigurationError(
+                f"{self.name}: only a `once` tool can be in doubt, so only it has a reconcile hook"
+            )
+
+    def require_parameters(self, names: Iterable[str]) -> None:
+        """Raises `ConfigurationError` for a template that names no parameter of the tool."""
+        known = set(names)
+        for what in ("idempotency_key", "step_id", "resource"):
+            template = getattr(self, what)
+            if not isinstance(template, str):
+                continue
+            used = {
+                re.split(r"[.\[]", name, maxsplit=1)[0] for _, name, _, _ in string.Formatter().parse(template) if name
+            }
+            if used - known:
+                raise ConfigurationError(f"{self.name}: {what}= names {sorted(used - known)}, which are no parameters")
+
+
+def fill(template: Template | None, what: str, args: Mapping[str, Any]) -> str | None:
+    """The template with the call's arguments. Raises `ConfigurationError` if that gives no text."""
+    if template is None:
+        return None
+    try:
+        text: object = template.format_map(args) if isinstance(template, str) else template(args)
+    except (LookupError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"{what} cannot be made from the arguments ({type(error).__name__})") from error
+    if not isinstance(text, str) or not text:
+        raise ConfigurationError(f"{what} must be a text that is not empty")
+    return text
+
+
+def require_id(step_id: object, name: str) -> str:
+    """A step id that a caller gave. Raises `ConfigurationError`."""
+    if not isinstance(step_id, str) or not step_id:
+        raise ConfigurationError(f"{name}: a step id is a text that is not empty")
+    return step_id
+
+
+def _same(value: Any) -> Any:  # noqa: ANN401  # any result
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One guarded call. `args` are the bound arguments; `run` calls the tool; `outgoing` makes its value JSON."""
+
+    spec: ToolSpec
+    args: Mapping[str, Any] = field(repr=False)
+    run: Callable[[Credential], Any] = field(repr=False)
+    step_id: str | None = None
+    outgoing: Callable[[Any], Any] = _same
+
+    def named_id(self) -> str | None:
+        """The given step id, else the declared one, else None: the order of calls."""
+        return self.step_id or fill(self.spec.step_id, f"{self.spec.name}: step_id", self.args)
+
+    def action(self) -> Action:
+        """What the broker decides on. Raises `NotJson`, `ConfigurationError`."""
+        spec = self.spec
+        return Action(
+            tool=spec.name,
+            args=encode(self.args, f"the arguments of {spec.name}"),
+            effect=spec.effect,
+            resource=fill(spec.resource, f"{spec.name}: resource", self.args),
+            idempotency_key=fill(spec.idempotency_key, f"{spec.name}: idempotency_key", self.args),
+            settle_s=spec.settle,
+            retry_failed=spec.retry_failed,
+        )

@@ -1,0 +1,236 @@
+"""Declaring tools: the decorator, and declarations of tools that are not ours to decorate.
+
+Rules:
+* Every way to call a guarded tool goes through `_guard.guarded`; here are only declarations and their two faces.
+* A tool nobody declared is `once`, with a person in doubt.
+* The decorated function shows callers and frameworks the same signature, without the injected credential.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, TypeVar, cast, overload
+
+from stepgrant._context import CurrentStep, current_frame
+from stepgrant._errors import ConfigurationError
+from stepgrant._faces import face
+from stepgrant._flows import adrive, drive
+from stepgrant._guard import guarded
+from stepgrant._inject import Shape, shape_of
+from stepgrant._results import why_not_json
+from stepgrant._spec import Hook, Template, ToolSpec, Work, require_id
+from stepgrant.credential import Credential
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Effect = Literal["read", "idempotent", "once"]
+ReconcileHook = Callable[..., Any]
+"""Takes the step in doubt (`CurrentStep`), and the credential where it asks for one; returns a verdict."""
+
+
+class Tool(Protocol[R_co]):
+    """A guarded tool: called like the function, without its injected parameters."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """Its declaration."""
+        ...
+
+    def with_id(self, step_id: str) -> Callable[..., R_co]:
+        """The tool for one call under this step id."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R_co:  # noqa: ANN401  # the visible signature, which no type says
+        """One step: decided, recorded, done at most once."""
+        ...
+
+
+class Decorator(Protocol):
+    """What `tool(...)` with arguments gives."""
+
+    def __call__(self, function: Callable[..., R], /) -> Tool[R]:
+        """Guard this function."""
+        ...
+
+
+@overload
+def tool(function: Callable[..., R], /) -> Tool[R]: ...
+
+
+@overload
+def tool(
+    *,
+    effect: Effect = ...,
+    reconcile: ReconcileHook | None = ...,
+    idempotency_key: Template | None = ...,
+    step_id: Template | None = ...,
+    resource: Template | None = ...,
+    settle: float = ...,
+    safe_exceptions: Sequence[type[Exception]] = ...,
+    name: str | None = ...,
+    retry_failed: bool = ...,
+) -> Decorator: ...
+
+
+def tool(  # noqa: PLR0913  # the declaration of a tool; all keywords
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    effect: Effect = "once",
+    reconcile: ReconcileHook | None = None,
+    idempotency_key: Template | None = None,
+    step_id: Template | None = None,
+    resource: Template | None = None,
+    settle: float = 0,
+    safe_exceptions: Sequence[type[Exception]] = (),
+    name: str | None = None,
+    retry_failed: bool = False,
+) -> Any:
+    """Guard a function, `def` or `async def`: each call is a step, decided and recorded before the function runs.
+
+    Args:
+        function: when used without parentheses.
+        effect: `read`, `idempotent` (doing it again with the same idempotency key changes nothing) or `once`. Looser
+            than `once` needs policy's consent.
+        reconcile: for `once`: asks the target whether a step that is in doubt happened. Gets the step; returns
+            `done(result)`, `not_done()` or `unknown()`.
+        idempotency_key: the key that the target knows; by default one of the run and the step.
+        step_id: the step's key in the run, a text like `"charge-{invoice_id}"` or a function of the bound arguments.
+            Needed where calls run side by side; by default the order of calls.
+        resource: what is acted on, as `step_id`; a resource server compares it.
+        settle: seconds that the target may take until a look at it tells the truth.
+        safe_exceptions: types that mean for sure that nothing happened, like `NotExecuted`.
+        name: for policy and ledger; by default the function's name.
+        retry_failed: whether a recorded failure is tried again instead of raised again.
+
+    Raises:
+        ConfigurationError: the declaration is contradictory, or the return type can never be JSON.
+    """
+
+    def declare_function(target: Callable[..., Any]) -> Callable[..., Any]:
+        shape = shape_of(target)
+        spec = ToolSpec(
+            name=name or target.__name__,
+            effect=effect,
+            reconcile=_hook(reconcile, allow_async=inspect.iscoroutinefunction(target)),
+            idempotency_key=idempotency_key,
+            step_id=step_id,
+            resource=resource,
+            settle=settle,
+            safe_exceptions=tuple(safe_exceptions),
+            retry_failed=retry_failed,
+        )
+        spec.require_parameters(set(shape.visible.parameters) - {shape.receiver})
+        why = why_not_json(shape.hints.get("return"))
+        if why is not None:
+            raise ConfigurationError(f"{spec.name} cannot be recorded: its declared result is not JSON: {why}")
+        return _wrapped(target, shape, spec)
+
+    return declare_function if function is None else declare_function(function)
+
+
+def _wrapped(function: Callable[..., Any], shape: Shape, spec: ToolSpec) -> Callable[..., Any]:
+    def work_of(args: tuple[Any, ...], kwargs: dict[str, Any], step_id: str | None) -> Work:
+        bound = shape.bind(args, kwargs)
+        return Work(
+            spec, shape.arguments(bound), lambda credential: shape.invoke(function, bound, credential), step_id=step_id
+        )
+
+    def guard_with(step_id: str | None) -> Callable[..., Any]:
+        return face(
+            function, shape, spec.name, lambda frame, args, kwargs: guarded(frame, work_of(args, kwargs, step_id))
+        )
+
+    def with_id(step_id: str) -> Callable[..., Any]:
+        return guard_with(require_id(step_id, spec.name))
+
+    wrapper = guard_with(None)
+    vars(wrapper).update({"spec": spec, "with_id": with_id})
+    return wrapper
+
+
+def _hook(function: ReconcileHook | None, *, allow_async: bool) -> Hook | None:
+    if function is None:
+        return None
+    shape = shape_of(function)
+    if len(shape.visible.parameters) != 1:
+        raise ConfigurationError(f"{function.__name__}: a reconcile hook takes the step, and a Credential to inject")
+    is_async = inspect.iscoroutinefunction(function)
+    if is_async and not allow_async:
+        raise ConfigurationError(f"{function.__name__} is `async def`, but its tool is not, so nobody could await it")
+
+    def call(step: CurrentStep, credential: Credential) -> Any:  # noqa: ANN401  # a verdict, or an awaitable of one
+        return shape.invoke(function, shape.bind((step,), {}), credential)
+
+    return Hook(call, is_async)
+
+
+# ------------------------------------------------------------------------------------------------ tools of others
+
+
+_declared: Final[dict[str, ToolSpec]] = {}
+
+
+def declare(  # noqa: PLR0913  # as `tool`
+    name: str,
+    *,
+    effect: Effect = "once",
+    reconcile: ReconcileHook | None = None,
+    idempotency_key: Template | None = None,
+    step_id: Template | None = None,
+    resource: Template | None = None,
+    settle: float = 0,
+    safe_exceptions: Sequence[type[Exception]] = (),
+    retry_failed: bool = False,
+) -> ToolSpec:
+    """Say what a tool of somebody else does, for `guard_call` and `aguard_call`. The arguments are those of `tool`.
+
+    Raises `ConfigurationError`, also for another declaration of the same name.
+    """
+    spec = ToolSpec(
+        name=name,
+        effect=effect,
+        reconcile=_hook(reconcile, allow_async=True),
+        idempotency_key=idempotency_key,
+        step_id=step_id,
+        resource=resource,
+        settle=settle,
+        safe_exceptions=tuple(safe_exceptions),
+        retry_failed=retry_failed,
+    )
+    known = _declared.get(name)
+    if known is not None and _plain(known) != _plain(spec):
+        raise ConfigurationError(f"{name} was declared before, with another meaning")
+    return _declared.setdefault(name, spec)
+
+
+def _plain(spec: ToolSpec) -> tuple[object, ...]:
+    return (spec.effect, spec.idempotency_key, spec.step_id, spec.resource, spec.settle, spec.safe_exceptions)
+
+
+def guard_call(name: str, args: Mapping[str, Any], function: Callable[..., R], *, step_id: str | None = None) -> R:
+    """Call `function(**args)` as one step of tool `name`; the credential is `current_credential()` inside.
+
+    Raises as a decorated tool does.
+    """
+    spec = _declared.get(name) or ToolSpec(name)
+    if inspect.iscoroutinefunction(function) or (spec.reconcile is not None and spec.reconcile.is_async):
+        raise ConfigurationError(f"{name} or its reconcile hook is `async def`: use aguard_call")
+    frame = current_frame(name)
+    work = Work(spec, dict(args), lambda _: function(**args), step_id=_given_id(step_id, name))
+    return cast("R", drive(guarded(frame, work), frame.session.blocking))
+
+
+async def aguard_call(
+    name: str, args: Mapping[str, Any], function: Callable[..., Awaitable[R]], *, step_id: str | None = None
+) -> R:
+    """As `guard_call`, for a function that gives an awaitable."""
+    frame = current_frame(name)
+    spec = _declared.get(name) or ToolSpec(name)
+    work = Work(spec, dict(args), lambda _: function(**args), step_id=_given_id(step_id, name))
+    return cast("R", await adrive(guarded(frame, work), frame.session.asyncio))
+
+
+def _given_id(step_id: str | None, name: str) -> str | None:
+    return None if step_id is None else require_id(step_id, name)

@@ -1,0 +1,182 @@
+"""The credential of one step, as the tool sees it: usable only in its step, for its origins, while it lives.
+
+Rules:
+* It is given to the tool and to nobody else: masked, not comparable, neither picklable nor copyable, wiped at the end.
+* A token of ours goes out with a proof for exactly one method and URL, so a plain header dictionary cannot exist before
+  the request is known.
+* Origins: those of the grant (`hosts`, else its audience, if that is a URL). A host without a scheme means https; plain
+  http only on loopback. No origin in the grant means no origin at all.
+* How long it lives is counted from before it was asked for, by this machine's monotonic clock: clocks that differ or
+  jump cannot lengthen it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import urlsplit
+
+from stepgrant._client import is_loopback
+from stepgrant._dpop import DpopKey, normal_url
+from stepgrant._errors import CredentialMisuse
+from stepgrant._secrets import LIVE, NOT_SECRET
+
+if TYPE_CHECKING:
+    from stepgrant._outcomes import Run
+
+__all__ = ["Credential", "Inject"]
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Inject:
+    """Marks the parameter that gets the credential: `cred: Annotated[Credential, Inject]`. Callers never see it."""
+
+
+class Credential:
+    """The secret issued for one attempt of one step."""
+
+    __slots__ = ("_alive", "_ended", "_fields", "_key", "_origins", "_until", "idempotency_key", "kind", "where")
+
+    def __init__(
+        self,
+        kind: str,
+        fields: Mapping[str, str],
+        *,
+        where: Sequence[str],
+        idempotency_key: str,
+        until: float,
+        key: DpopKey,
+        alive: Callable[[], None],
+    ) -> None:
+        self.kind: Final = kind
+        self.where: Final = tuple(where)
+        self.idempotency_key: Final = idempotency_key
+        self._fields = dict(fields)
+        self._origins = tuple(_origin_of(one) for one in where)
+        self._until = until
+        self._key = key
+        self._alive = alive
+        self._ended = False
+
+    def headers(self, method: str, url: str, *, nonce: str | None = None) -> dict[str, str]:
+        """The headers that authorize this one request.
+
+        Args:
+            method: as it will be sent.
+            url: the absolute URL; its origin must be one of the grant's.
+            nonce: the server's `DPoP-Nonce`, where it asked for one.
+
+        Raises:
+            CredentialMisuse: another origin, expired, outside its step, or a kind that is no header (see `field`).
+            StaleEpoch: this process no longer holds the run.
+        """
+        self.check_origin(url)
+        self._require_live()
+        common = {"Idempotency-Key": self.idempotency_key}
+        if self.kind == "static":
+            return {self.field("header"): self.field("value"), **common}
+        if self.kind != "jwt":
+            raise CredentialMisuse(f"a credential of kind {self.kind} is no header; use its fields")
+        token = self.field("token")
+        proof = self._key.proof(method, url, token=token, nonce=nonce)
+        return {"Authorization": f"DPoP {token}", "DPoP": proof, **common}
+
+    def field(self, name: str) -> str:
+        """One field: `token`; `value` and `header`; `username`, `password`, ... Raises as `headers`."""
+        self._require_live()
+        if name not in self._fields:
+            raise CredentialMisuse(f"this credential has no field {name!r}; it has {', '.join(sorted(self._fields))}")
+        return self._fields[name]
+
+    def check_origin(self, url: str) -> None:
+        """Raises `CredentialMisuse` unless the URL's origin is one of the grant's."""
+        try:
+            parts = urlsplit(normal_url(url))
+        except ValueError as error:
+            raise CredentialMisuse(f"not a URL that a credential may go to: {error}") from None
+        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        if not any(_matches(one, parts.scheme, host, port) for one in self._origins):
+            allowed = ", ".join(self.where) or "no origin: let policy name an audience for this tool"
+            raise CredentialMisuse(f"{parts.scheme}://{parts.netloc} is outside this grant, which is for {allowed}")
+
+    def _require_live(self) -> None:
+        if self._ended:
+            raise CredentialMisuse("this credential's step is over; it is good for nothing else")
+        if time.monotonic() >= self._until:
+            raise CredentialMisuse("this credential has expired; call the tool again for a fresh one")
+        self._alive()
+
+    def __repr__(self) -> str:
+        return f"Credential({self.kind}, {', '.join(self.where) or 'no origin'}, <masked>)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a credential can be neither pickled nor copied")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a credential has no state to save")
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a credential can be neither pickled nor copied")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise TypeError("a credential can be neither pickled nor copied")
+
+
+def receive(run: Run, *, asked_at: float, key: DpopKey, alive: Callable[[], None]) -> Credential:
+    """Take the credential out of the broker's answer; from here on its secrets are known as live."""
+    grant, issued = run.grant, run.credential
+    until = asked_at + (grant.expires_at - grant.issued_at) / 1000
+    LIVE.add(_secret_values(issued.fields), until=math.inf if issued.kind == "static" else until)
+    return Credential(
+        issued.kind,
+        issued.fields,
+        where=issued.hosts or [grant.audience],
+        idempotency_key=grant.idempotency_key,
+        until=until,
+        key=key,
+        alive=alive,
+    )
+
+
+def end(credential: Credential) -> list[str]:
+    """Its step is over: wipe it. The secrets that it held stay live until whoever calls this forgets them."""
+    fields, credential._fields, credential._ended = credential._fields, {}, True  # noqa: SLF001  # same module
+    return _secret_values(fields)
+
+
+def _secret_values(fields: Mapping[str, str]) -> list[str]:
+    return [value for name, value in fields.items() if name not in NOT_SECRET]
+
+
+_Origin = tuple[str | None, str, int | None]
+
+
+def _origin_of(text: str) -> _Origin | None:
+    """Scheme, host, port of a location or host; None for what names no origin (`urn:…`)."""
+    if "://" in text:
+        try:
+            parts = urlsplit(normal_url(text))
+        except ValueError:
+            return None
+        return parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host or parts.path or parts.query or parts.fragment or "@" in text or text.startswith("urn:"):
+        return None
+    return None, host, port
+
+
+def _matches(origin: _Origin | None, scheme: str, host: str, port: int) -> bool:
+    if origin is None or origin[1] != host:
+        return False
+    if origin[0] is not None:
+        return origin[0] == scheme and origin[2] == port
+    if scheme != "https" and not is_loopback(host):
+        return False
+    return port == (origin[2] or _PORTS[scheme])
