@@ -44,16 +44,12 @@ def _from_text(text: bytes | str) -> Iterator[tuple[str, VerifyingKey]]:
         value = loads(data)
     except CanonicalError as error:
         raise KeysUnreadable(f"the key file is not strict JSON ({error.code})", reason="keys_unreadable") from None
-    if not isinstance(value, dict):
-        raise KeysUnreadable("the key file is not a JSON object", reason="keys_unreadable")
-    yield from _from_jwks(value)
+    yield from _from_jwks(value if isinstance(value, dict) else {})
 
 
 def _from_jwks(value: Mapping[str, JsonValue]) -> Iterator[tuple[str, VerifyingKey]]:
-    listed = value.get("keys", [dict(value)])
-    if not isinstance(listed, list):
-        raise KeysUnreadable("the member keys is not an array", reason="keys_unreadable")
-    for jwk in listed:
+    listed = value.get("keys", [value])
+    for jwk in listed if isinstance(listed, list) else [listed]:
         if not isinstance(jwk, dict):
             raise KeysUnreadable("a key is not a JSON object", reason="keys_unreadable")
         if not PRIVATE_MEMBERS.isdisjoint(jwk):

@@ -1,0 +1,217 @@
+"""A broker put together: adapters, ports, policy, sweeper and HTTP application, opened and closed in order.
+
+Rules:
+* Keys and database belong together. Keys are only made together with a new database: with new keys, an old ledger could
+  neither be read nor continued, and nobody would notice at the start.
+* A clock or failpoints of a test are refused unless the settings say `test_mode`.
+* It opens whole or not at all: what was opened before a failure is closed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from stepgrant_broker.api.app import create_app
+from stepgrant_broker.api.context import ApiSettings
+from stepgrant_broker.api.metrics import Metrics
+from stepgrant_broker.config import PREFIX, SettingsError
+from stepgrant_broker.domain.errors import StepgrantFault
+from stepgrant_broker.identity.enrolled import read_assertion
+from stepgrant_broker.identity.nonces import LABEL, Nonces
+from stepgrant_broker.issuers.jwt import JwtIssuer
+from stepgrant_broker.issuers.static import StaticIssuer
+from stepgrant_broker.ledger.receipt import make_receipt
+from stepgrant_broker.ledger.verify import LedgerCheck
+from stepgrant_broker.policy import bundle as bundles
+from stepgrant_broker.policy import contract
+from stepgrant_broker.policy.findings import PolicyInvalid
+from stepgrant_broker.policy.watch import watch
+from stepgrant_broker.signing.local import LocalSigner
+from stepgrant_broker.signing.wrap import LocalWrap
+from stepgrant_broker.store.connecting import url_of
+from stepgrant_broker.store.schema import check, migrate
+from stepgrant_broker.store.sqlite import SqliteStore
+from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.wiring.clock import SystemClock, SystemIds
+from stepgrant_broker.wiring.failpoints import NoFailpoints, parse
+from stepgrant_broker.wiring.policy import ActivePolicy
+from stepgrant_broker.wiring.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from stepgrant_broker.api.token import ReadAssertion
+    from stepgrant_broker.config import Settings
+    from stepgrant_broker.domain.ports import Clock, Failpoints, Ids, Issuer
+    from stepgrant_broker.ledger.findings import Progress
+    from stepgrant_broker.policy.bundle import Bundle
+
+RETRIES: Final = 5
+RETRY_S: Final = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Broker:
+    """A running broker. `app` is served by `serve`; everything else is for local commands and tests."""
+
+    settings: Settings
+    ports: Ports
+    store: SqliteStore
+    policy: ActivePolicy
+    metrics: Metrics
+    sweeper: Sweeper
+    app: FastAPI
+
+    async def tenants(self) -> tuple[str, ...]:
+        """All tenants, and the one that local commands administer (which begins with its first entry)."""
+        known = [tenant.id for tenant in await self.ports.reads.tenants()]
+        return tuple(dict.fromkeys([*known, self.settings.tenant]))
+
+    async def activate(self, bundle: Bundle) -> str:
+        """Make this the policy of all tenants; the revision. Raises `PolicyInvalid`, `StoreUnavailable`."""
+        return await self.policy.activate(self.ports, bundle, await self.tenants())
+
+    async def sweep_now(self) -> int:
+        """One round of the sweeper; how many runs were parked."""
+        return await self.sweeper.round()
+
+    async def receipt(self, run: str, tenant: str | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+        """A receipt of a run; options as of `ledger.receipt.make_receipt`."""
+        ports = self.ports
+        return await make_receipt(
+            ports.reads, ports.wrap, ports.signer, tenant or self.settings.tenant, run, **options
+        )  # fmt: skip
+
+    def ledger_check(self, watch: Callable[[Progress], None] | None = None) -> LedgerCheck:
+        """A check of all chains and tables; iterate over its `findings()`."""
+        made = LedgerCheck(self.store, self.store, self.ports.wrap, bundles.digest_of)
+        if watch is not None:
+            made.watch = watch
+        return made
+
+
+def policy_of(settings: Settings) -> Bundle:
+    """The policy that the settings name, or the starter policy. Raises `PolicyInvalid`."""
+    return bundles.read_directory(settings.policy_dir) if settings.policy_dir is not None else bundles.read_starter()
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What only tests replace: time, randomness, failures, and how assertions are read."""
+
+    clock: Clock | None = None
+    ids: Ids | None = None
+    failpoints: Failpoints | None = None
+    read_assertion: ReadAssertion | None = None
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings, *, create: bool = False, policy: Bundle | None = None, seams: Seams | None = None
+) -> AsyncIterator[Broker]:
+    """Open a broker, with its policy active and its sweeper running.
+
+    Args:
+        settings: what the operator set.
+        create: make database and keys if neither is there (`init`, `dev`, tests); otherwise their absence is an error.
+        policy: instead of the one that the settings name.
+        seams: of a test.
+
+    Raises:
+        SettingsError: a seam for tests without `test_mode`.
+        PolicyInvalid: the policy has findings.
+        StepgrantFault: database or keys cannot be used (`StoreUnavailable`, `SignerUnavailable` and below).
+    """
+    if seams is not None and not settings.test_mode:
+        raise SettingsError([f"{PREFIX}TEST_MODE: production takes no clock, identifiers or failpoints of a test"])
+    async with AsyncExitStack() as stack:
+        broker = await _open(stack, settings, seams or Seams(), create=create)
+        bundle = policy if policy is not None else await asyncio.to_thread(policy_of, settings)
+        await broker.activate(bundle)
+        broker.sweeper.start()
+        stack.push_async_callback(broker.sweeper.stop)
+        if settings.watch_policy and settings.policy_dir is not None:
+            watching = asyncio.create_task(_watch(broker, settings.policy_dir, bundle.digest))
+            stack.push_async_callback(_cancelled, watching)
+        yield broker
+
+
+def prepare(settings: Settings, *, create: bool) -> None:
+    """Bring the database to this version; with `create`, make database and keys where there is neither.
+
+    Raises `SchemaMissing`, `SchemaNewer`, `SchemaForeign`, `StoreUnavailable`, `SignerUnavailable`.
+    """
+    url = url_of(settings.database_file)
+    if settings.database_file.exists():
+        migrate(url)
+    elif create:
+        # Keys first: a database without keys would never get any.
+        LocalSigner.open(settings.keys_folder, create=True)
+        LocalWrap.open(settings.keys_folder, create=True)
+        migrate(url)
+    else:
+        check(url)
+
+
+async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, create: bool) -> Broker:
+    await asyncio.to_thread(prepare, settings, create=create)
+    clock, ids = seams.clock or SystemClock(), seams.ids or SystemIds()
+    failpoints = seams.failpoints or (parse(settings.failpoints) if settings.failpoints else NoFailpoints())
+    signer, wrap = LocalSigner.open(settings.keys_folder), LocalWrap.open(settings.keys_folder)
+    store = SqliteStore(settings.database_file, clock=clock, failpoints=failpoints)
+    stack.push_async_callback(store.close)
+    policy = ActivePolicy(lambda: "dec_" + ids.ulid(clock.now()))
+    stack.push_async_callback(policy.close)
+    jwt, static = JwtIssuer(signer, settings.public_url), StaticIssuer(store, wrap)
+    issuers: dict[str, Issuer] = {jwt.name: jwt, static.name: static}
+    ports = Ports(
+        store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits()
+    )
+    metrics = Metrics()
+    app = create_app(
+        ports,
+        settings=ApiSettings(settings.public_url, settings.max_body_bytes),
+        nonces=Nonces(wrap.derive(LABEL)),
+        read_assertion=seams.read_assertion or read_assertion,
+        make_receipt=partial(make_receipt, store, wrap, signer),
+        metrics=metrics,
+    )
+    sweeper = Sweeper(ports, metrics, settings.sweep_ms)
+    return Broker(settings, ports, store, policy, metrics, sweeper, app)
+
+
+async def _watch(broker: Broker, folder: Path, known: str) -> None:
+    async def changed(bundle: Bundle) -> None:
+        for _ in range(RETRIES):
+            try:
+                revision = await broker.activate(bundle)
+            except PolicyInvalid:
+                raise
+            except StepgrantFault as fault:
+                _log.error("policy_not_activated", code=fault.code)
+                await asyncio.sleep(RETRY_S)
+            else:
+                _log.warning("policy_reloaded", revision=revision)
+                return
+
+    async def broken(invalid: PolicyInvalid) -> None:
+        stays = broker.policy.revision
+        _log.error("policy_broken", stays_active=stays, findings=[str(finding) for finding in invalid.findings])
+
+    await watch(folder, changed=changed, broken=broken, known=known)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,108 @@
+"""The active policy: how one revision takes the place of another.
+
+Rules (in this order, so that no grant is decided under one revision and recorded under another):
+* A new engine is built beside the present one; it must compile, pass all checks and answer the samples.
+* The activation is recorded in each tenant's chain; the tenant's guard rises with it.
+* Only then does the new engine decide. In between, calls meet `RevisionMoved` and are decided again.
+* Whatever fails on the way, the present policy stays in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from stepgrant_broker.domain.errors import PolicyUnavailable, StepgrantFault
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.policy.embedded import EmbeddedEngine
+from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.caller import PersonCaller
+    from stepgrant_broker.domain.ports import Evaluation
+    from stepgrant_broker.policy.bundle import Bundle
+    from stepgrant_broker.usecases.context import Ports
+
+_log = structlog.get_logger(__name__)
+
+
+class ActivePolicy:
+    """`PolicyEngine` over whatever revision is active. Before the first `activate` every call is unavailable."""
+
+    def __init__(self, decision_ids: Callable[[], str]) -> None:
+        self._decision_ids = decision_ids
+        self._engine: EmbeddedEngine | None = None
+        self._bundle: Bundle | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def revision(self) -> str | None:
+        """The revision that decides now."""
+        return self._engine.revision if self._engine is not None else None
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The policy that decides now."""
+        return self._bundle
+
+    async def evaluate(self, policy_input: bytes) -> Evaluation:
+        """As the port says."""
+        if self._engine is None:
+            raise PolicyUnavailable("no policy is active yet", retry_after_ms=1000)
+        return await self._engine.evaluate(policy_input)
+
+    async def activate(
+        self, ports: Ports, bundle: Bundle, tenants: Iterable[str], person: PersonCaller | None = None
+    ) -> str:
+        """Make `bundle` the active policy of these tenants; the revision.
+
+        Raises `PolicyInvalid` for a policy with findings, `StoreUnavailable`; the present policy then stays.
+        """
+        async with self._turn:
+            revision = await next_revision(ports, bundle.digest)
+            engine = EmbeddedEngine(decision_ids=self._decision_ids)
+            try:
+                await engine.load(revision, bundle)
+                await self._record(ports, bundle, revision, tuple(tenants), person)
+            except BaseException:
+                await engine.close()
+                raise
+            before, self._engine, self._bundle = self._engine, engine, bundle
+            if before is not None:
+                await before.close()
+        _log.info("policy_active", revision=revision)
+        return revision
+
+    async def _record(
+        self, ports: Ports, bundle: Bundle, revision: str, tenants: tuple[str, ...], person: PersonCaller | None
+    ) -> None:
+        """Record the activation. If some tenant has it and another failed, the one that has it decides: go on."""
+        failed: StepgrantFault | None = None
+        done = 0
+        for tenant in tenants:
+            try:
+                await activate_policy(ports, tenant, person, revision=revision, text=bundle.files)
+                done += 1
+            except StepgrantFault as fault:
+                _log.error("policy_not_recorded", revision=revision, tenant=tenant, code=fault.code)
+                done += await _is_recorded(ports, tenant, revision)
+                failed = fault
+        if failed is not None and done == 0:
+            raise failed
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+
+
+async def _is_recorded(ports: Ports, tenant: str, revision: str) -> bool:
+    """Whether a commit of unknown fate was made after all."""
+    try:
+        return (await ports.store.load(Query(tenant))).tenant.policy_revision == revision
+    except StepgrantFault:
+        return False
