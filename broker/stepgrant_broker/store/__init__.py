@@ -1,0 +1,1 @@
+"""The store: rows and entries, behind the ports `Store`, `Reads` and `SecretSource`."""

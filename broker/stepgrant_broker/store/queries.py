@@ -1,0 +1,168 @@
+"""Every statement that only looks, written once with SQLAlchemy Core and compiled once for a dialect.
+
+Rules:
+* Each names the tenant, except the four that find out whose it is (an enrolment by its id, a person by a token) or
+  work for all (all tenants, lapsed leases).
+* What `load` asks is found by key or by a partial index; its cost does not grow with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, bindparam, exists, literal_column, or_, select
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import ClauseElement
+
+from stepgrant_broker.domain.state import ApprovalStatus, RunState
+from stepgrant_broker.store import rows
+from stepgrant_broker.store.statements import ENTRIES, at_most, compile_for
+from stepgrant_broker.store.tables.base import LIVE, OPEN, UNENDED, UNFINISHED
+
+UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
+
+
+def columns_of(codec: rows.Codec[Any]) -> list[ColumnElement[Any]]:
+    """The columns of a codec, in its order."""
+    return [codec.table.c[name] for name in codec.columns]
+
+
+def words(column: ColumnElement[Any], values: Sequence[str]) -> ColumnElement[bool]:
+    """`column` is one of these constants, which are words of ours, never input."""
+    return or_(*(column == literal_column(f"'{value}'") for value in values))
+
+
+def said(condition: str) -> ColumnElement[bool]:
+    """The condition of a partial index, word by word, so that the index is used."""
+    return literal_column(condition)
+
+
+class Queries:
+    """The queries' texts; each bind has the name of its column."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._of_run()
+        self._of_chain()
+        self._of_administration()
+
+    def text(self, statement: ClauseElement) -> str:
+        """The text of any other query."""
+        return compile_for(self._dialect, statement)
+
+    def _by(
+        self,
+        codec: rows.Codec[Any],
+        *names: str,
+        also: Sequence[ColumnElement[bool]] = (),
+        order: Sequence[ColumnElement[Any]] = (),
+        own: Sequence[str] = (),
+        limit: bool = False,
+    ) -> str:
+        table = codec.table
+        wanted = [*columns_of(codec), *(table.c[name] for name in own)]
+        equal = [table.c[name] == bindparam(name) for name in names]
+        query = select(*wanted).where(*equal, *also).order_by(*order)
+        return self.text(at_most(query, "limit") if limit else query)
+
+    def _of_run(self) -> None:
+        grants, steps, approvals = rows.GRANT.table, rows.STEP.table, rows.APPROVAL.table
+        lease = ("lease_until",)
+        self.run = self._by(rows.RUN, "tenant", "id", own=lease)
+        self.run_by_key = self._by(rows.RUN, "tenant", "agent", "key", own=lease)
+        self.epochs = self._by(rows.EPOCH, "tenant", "run", order=[rows.EPOCH.table.c.epoch])
+        self.step = self._by(rows.STEP, "tenant", "run", "key")
+        self.steps_unfinished = self._by(rows.STEP, "tenant", "run", also=[said(UNFINISHED)])
+        self.grant = self._by(rows.GRANT, "tenant", "jti")
+        self.grants_of_step = self._by(rows.GRANT, "tenant", "run", "step")
+        self.grants_open = self._by(rows.GRANT, "tenant", "run", also=[said(OPEN)])
+        newest = and_(steps.c.tenant == grants.c.tenant, steps.c.grant == grants.c.jti)
+        self.grants_of_unfinished = self.text(
+            select(*columns_of(rows.GRANT))
+            .select_from(steps.join(grants, newest))
+            .where(steps.c.tenant == bindparam("tenant"), steps.c.run == bindparam("run"), said(UNFINISHED))
+            .where(grants.c.run == steps.c.run)
+        )
+        # The longest-lived first: the rule looks for the one that lives longest, so the rest may be left out.
+        self.grants_live = self._by(
+            rows.GRANT,
+            "tenant",
+            "run",
+            also=[said(LIVE), grants.c.live_until > bindparam("now"), grants.c.epoch < bindparam("epoch")],
+            order=[grants.c.live_until.desc()],
+            limit=True,
+        )
+        self.approval = self._by(rows.APPROVAL, "tenant", "id")
+        self.approvals_of_step = self._by(rows.APPROVAL, "tenant", "run", "step")
+        self.approvals_unconsumed = self._by(
+            rows.APPROVAL, "tenant", "run", also=[words(approvals.c.status, UNCONSUMED)]
+        )
+
+    def _of_chain(self) -> None:
+        self.tenant = self._by(rows.TENANT, "id")
+        self.tenants = self._by(rows.TENANT, order=[rows.TENANT.table.c.id])
+        self.chain_key = self._by(rows.CHAIN_KEY, "tenant", "run")
+        answers = rows.ANSWER.table
+        self.answer = self._by(rows.ANSWER, "tenant", "scope", also=[answers.c.expires_at > bindparam("now")])
+        self.payload = self._by(rows.PAYLOAD, "tenant", "chain", "c")
+        entries = (
+            select(ENTRIES.c.seq, ENTRIES.c.data, ENTRIES.c.leaf_index)
+            .where(ENTRIES.c.tenant == bindparam("tenant"), ENTRIES.c.chain == bindparam("chain"))
+            .where(ENTRIES.c.seq > bindparam("after"))
+            .order_by(ENTRIES.c.seq)
+        )
+        self.entries = self.text(at_most(entries, "limit"))
+
+    def _of_administration(self) -> None:
+        workloads, operators, payloads = rows.WORKLOAD.table, rows.OPERATOR.table, rows.PAYLOAD.table
+        self.workload = self._by(rows.WORKLOAD, "id")
+        self.workloads = self._by(rows.WORKLOAD, "tenant", order=[workloads.c.enrolled_at, workloads.c.id])
+        name = and_(
+            payloads.c.tenant == operators.c.tenant,
+            payloads.c.chain == literal_column("''"),
+            payloads.c.c == operators.c.name_c,
+        )
+        named = select(*columns_of(rows.OPERATOR), *columns_of(rows.PAYLOAD))
+        living = operators.c.removed_at.is_(None)
+        self.operator_by_token = self.text(
+            named.select_from(operators.join(payloads, name)).where(
+                operators.c.token_hash == bindparam("token_hash"), living
+            )
+        )
+        self.operators = self.text(
+            named.select_from(operators.outerjoin(payloads, name))
+            .where(operators.c.tenant == bindparam("tenant"))
+            .order_by(operators.c.created_at, operators.c.id)
+        )
+        self.quarantines = self._by(rows.QUARANTINE, "tenant", also=[rows.QUARANTINE.table.c.released_at.is_(None)])
+        policies = rows.POLICY.table
+        self.policy = self._by(rows.POLICY, "tenant", "revision")
+        # The text is last and left out: a list of revisions should not read every policy that ever was.
+        headings = select(*columns_of(rows.POLICY)[:-1]).where(policies.c.tenant == bindparam("tenant"))
+        self.policies = self.text(headings.order_by(policies.c.counter.desc(), policies.c.revision.desc()))
+        secrets = rows.SECRET.table
+        kept = secrets.c.removed_at.is_(None)
+        self.secret = self._by(rows.SECRET, "tenant", "name", also=[kept])
+        self.secrets = self._by(rows.SECRET, "tenant", also=[kept], order=[secrets.c.name])
+        self._of_sweeper()
+
+    def _of_sweeper(self) -> None:
+        runs, grants = rows.RUN.table, rows.GRANT.table
+        lapsed = (
+            select(runs.c.tenant, runs.c.id)
+            .where(said(UNENDED), words(runs.c.state, [RunState.OPEN]), runs.c.lease_until <= bindparam("now"))
+            .order_by(runs.c.lease_until)
+        )
+        self.lapsed = self.text(at_most(lapsed, "limit"))
+        of_issuer = (
+            exists()
+            .where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))
+            .where(grants.c.issuer == bindparam("issuer"))
+        )
+        self.held = self.text(
+            select(runs.c.id)
+            .where(runs.c.tenant == bindparam("tenant"), said(UNENDED))
+            .where(or_(runs.c.agent == bindparam("agent"), runs.c.workload == bindparam("workload"), of_issuer))
+            .order_by(runs.c.id)
+        )

@@ -1,0 +1,216 @@
+"""Domain value <-> row: one place, generated from the dataclasses' fields, so that no field can be forgotten.
+
+Rules:
+* Every column of a table is a field of its value, is derived here, or is named as the store's own; every field has a
+  column. Anything else stops the import (`TypeError`).
+* Enums rest as their values, mappings and tuples as canonical JSON text (sorted, compact, ASCII), a `Wrapped` as its
+  three members.
+* A row that cannot be read back is `RowDamaged`: somebody else wrote it. It never shows what stands in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+
+from sqlalchemy import Table as CoreTable
+
+from stepgrant_broker.domain.commitments import Payload
+from stepgrant_broker.domain.grants import is_open, quiet_at
+from stepgrant_broker.domain.ports import SecretRecord, Wrapped
+from stepgrant_broker.domain.state import Answer, Approval, Epoch, Grant, History, Run, Step
+from stepgrant_broker.domain.writes import (
+    ChainKey,
+    Operator,
+    PolicyText,
+    ProofUse,
+    Quarantine,
+    StoredAnswer,
+    Tenant,
+    Workload,
+)
+from stepgrant_broker.store import tables
+
+T = TypeVar("T")
+Row: TypeAlias = dict[str, Any]
+Code: TypeAlias = Callable[[Any], Any]
+
+LEEWAY_MAX_MS: Final = 120_000
+"""The largest leeway a broker may be set to. A larger one would let a live credential of an older epoch go unseen."""
+FOREVER: Final = 1 << 62
+
+_write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict).encode
+_WRAPPED: Final = tuple(field.name for field in dataclasses.fields(Wrapped))
+
+
+class RowDamaged(Exception):
+    """A row that this store did not write."""
+
+
+class Codec(Generic[T]):
+    """Maps one value class to one table. `derived`: columns computed from the value; `own`: columns the store fills."""
+
+    def __init__(
+        self,
+        row: type[tables.Table],
+        value: type[T],
+        *,
+        derived: Mapping[str, Callable[[T], int]] | None = None,
+        own: Sequence[str] = (),
+    ) -> None:
+        self.table = cast("CoreTable", vars(row)["__table__"])
+        self.value = value
+        self._derived = dict(derived or {})
+        self._encoders: list[tuple[str, Code]] = []
+        self._decoders: list[tuple[int, Code]] = []
+        self._wrapped: int | None = None
+        paths = self._read_fields()
+        self._get = attrgetter(*paths)
+        self.columns = tuple(path.rpartition(".")[2] for path in paths)
+        expected = {*self.columns, *self._derived, *own}
+        if (there := {column.name for column in self.table.columns}) != expected:
+            raise TypeError(f"{self.table.name} does not fit {value.__name__}: {sorted(there ^ expected)}")
+
+    def _read_fields(self) -> tuple[str, ...]:
+        hints = typing.get_type_hints(self.value)
+        names: list[str] = []
+        for field in dataclasses.fields(cast("Any", self.value)):
+            hint = hints[field.name]
+            if hint is Wrapped:
+                self._wrapped = len(names)
+                names += [f"{field.name}.{member}" for member in _WRAPPED]
+                continue
+            codes = _codes(hint)
+            if codes is not None:
+                self._encoders.append((field.name, codes[0]))
+                self._decoders.append((len(names), codes[1]))
+            names.append(field.name)
+        return tuple(names)
+
+    def encode(self, value: T) -> Row:
+        """The row of a value, derived columns included, the store's own columns not."""
+        row: Row = dict(zip(self.columns, self._get(value), strict=True))
+        for name, code in self._encoders:
+            if row[name] is not None:
+                row[name] = code(row[name])
+        for name, derive in self._derived.items():
+            row[name] = derive(value)
+        return row
+
+    def decode(self, row: Sequence[Any]) -> T:
+        """The value of a row that begins with `columns`. Raises `RowDamaged`."""
+        values = list(row[: len(self.columns)])
+        try:
+            for at, code in self._decoders:
+                if values[at] is not None:
+                    values[at] = code(values[at])
+            if self._wrapped is not None:
+                end = self._wrapped + len(_WRAPPED)
+                values[self._wrapped : end] = [Wrapped(*values[self._wrapped : end])]
+            return self.value(*values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RowDamaged(f"a row of {self.table.name} is damaged ({type(error).__name__})") from None
+
+
+def _codes(hint: Any) -> tuple[Code, Code] | None:  # noqa: ANN401 - any type hint
+    """How values of this type rest and come back; `None`: as they are."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in hint.__args__ if part is not types.NoneType)
+    if hint in {str, int, bytes}:
+        return None
+    if hint is bool:
+        return bool, _READ_BOOL.__getitem__
+    if hint is History:
+        return _write_history, _read_history
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return str, {word: word for word in hint.__args__}.__getitem__
+    if origin is tuple:
+        return (_write_answers, _read_answers) if hint.__args__[0] is Answer else (_write_list, _read_tuple)
+    if origin is Mapping:
+        return _write_map, _read_map
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return attrgetter("value"), {member.value: member for member in hint}.__getitem__
+    raise TypeError(f"no column for {hint}")
+
+
+_READ_BOOL: Final = {0: False, 1: True}
+
+
+def _read(text: str, kind: type[T]) -> T:
+    value = json.loads(text)
+    if not isinstance(value, kind):
+        raise TypeError(kind.__name__)
+    return value
+
+
+def _write_map(value: Mapping[str, Any]) -> str:
+    return _write(dict(value)) if value else "{}"
+
+
+def _read_map(text: str) -> dict[str, Any]:
+    return {} if text == "{}" else _read(text, dict)
+
+
+def _write_list(value: tuple[str, ...]) -> str:
+    return _write(list(value)) if value else "[]"
+
+
+def _read_tuple(text: str) -> tuple[str, ...]:
+    return () if text == "[]" else tuple(_read(text, list))
+
+
+def _write_history(value: History) -> str:
+    return _write({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+
+
+def _read_history(text: str) -> History:
+    return History(**_read(text, dict))
+
+
+def _write_answers(value: tuple[Answer, ...]) -> str:
+    return _write([dataclasses.asdict(answer) for answer in value]) if value else "[]"
+
+
+def _read_answers(text: str) -> tuple[Answer, ...]:
+    return () if text == "[]" else tuple(Answer(**answer) for answer in _read(text, list))
+
+
+def _live_until(grant: Grant) -> int:
+    """Until when `domain.grants.live_effectful` may still name this grant, whatever leeway the broker has."""
+    if not grant.effect.effectful:
+        return 0
+    quiet = quiet_at(grant, LEEWAY_MAX_MS)
+    return FOREVER if quiet is None else quiet
+
+
+RUN: Final = Codec(tables.RunRow, Run, own=("lease_until",))
+EPOCH: Final = Codec(tables.EpochRow, Epoch)
+STEP: Final = Codec(tables.StepRow, Step, derived={"done": lambda step: int(step.state.done)})
+GRANT: Final = Codec(
+    tables.GrantRow, Grant, derived={"is_open": lambda grant: int(is_open(grant)), "live_until": _live_until}
+)
+APPROVAL: Final = Codec(tables.ApprovalRow, Approval)
+TENANT: Final = Codec(tables.TenantRow, Tenant)
+WORKLOAD: Final = Codec(tables.WorkloadRow, Workload)
+OPERATOR: Final = Codec(tables.OperatorRow, Operator)
+QUARANTINE: Final = Codec(tables.QuarantineRow, Quarantine)
+POLICY: Final = Codec(tables.PolicyRow, PolicyText)
+CHAIN_KEY: Final = Codec(tables.ChainKeyRow, ChainKey)
+SECRET: Final = Codec(tables.SecretRow, SecretRecord)
+ANSWER: Final = Codec(tables.AnswerRow, StoredAnswer)
+PROOF: Final = Codec(tables.ProofRow, ProofUse)
+PAYLOAD: Final = Codec(tables.PayloadRow, Payload, own=("tenant", "chain", "key_id", "nonce", "expires_at"))
+"""Entries have no codec: their table holds the sealed bytes, not their fields (`statements.py`)."""
+
+WHOLE: Final[Mapping[type, Codec[Any]]] = {
+    codec.value: codec
+    for codec in (EPOCH, STEP, GRANT, APPROVAL, WORKLOAD, OPERATOR, QUARANTINE, POLICY, CHAIN_KEY, SECRET)
+}
+"""The rows that are written whole, by their key. `Run` and `Tenant` are not: they carry the versions."""

@@ -1,0 +1,149 @@
+"""Building, upgrading and recognising the database: Alembic revisions in `migrations/`, from the first one on.
+
+Rules:
+* A database is built by its migrations, never from the classes in `tables/`.
+* An upgrade is one transaction: it is there whole or not at all, and two processes cannot both run it.
+* A database of a newer version, or of something else, is refused by name and not touched.
+* There is no way down: a downgrade would destroy evidence.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from stepgrant_broker.domain.errors import StoreUnavailable
+from stepgrant_broker.store import connecting
+from stepgrant_broker.store.faults import SchemaForeign, SchemaMissing, SchemaNewer, SchemaRefused, unavailable
+from stepgrant_broker.store.tables import METADATA
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+VERSION_TABLE: Final = "stepgrant_schema"
+"""Not Alembic's own name: a database of another program that uses Alembic must not look like one of ours."""
+
+
+def migrate(url: URL | str) -> None:
+    """Bring the database to this version's schema; a missing one is made (a file 0600, its new folder 0700).
+
+    Raises `SchemaNewer`, `SchemaForeign`, `StoreUnavailable`.
+    """
+    target = make_url(url)
+    if target.get_backend_name() == "sqlite":
+        connecting.create_file(_file(target))
+    with _connected(target) as connection:
+        try:
+            _judge(connection)
+        except SchemaMissing:
+            _upgrade(connection)
+    if target.get_backend_name() == "sqlite":
+        connecting.take_from_others(_file(target))
+
+
+def check(url: URL | str) -> None:
+    """Raises `SchemaMissing`, `SchemaNewer` or `SchemaForeign` unless the schema is this version's; changes nothing."""
+    target = make_url(url)
+    if target.get_backend_name() == "sqlite" and not _file(target).exists():
+        raise SchemaMissing(f"there is no database at {_file(target).name}; run `stepgrant db migrate`")
+    with _connected(target) as connection:
+        _judge(connection)
+
+
+def _file(url: URL) -> Path:
+    if not url.database or url.database == ":memory:":
+        raise StoreUnavailable("a ledger needs a file; a database in memory is gone with its process")
+    return Path(url.database)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["version_table"] = VERSION_TABLE
+    return config
+
+
+def _judge(connection: Connection) -> None:
+    tables = set(inspect(connection).get_table_names())
+    if not tables:
+        raise SchemaMissing("the database is empty; run `stepgrant db migrate`")
+    if VERSION_TABLE not in tables:
+        raise SchemaForeign("the database belongs to another program; name another file")
+    script = ScriptDirectory.from_config(_config())
+    head = script.get_current_head() or ""
+    found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
+    known = {revision.revision for revision in script.walk_revisions()}
+    revision = found[0] if len(found) == 1 else ""
+    if revision == head:
+        if missing := sorted(set(METADATA.tables) - tables):
+            raise SchemaForeign(f"the database lacks tables: {', '.join(missing)}")
+    elif revision in known:
+        raise SchemaMissing(
+            f"the database has schema {revision}, this version needs {head}; run `stepgrant db migrate`"
+        )
+    elif revision.isdigit() and revision > head:
+        raise SchemaNewer(f"a newer version wrote the database (schema {revision}, this one knows {head}); upgrade")
+    else:
+        raise SchemaForeign("the database has a schema that no version of Stepgrant wrote")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    if connection.dialect.name == "sqlite":
+        # Batch migrations rebuild tables with foreign keys off, so what they left is looked at before the commit.
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if broken is not None:
+            raise StoreUnavailable(f"the upgrade would leave rows of {broken[0]} without their parents; not done")
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Connection]:
+    """One transaction; the driver's errors leave it as domain errors, without the URL, which may hold a password."""
+    engine = create_engine(url, poolclass=NullPool)
+    if url.get_backend_name() == "sqlite":
+        _prepare_sqlite(engine)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise _refused(error) from None
+    finally:
+        engine.dispose()
+
+
+def _refused(error: DBAPIError) -> StoreUnavailable:
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        if getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+            return SchemaForeign("the file is not a database; name another file")
+        return unavailable(cause)
+    return SchemaRefused(f"the database cannot be reached ({type(cause).__name__})")
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    """Let transactions hold schema changes too: sqlite3 by itself begins none before DDL (SQLAlchemy's recipe)."""
+
+    def connect(dbapi: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
+        dbapi.isolation_level = None
+        dbapi.execute(f"PRAGMA busy_timeout = {connecting.BUSY_MS}")
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)

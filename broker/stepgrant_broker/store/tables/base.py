@@ -1,0 +1,68 @@
+"""What all tables share: their own metadata with names for every constraint, and the column types."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, LargeBinary, MetaData, SmallInteger, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+UNENDED: Final = "ended_at IS NULL"
+UNFINISHED: Final = "done = 0"
+OPEN: Final = "is_open = 1"
+LIVE: Final = "live_until > 0"
+PASSING: Final = "expires_at IS NOT NULL"
+"""Conditions of partial indexes. A query uses such an index only if it says the same, so both take it from here."""
+
+METADATA: Final = MetaData(naming_convention=NAMING)
+
+
+class Table(SQLModel, registry=registry(metadata=METADATA)):
+    """The parent of all tables; its metadata is apart from SQLModel's own, which other packages share."""
+
+
+def pk() -> Any:  # noqa: ANN401 - SQLModel's Field says Any as well
+    """A text column of the primary key."""
+    return Field(primary_key=True)
+
+
+def big(**options: Any) -> Any:  # noqa: ANN401 - as above
+    """A 64-bit integer: times in milliseconds, sequence numbers, counts."""
+    return Field(sa_type=BigInteger, **options)
+
+
+def maybe_big() -> Any:  # noqa: ANN401 - as above
+    """A 64-bit integer or NULL."""
+    return Field(default=None, sa_type=BigInteger)
+
+
+def flag() -> Any:  # noqa: ANN401 - as above
+    """A derived 0 or 1. No BOOLEAN: an index's condition must read the same in SQLite and PostgreSQL."""
+    return Field(sa_type=SmallInteger)
+
+
+def blob(**options: Any) -> Any:  # noqa: ANN401 - as above
+    """Bytes."""
+    return Field(sa_type=LargeBinary, **options)
+
+
+ONE_TREE: Final = {"sqlite_with_rowid": False}
+"""For tables whose rows are small: SQLite then keeps row and key in one tree, and a commit writes fewer pages."""
+
+
+def of_run(column: str = "run") -> ForeignKeyConstraint:
+    """Rows of a run cannot stand without it."""
+    return ForeignKeyConstraint(["tenant", column], ["runs.tenant", "runs.id"])
+
+
+def where(name: str, condition: str, *columns: str) -> Index:
+    """An index over the few rows that meet the condition."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))

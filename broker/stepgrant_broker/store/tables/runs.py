@@ -1,0 +1,203 @@
+"""Runs and what belongs to them: epochs, steps, grants, approvals. Columns are the fields of `domain/state.py`.
+
+Indexes are for one run with 100,000 steps: whatever `begin` reads of it is found by key or through a partial index, so
+its cost does not grow with the run.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, UniqueConstraint
+
+from stepgrant_broker.store.tables.base import (
+    LIVE,
+    ONE_TREE,
+    OPEN,
+    UNENDED,
+    UNFINISHED,
+    Table,
+    big,
+    flag,
+    maybe_big,
+    of_run,
+    pk,
+    where,
+)
+
+
+class RunRow(Table, table=True):
+    """A run with its lease, the one thing that entries do not carry. `seq` is what commits compare."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        UniqueConstraint("tenant", "agent", "key"),
+        Index("ix_runs_newest", "tenant", "opened_at", "id"),
+        where("ix_runs_unended", UNENDED, "tenant", "id"),
+    )
+    tenant: str = pk()
+    id: str = pk()
+    key: str
+    agent: str
+    agent_version: str | None = None
+    state: str
+    epoch: int = big()
+    jkt: str
+    workload: str
+    subject_c: str
+    opened_at: int = big()
+    labels: str
+    input_c: str | None = None
+    principal_c: str | None = None
+    principal_method: str | None = None
+    seq: int = big()
+    head: str
+    last_ts: int = big()
+    parked_at: int | None = maybe_big()
+    parked_ms: int = big()
+    park_reason: str | None = None
+    ended_at: int | None = maybe_big()
+    result_c: str | None = None
+    step_count: int = big()
+    history: str
+    lease_until: int = big()
+
+
+class EpochRow(Table, table=True):
+    """One holding of a run."""
+
+    __tablename__ = "run_epochs"
+    __table_args__ = (of_run(), ONE_TREE)
+    tenant: str = pk()
+    run: str = pk()
+    epoch: int = big(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    jkt: str
+    workload: str
+    subject_c: str
+    at: int = big()
+
+
+class StepRow(Table, table=True):
+    """A step with its newest attempt. `done` is 1 once it has a result."""
+
+    __tablename__ = "steps"
+    __table_args__ = (
+        of_run(),
+        Index("ix_steps_position", "tenant", "run", "position"),
+        where("ix_steps_unfinished", UNFINISHED, "tenant", "run"),
+        ONE_TREE,
+    )
+    tenant: str = pk()
+    run: str = pk()
+    key: str = pk()
+    recorded: bool
+    tool: str
+    effect: str
+    idempotency_key: str
+    digest_c: str
+    resource_c: str | None = None
+    id_source: str
+    parent: str | None = None
+    settle_ms: int = big()
+    retry_failed: bool
+    digest_only: bool
+    state: str
+    attempt: int = big()
+    epoch: int = big()
+    position: int = big()
+    revision: int = big()
+    started_ever: bool
+    grant: str | None = None
+    approval: str | None = None
+    result_c: str | None = None
+    withheld: bool
+    fail_status: str | None = None
+    error_c: str | None = None
+    doubt: str | None = None
+    doubt_since: int | None = maybe_big()
+    previous_outcome: str | None = None
+    replayed_epoch: int = big()
+    reconciles: int = big()
+    decision: str | None = None
+    done: int = flag()
+
+
+class GrantRow(Table, table=True):
+    """A grant. `is_open`: the broker has still to act on it. `live_until`: no effect can come from it after that.
+
+    `live_until` is an upper bound with the largest leeway (`rows.LEEWAY_MAX_MS`); 0 for `read`.
+    """
+
+    __tablename__ = "grants"
+    __table_args__ = (
+        of_run(),
+        Index("ix_grants_step", "tenant", "run", "step"),
+        Index("ix_grants_newest", "tenant", "issued_at", "jti"),
+        where("ix_grants_open", OPEN, "tenant", "run"),
+        where("ix_grants_live", LIVE, "tenant", "run", "live_until"),
+        ONE_TREE,
+    )
+    tenant: str = pk()
+    jti: str = pk()
+    run: str
+    step: str
+    attempt: int = big()
+    epoch: int = big()
+    issuer: str
+    revocation: str
+    tool: str
+    effect: str
+    redeem: str
+    jkt: str
+    audience: str
+    digest_c: str
+    status: str
+    issued_at: int = big()
+    exp: int = big()
+    approval: str | None = None
+    labels: str
+    meters: str
+    params: str
+    request: str | None = None
+    redeemed_at: int | None = maybe_big()
+    redemption_id: str | None = None
+    redeemer: str | None = None
+    proof_jti: str | None = None
+    act_before: int | None = maybe_big()
+    revoked_at: int | None = maybe_big()
+    confirmed_at: int | None = maybe_big()
+    cause: str | None = None
+    not_received: bool
+    is_open: int = flag()
+    live_until: int = big()
+
+
+class ApprovalRow(Table, table=True):
+    """A question to people, with their answers."""
+
+    __tablename__ = "approvals"
+    __table_args__ = (
+        of_run(),
+        Index("ix_approvals_step", "tenant", "run", "step"),
+        Index("ix_approvals_newest", "tenant", "requested_at", "id"),
+        ONE_TREE,
+    )
+    tenant: str = pk()
+    id: str = pk()
+    run: str
+    step: str
+    binding_c: str
+    tool: str
+    effect: str
+    issuer: str
+    groups: str
+    quorum: int = big()
+    requested_at: int = big()
+    answer_by: int = big()
+    valid_for_ms: int = big()
+    revision: str
+    reasons: str
+    status: str
+    why_again: str | None = None
+    answers: str
+    settled_at: int | None = maybe_big()
+    resumed_at: int | None = maybe_big()
+    consumed_by: str | None = None

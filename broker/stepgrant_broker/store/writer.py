@@ -1,0 +1,145 @@
+"""The one thread that writes: many write sets in one durable transaction (group commit).
+
+Rules:
+* One `BEGIN IMMEDIATE` for all sets that are waiting, one SAVEPOINT for each, one COMMIT; callers hear of it only then.
+* A refused set is rolled back alone. A database error aborts all sets of the transaction: none of them is there.
+* An error of COMMIT itself leaves the fate of its sets unknown (`FateUnknown`): the bytes may have reached the disk.
+* The thread outlives every error. After a lasting one it opens a new connection, so that a store recovers by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreRefusal, StoreUnavailable
+from stepgrant_broker.store import connecting
+from stepgrant_broker.store.faults import LASTING, RETRY_MS, is_of_one_set, malformed, primary_code, unavailable
+from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.ports import Clock, Failpoints
+
+Work: TypeAlias = Callable[[sqlite3.Connection, int], Any]
+"""Changes the database inside a savepoint, at a time in milliseconds; what it returns is the outcome."""
+
+BATCH_MAX: Final = 128
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """`commits` counts durable transactions."""
+
+    def __init__(
+        self, file: connecting.DatabaseFile, *, clock: Clock, failpoints: Failpoints | None, capacity: int
+    ) -> None:
+        self.commits = 0
+        self.inbox: Inbox[Work] = Inbox(capacity)
+        self._file = file
+        self._clock = clock
+        self._failpoints = failpoints
+        self._db: sqlite3.Connection | None = None
+        self.thread = start("stepgrant-writer", self._run)
+
+    def _run(self) -> None:
+        while self._turn():
+            self._told_after_reply()
+        self._drop()
+
+    def _turn(self) -> bool:
+        """One batch; its sets are not kept while waiting for the next."""
+        jobs = self.inbox.take(BATCH_MAX)
+        if jobs:
+            answer(self._batch(jobs))
+        return bool(jobs)
+
+    def _told_after_reply(self) -> None:
+        try:
+            self._hit("store.after_reply")
+        except Exception:  # noqa: BLE001 - nobody waits here, and the thread lives on
+            _log.exception("a failpoint raised where nobody waits for an answer")
+
+    def _batch(self, jobs: list[Job[Work]]) -> list[tuple[Job[Work], object]]:
+        outcomes: list[object] = []
+        sent = False
+        try:
+            self._hit("store.before_apply")
+            db = self._connected()
+            db.execute("BEGIN IMMEDIATE")
+            before, now = db.total_changes, self._clock.now()
+            outcomes = [_one(db, job.work, now) for job in jobs]
+            if db.total_changes == before or all(isinstance(outcome, Failed) for outcome in outcomes):
+                db.execute("ROLLBACK")
+            else:
+                self._hit("store.before_commit")
+                sent = True
+                db.execute("COMMIT")
+                self.commits += 1
+                self._hit("store.after_commit")
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told and the thread lives on
+            self._recover(error)
+            applied = [sent and not isinstance(outcome, Failed) for outcome in outcomes] or [False] * len(jobs)
+            outcomes = [Failed(_fate_unknown(error) if there else _untouched(error)) for there in applied]
+        return list(zip(jobs, outcomes, strict=True))
+
+    def _hit(self, point: str) -> None:
+        if self._failpoints is not None:
+            self._failpoints.hit(point)
+
+    def _connected(self) -> sqlite3.Connection:
+        self._file.require()
+        if self._db is None:
+            self._db = connecting.open_writer(self._file)
+        return self._db
+
+    def _recover(self, error: Exception) -> None:
+        db = self._db
+        if db is None:
+            return
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._drop()
+        if isinstance(error, sqlite3.Error) and primary_code(error) in LASTING:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+
+def _one(db: sqlite3.Connection, work: Work, now: int) -> object:
+    """Apply one set inside its savepoint: its outcome, or `Failed` with nothing left of it."""
+    db.execute("SAVEPOINT one")
+    try:
+        outcome = work(db, now)
+    except (StoreRefusal, StepgrantFault) as refusal:
+        failed = Failed(refusal.with_traceback(None))
+    except Exception as error:
+        if not is_of_one_set(error):
+            raise
+        failed = Failed(malformed(error))
+    else:
+        db.execute("RELEASE one")
+        return outcome
+    db.execute("ROLLBACK TO one")
+    db.execute("RELEASE one")
+    return failed
+
+
+def _untouched(error: Exception) -> StoreUnavailable:
+    fault = unavailable(error)
+    return StoreUnavailable(fault.detail, retry_after_ms=fault.retry_after_ms)
+
+
+def _fate_unknown(error: Exception) -> FateUnknown:
+    return FateUnknown(
+        f"the commit was sent and its reply lost: {unavailable(error).detail}; repeat with the same Idempotency-Key",
+        retry_after_ms=RETRY_MS,
+    )
