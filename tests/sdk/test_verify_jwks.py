@@ -1,6 +1,7 @@
 """Where the broker's keys come from, how long they are believed, and what a flood of unknown key ids may cost."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Thread
@@ -27,11 +28,13 @@ class Publisher:
     headers: dict[str, str] = field(default_factory=dict)
     answer: httpx.Response | Exception | None = None
     fetches: int = 0
+    takes_s: float = 0
     now: float = 1000.0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert str(request.url) == URL
         self.fetches += 1
+        time.sleep(self.takes_s)
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is not None:
@@ -112,7 +115,7 @@ def test_a_new_key_is_found_at_once_but_unknown_ones_cannot_make_a_flood(find: F
 
 FAILURES = [
     httpx.ConnectError("no"),
-    httpx.Response(500),
+    httpx.Response(500, json={"keys": []}),
     httpx.Response(302, headers={"location": "https://evil.example"}),
     httpx.Response(200, text="<html>"),
     httpx.Response(200, json={"keys": {}}),
@@ -158,7 +161,7 @@ def test_without_keys_nothing_verifies_and_the_publisher_is_not_hammered(
 
 
 def test_threads_share_one_fetch() -> None:
-    publisher = Publisher()
+    publisher = Publisher(takes_s=0.05)
     source = publisher.source()
     found: list[str] = []
     threads = [Thread(target=lambda: found.append(source.find_sync("k1").jkt)) for _ in range(8)]
@@ -173,10 +176,15 @@ def test_threads_share_one_fetch() -> None:
 
 async def test_tasks_share_one_fetch() -> None:
     publisher = Publisher()
-    source = publisher.source()
-    await asyncio.gather(*(source.find("k1") for _ in range(8)))
 
-    assert publisher.fetches == 1
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.02)
+        return publisher(request)
+
+    source = JwksSource(URL, async_client=httpx.AsyncClient(transport=httpx.MockTransport(slowly)))
+    found = await asyncio.gather(*(source.find("k1") for _ in range(8)))
+
+    assert (len(found), publisher.fetches) == (8, 1)
 
 
 def test_the_default_client_reaches_loopback_and_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,10 @@ def test_alg_is_not_one_of_ours(alg: str) -> None:
     assert refused(present(token({"alg": alg}))) == ("invalid_token", "bad_algorithm")
 
 
+def test_alg_is_looked_at_before_any_key_is_looked_up() -> None:
+    assert refused(present(token({"alg": "none", "kid": "k2"}))) == ("invalid_token", "bad_algorithm")
+
+
 def test_alg_is_one_of_ours_but_not_the_keys() -> None:
     assert refused(present(token({"alg": "EdDSA"}))) == ("invalid_token", "bad_algorithm")
 

@@ -176,7 +176,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _path(scope: Scope) -> str:
     raw = scope.get("raw_path")
     if isinstance(raw, bytes):
-        return raw.split(b"?", 1)[0].decode("latin-1")
+        return raw.decode("latin-1")
     return quote(scope["path"])
 
 

@@ -177,24 +177,25 @@ class JwksSource:
         return self._cache.find(kid, self._clock())
 
     def _fetch_sync(self) -> None:
-        self._cache.tried_at = self._clock()
         client = self._client or httpx.Client(trust_env=False, timeout=self._timeout_s)
         try:
             self._take(_http.send(client, self._request(client), max_bytes=MAX_JWKS_BYTES))
         except StepgrantError:
             return  # the cache decides whether the last good set still serves
         finally:
+            # Not before: who asks meanwhile must wait for this fetch, not go without keys.
+            self._cache.tried_at = self._clock()
             if client is not self._client:
                 client.close()
 
     async def _fetch(self) -> None:
-        self._cache.tried_at = self._clock()
         client = self._async_client or httpx.AsyncClient(trust_env=False, timeout=self._timeout_s)
         try:
             self._take(await _http.asend(client, self._request(client), max_bytes=MAX_JWKS_BYTES))
         except StepgrantError:
             return  # as above
         finally:
+            self._cache.tried_at = self._clock()
             if client is not self._async_client:
                 await client.aclose()
 
