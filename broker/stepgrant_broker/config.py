@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stepgrant_broker.domain.ids import TENANT
 from stepgrant_broker.domain.settings import Limits
@@ -177,11 +177,36 @@ class Settings(BaseSettings):
         )
 
 
+class ExplicitSettings(Settings):
+    """Settings that come from code alone: a developer's environment must not reach a test's broker."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature of pydantic-settings
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given."""
+        return (init_settings,)
+
+
+def explicit_settings(**given: Any) -> Settings:  # noqa: ANN401 - the values of the fields
+    """Settings as given, and the defaults; the environment is not read. Raises `SettingsError`."""
+    return _made(ExplicitSettings, given)
+
+
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the values of the fields
     """Settings from the environment, with `given` before it. Raises `SettingsError`."""
     refuse_unknown_names()
+    return _made(Settings, given)
+
+
+def _made(kind: type[Settings], given: dict[str, Any]) -> Settings:
     try:
-        return Settings(**given)
+        return kind(**given)
     except ValidationError as error:
         problems = [_line(item["loc"], item["msg"]) for item in error.errors(include_input=False, include_url=False)]
         raise SettingsError(problems) from None

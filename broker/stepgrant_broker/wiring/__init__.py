@@ -3,7 +3,8 @@
 `build(settings)` gives a running `Broker`, `serve(broker)` its HTTP face, `bootstrap` what local administrators need.
 """
 
-from stepgrant_broker.wiring.broker import Broker, build
+from stepgrant_broker.policy.bundle import Bundle
+from stepgrant_broker.wiring.broker import Broker, build, bundle_of, starter_with
 from stepgrant_broker.wiring.clock import AdvancingClock, SystemClock, SystemIds
 from stepgrant_broker.wiring.logs import configure_logs
 from stepgrant_broker.wiring.server import Listening, listen, serve
@@ -11,11 +12,14 @@ from stepgrant_broker.wiring.server import Listening, listen, serve
 __all__ = [
     "AdvancingClock",
     "Broker",
+    "Bundle",
     "Listening",
     "SystemClock",
     "SystemIds",
     "build",
+    "bundle_of",
     "configure_logs",
     "listen",
     "serve",
+    "starter_with",
 ]

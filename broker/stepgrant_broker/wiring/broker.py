@@ -10,7 +10,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -43,14 +44,14 @@ from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.wiring.clock import SystemClock, SystemIds
 from stepgrant_broker.wiring.failpoints import NoFailpoints, parse
 from stepgrant_broker.wiring.policy import ActivePolicy
+from stepgrant_broker.wiring.seams import Seams
 from stepgrant_broker.wiring.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from stepgrant_broker.api.token import ReadAssertion
     from stepgrant_broker.config import Settings
-    from stepgrant_broker.domain.ports import Clock, Failpoints, Ids, Issuer
+    from stepgrant_broker.domain.ports import Issuer
     from stepgrant_broker.ledger.findings import Progress
     from stepgrant_broker.policy.bundle import Bundle
 
@@ -100,19 +101,19 @@ class Broker:
         return made
 
 
+def bundle_of(files: Mapping[str, str]) -> Bundle:
+    """The policy of these files (path below its root to text). Raises `PolicyInvalid`."""
+    return bundles.from_files(dict(files))
+
+
+def starter_with(settings: Mapping[str, Any]) -> Bundle:
+    """The starter policy with these settings (`stepgrant_config/data.json`). Raises `PolicyInvalid`."""
+    return bundles.read_starter(json.dumps(settings).encode())
+
+
 def policy_of(settings: Settings) -> Bundle:
     """The policy that the settings name, or the starter policy. Raises `PolicyInvalid`."""
     return bundles.read_directory(settings.policy_dir) if settings.policy_dir is not None else bundles.read_starter()
-
-
-@dataclass(frozen=True, slots=True)
-class Seams:
-    """What only tests replace: time, randomness, failures, and how assertions are read."""
-
-    clock: Clock | None = None
-    ids: Ids | None = None
-    failpoints: Failpoints | None = None
-    read_assertion: ReadAssertion | None = None
 
 
 @asynccontextmanager

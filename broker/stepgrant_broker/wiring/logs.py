@@ -43,13 +43,24 @@ def _masked(value: object) -> object:
 
 
 def configure_logs(style: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
-    """Set up logging for this process (a served broker, or a test host in a process that has not set up its own)."""
-    out = stream if stream is not None else sys.stderr
+    """Set up logging of a process that is a broker: our events, and what libraries say of themselves."""
+    configure_events(style, level, stream)
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] %(name)s: %(message)s"))
+    handler.addFilter(_mask_record)
+    # Of libraries only what went wrong is wanted.
+    lowest = max(logging.getLevelNamesMapping()[level.upper()], logging.WARNING)
+    logging.basicConfig(handlers=[handler], level=lowest, force=True)
+
+
+def configure_events(style: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
+    """Set up our own events only, for a process that is not ours (somebody's tests). Default stream: stderr of then."""
     number = logging.getLevelNamesMapping()[level.upper()]
+    colours = (stream if stream is not None else sys.stderr).isatty()
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(sort_keys=True)
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        else structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
         processors=[
@@ -60,14 +71,9 @@ def configure_logs(style: str = "text", level: str = "info", stream: TextIO | No
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file=out),
+        logger_factory=lambda *_: structlog.PrintLogger(stream if stream is not None else sys.stderr),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] %(name)s: %(message)s"))
-    handler.addFilter(_mask_record)
-    # Libraries below us speak through `logging`; of theirs only what went wrong is wanted.
-    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 
 
 def _mask_record(record: logging.LogRecord) -> bool:
