@@ -15,6 +15,7 @@ import time
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from stepgrant import _clock
 from stepgrant._calls import Call
 from stepgrant._client import Address, Unreachable
 from stepgrant._dpop import DpopKey
@@ -102,7 +103,7 @@ class Caller:
     def _usable_token(self, patience: Patience, *, fresh: bool) -> Flow[AccessToken]:
         token = self._token
         young = not fresh or time.monotonic() - self._exchanged_at < _FRESH_S
-        if token is not None and young and token.usable(time.time()):
+        if token is not None and young and token.usable(_clock.now()):
             return token
         return (yield from self._exchange(patience))
 
@@ -110,11 +111,11 @@ class Caller:
         tries = Tries("the token exchange", patience)
         followed = False
         while True:
-            now, asked_at = time.time(), time.monotonic()
+            now, asked_at = _clock.now(), time.monotonic()
             proven = self._tokens.headers(self._nonce, now).items()
             headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in proven]
             headers += [_UNFOLDED, (b"content-type", b"application/x-www-form-urlencoded")]
-            body = urlencode(self._tokens.form(now)).encode("ascii")
+            body = urlencode(self._tokens.form(time.time())).encode("ascii")
             target = (self._address.path + "/oauth/token").encode("ascii")
             exchanged: Exchanged = yield Send(Request(b"POST", target, headers, body, self._timeout(patience)))
             if not isinstance(exchanged, Answer):
@@ -134,11 +135,12 @@ class Caller:
 
     def _request(self, call: Call, token: AccessToken, patience: Patience, *, again: bool) -> Request:
         url = self._address.base + call.path
+        proof = self.key.proof(call.method, url, token=token.value, nonce=self._nonce, now=_clock.now())
         headers = [
             (b"accept", b"application/json"),
             _UNFOLDED,
             (b"authorization", b"DPoP " + token.value.encode("ascii")),
-            (b"dpop", self.key.proof(call.method, url, token=token.value, nonce=self._nonce).encode("ascii")),
+            (b"dpop", proof.encode("ascii")),
         ]
         if call.method != "GET":
             headers += [_JSON, (b"idempotency-key", call.idempotency_key.encode("ascii"))]

@@ -25,10 +25,19 @@ NOT_SECRET: Final = frozenset({"header", "username"})
 _MASK: Final = "[secret]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
-    needles: tuple[bytes, ...]
+    value: str
+    shortest: int
     until: float
+    needles: tuple[bytes, ...] = ()
+
+    def inside(self, data: bytes) -> bool:
+        """No form is shorter than the secret itself, so most results are too short for most tokens."""
+        if len(data) < self.shortest:
+            return False
+        self.needles = self.needles or _needles(self.value)
+        return any(needle in data for needle in self.needles)
 
     def __repr__(self) -> str:
         return "_Known(<masked>)"
@@ -51,9 +60,8 @@ class LiveSecrets:
                 secret = value.encode("utf-8", "surrogatepass")
                 if not secret:
                     continue
-                known = self._known.get(secret)
-                needles = known.needles if known is not None else _needles(value)
-                self._known[secret] = _Known(needles, max(until, known.until if known is not None else until))
+                known = self._known.setdefault(secret, _Known(value, len(secret), until))
+                known.until = max(known.until, until)
 
     def forget(self, values: Iterable[str]) -> None:
         """These are dead."""
@@ -65,7 +73,7 @@ class LiveSecrets:
         """Whether `data` contains a live secret in one of its forms."""
         now = time.monotonic()
         known = tuple(self._known.values())
-        return any(needle in data for one in known if one.until > now for needle in one.needles)
+        return any(one.inside(data) for one in known if one.until > now)
 
     def redacted(self, text: str) -> str:
         """`text` with every live secret masked; all of it if one is in there in some other form."""

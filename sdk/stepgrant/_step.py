@@ -12,7 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from stepgrant import _calls, _outcomes
 from stepgrant import _errors as e
@@ -26,6 +26,14 @@ from stepgrant._secrets import LIVE
 from stepgrant._spec import Template, fill
 
 R = TypeVar("R")
+
+
+class Decorator(Protocol):
+    """What `step(...)` without a function gives."""
+
+    def __call__(self, function: Callable[..., R], /) -> Callable[..., R]:
+        """Record each call of this function."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +53,12 @@ def step(function: Callable[..., R], /) -> Callable[..., R]: ...
 
 
 @overload
-def step(
-    name: str | None = ..., /, *, step_id: Template | None = ...
-) -> Callable[[Callable[..., R]], Callable[..., R]]: ...
+def step(name: str | None = ..., *, step_id: Template | None = ...) -> Decorator: ...
 
 
 def step(
     name: str | Callable[..., Any] | None = None,
     function: Callable[[], Any] | None = None,
-    /,
     *,
     step_id: Template | None = None,
 ) -> Any:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from stepgrant.receipt import Event
 
 GROUP = "stepgrant.testing"
 
@@ -62,7 +64,15 @@ class Host(Protocol):
         ...
 
     def advance(self, seconds: float) -> None:
-        """Move the broker's clock forward."""
+        """Move the broker's clock forward. Assertions that keep to the system's time still count."""
+        ...
+
+    def entries(self, run: str) -> Sequence[Event]:
+        """The run's entries in the ledger."""
+        ...
+
+    def receipt(self, run: str) -> dict[str, Any]:
+        """A receipt of the run."""
         ...
 
     def close(self) -> None:
