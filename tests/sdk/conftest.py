@@ -32,6 +32,7 @@ class WireBroker:
     redeemed: dict[str, tuple[str, str]] = field(default_factory=dict)
     token_changes: dict[str, object] = field(default_factory=dict)
     jkts: set[str] = field(default_factory=set)
+    proven: str = ""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.seen.append(request)
@@ -55,6 +56,7 @@ class WireBroker:
             check_nonce=nonces.append,
         )
         self.jkts.add(proof.jkt)
+        self.proven = proof.jkt
         return nonces == [self.nonce]
 
     def _token(self, request: httpx.Request) -> httpx.Response:
@@ -68,6 +70,7 @@ class WireBroker:
             form["subject_token"], jwt.PyJWK(self.workload.public_jwk), algorithms=["ES256", "EdDSA"], audience=URL
         )
         assert jwt.get_unverified_header(form["subject_token"])["typ"] == "client-authentication+jwt"
+        assert claims["cnf"] == {"jkt": self.proven}  # or a copied assertion would work with another key
         self.assertions.append(claims)
         answer = {
             "access_token": ACCESS_TOKEN,
