@@ -169,24 +169,19 @@ def verify_proof(
         key, claims = _read(proof)
     except JoseError as error:
         raise InvalidProof(error.detail, reason=error.reason) from None
-    jti, iat = claims.get("jti"), claims.get("iat")
+    jti = claims.get("jti")
     if not isinstance(jti, str) or _JTI.fullmatch(jti) is None:
         raise InvalidProof("jti is not a string of 16 to 128 visible characters", reason="bad_jti")
-    if not isinstance(iat, int) or isinstance(iat, bool):
-        raise InvalidProof("iat is not a time in whole seconds", reason="bad_iat")
     if claims.get("htm") != method:
         raise InvalidProof("htm is not the method of this request", reason="wrong_method")
     if not _same_url(claims.get("htu"), url):
         raise InvalidProof("htu is not the URL of this request", reason="wrong_url")
-    if iat < now_s - max_age_s:
-        raise InvalidProof("iat is too long ago", reason="too_old")
-    if iat > now_s + future_s:
-        raise InvalidProof("iat is in the future; check the clock", reason="from_the_future")
+    made_at = _check_time(claims.get("iat"), now_s - max_age_s, now_s + future_s)
     _check_token_hash(claims.get("ath"), token)
     if check_nonce is not None:
         nonce = claims.get("nonce")
         check_nonce(nonce if isinstance(nonce, str) else None)
-    return Proof(key.jkt, jti, iat)
+    return Proof(key.jkt, jti, made_at)
 
 
 def _read(proof: str) -> tuple[VerifyingKey, dict[str, JsonValue]]:
@@ -203,6 +198,16 @@ def _header_key(segment: str) -> VerifyingKey:
     if not isinstance(jwk, dict):
         raise JoseError("bad_key", "the header has no jwk")
     return verifying_key(jwk)
+
+
+def _check_time(iat: JsonValue, earliest: float, latest: float) -> int:
+    if not isinstance(iat, int) or isinstance(iat, bool):
+        raise InvalidProof("iat is not a time in whole seconds", reason="bad_iat")
+    if iat < earliest:
+        raise InvalidProof("iat is too long ago", reason="too_old")
+    if iat > latest:
+        raise InvalidProof("iat is in the future; check the clock", reason="from_the_future")
+    return iat
 
 
 def _check_token_hash(ath: JsonValue, token: str | None) -> None:

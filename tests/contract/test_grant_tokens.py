@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def order() -> GrantOrder:
     )
 
 
-ORDERS = {
+ORDERS: dict[str, Callable[[], GrantOrder]] = {
     "plain": order,
     "approved": lambda: replace(order(), approval_id="apr_1"),
     "for a person": lambda: replace(order(), principal="user:ann"),

@@ -19,7 +19,6 @@ from stepgrant.verify import (
     ProcessMemory,
     Redeemed,
     Redemption,
-    StaticKeys,
     VerifiedGrant,
 )
 
@@ -258,33 +257,6 @@ def test_a_shared_memory_serves_two_verifiers() -> None:
         verifier(memory=memory).verify_sync(present(token), ACTION)
 
 
-def test_memory_of_epochs_forgets_by_time_and_refuses_when_full() -> None:
-    memory = ProcessMemory(max_runs=2)
-    assert memory.observe_epoch("a", 5, now_s=0)
-    assert memory.observe_epoch("b", 1, now_s=1)
-    assert not memory.observe_epoch("a", 4, now_s=329)
-    with pytest.raises(errors.VerificationUnavailable) as caught:
-        memory.observe_epoch("c", 1, now_s=329)
-    assert caught.value.reason == "memory_full"
-    assert memory.observe_epoch("a", 6, now_s=329)
-    assert memory.observe_epoch("c", 1, now_s=331)  # `b` could be forgotten, `a` is newer
-    assert not memory.observe_epoch("a", 5, now_s=400)
-
-
-def test_memory_of_uses_forgets_by_time_and_refuses_when_full() -> None:
-    memory = ProcessMemory(max_uses=2)
-    assert memory.spend("a", limit=1, forget_at_s=10, now_s=0)
-    assert memory.spend("b", limit=2, forget_at_s=5, now_s=0)
-    assert memory.spend("b", limit=2, forget_at_s=5, now_s=0)
-    assert not memory.spend("b", limit=2, forget_at_s=5, now_s=4)
-    with pytest.raises(errors.VerificationUnavailable) as caught:
-        memory.spend("c", limit=1, forget_at_s=9, now_s=4)
-    assert caught.value.reason == "memory_full"
-    assert memory.spend("c", limit=1, forget_at_s=9, now_s=5)
-    assert not memory.spend("a", limit=1, forget_at_s=10, now_s=9)
-    assert memory.spend("a", limit=1, forget_at_s=20, now_s=10)
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"issuer": ""}, {"audience": ""}, {"leeway_s": -1}, {"leeway_s": 61}, {"keys": {}}, {"keys": {"keys": []}}],
@@ -292,25 +264,3 @@ def test_memory_of_uses_forgets_by_time_and_refuses_when_full() -> None:
 def test_a_verifier_that_is_set_up_wrongly_is_not_made(changes: dict[str, Any]) -> None:
     with pytest.raises(errors.ConfigurationError):
         GrantVerifier(**{"issuer": BROKER, "audience": TOOL, "keys": JWKS, **changes})
-
-
-def test_a_jwks_gives_its_usable_keys_only() -> None:
-    others: list[dict[str, object]] = [
-        {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "rsa"},
-        {**ENTRY, "kid": "enc", "use": "enc"},
-        {**ENTRY, "kid": 5},
-        {**ENTRY, "kid": "private", "d": "AA"},
-    ]
-    source = StaticKeys({"keys": [*others, ENTRY, "text"]})
-
-    assert source.find_sync("k1").alg == "ES256"
-    for kid in ("rsa", "enc", "private", "k2"):
-        with pytest.raises(errors.InvalidToken) as caught:
-            source.find_sync(kid)
-        assert caught.value.reason == "unknown_key"
-
-
-def test_a_kid_that_names_two_keys_is_no_jwks() -> None:
-    other = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
-    with pytest.raises(errors.ConfigurationError, match="two keys with one kid"):
-        StaticKeys({"keys": [ENTRY, {**other, "kid": "k1"}]})

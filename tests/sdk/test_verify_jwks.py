@@ -11,7 +11,7 @@ import pytest
 
 from stepgrant import errors
 from stepgrant._keys import SecretKey, VerifyingKey
-from stepgrant.verify import JwksSource
+from stepgrant.verify import JwksSource, StaticKeys
 
 URL = "https://broker.example/.well-known/jwks.json"
 
@@ -211,3 +211,25 @@ def test_the_default_client_reaches_loopback_and_nothing_from_the_environment(mo
 def test_keys_come_over_https_or_from_this_machine(url: str) -> None:
     with pytest.raises(errors.ConfigurationError):
         JwksSource(url)
+
+
+def test_a_jwks_gives_its_usable_keys_only() -> None:
+    good = entry("k1", SecretKey.generate())
+    others: list[dict[str, object]] = [
+        {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "rsa"},
+        {**good, "kid": "enc", "use": "enc"},
+        {**good, "kid": 5},
+        {**good, "kid": "private", "d": "AA"},
+    ]
+    source = StaticKeys({"keys": [*others, good, "text"]})
+
+    assert source.find_sync("k1").alg == "ES256"
+    for kid in ("rsa", "enc", "private", "k2"):
+        with pytest.raises(errors.InvalidToken) as caught:
+            source.find_sync(kid)
+        assert caught.value.reason == "unknown_key"
+
+
+def test_a_kid_that_names_two_keys_is_no_jwks() -> None:
+    with pytest.raises(errors.ConfigurationError, match="two keys with one kid"):
+        StaticKeys({"keys": [entry("k1", SecretKey.generate()), entry("k1", SecretKey.generate())]})
