@@ -77,6 +77,8 @@ def _answer(cli: Cli, approval: str, verdict: str, *, note: str | None, digest: 
 
     with cli.broker() as broker:
         asked = _get(broker, approval)
+        if asked["digest"] is None:
+            raise CommandError(f"what {approval} asked about was erased; nobody can answer it", code="conflict")
         if digest is not None and digest != asked["digest"]:
             raise CommandError(
                 f"{approval} is about another action now (digest {asked['digest']}); look again", code="digest_mismatch"

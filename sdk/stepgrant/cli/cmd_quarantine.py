@@ -49,7 +49,7 @@ def register(root: typer.Typer) -> None:
 
 
 def _switches(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(answer["quarantines"])
+    return [one for one in answer["quarantines"] if one["until"] is None]
 
 
 def _add(app: typer.Typer, kind: Kind) -> None:

@@ -71,14 +71,21 @@ class Output:
         cells = [[plain.visible("" if cell is None else cell) for cell in row] for row in rows]
         if not cells:
             self.line(empty, style="dim")
-            return
+        elif self.terminal:
+            self._drawn(columns, cells)
+        else:
+            widths = [max(len(row[number]) for row in [columns, *cells]) for number in range(len(columns))]
+            for row in [columns, *cells]:
+                self.line("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def _drawn(self, columns: Sequence[str], cells: list[list[str]]) -> None:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD if self.terminal else None, pad_edge=False, show_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for name in columns:
-            table.add_column(Text(name), overflow="fold", no_wrap=not self.terminal)
+            table.add_column(Text(name), overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         self.console.print(table)

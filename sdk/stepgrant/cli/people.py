@@ -19,7 +19,7 @@ import httpx
 from stepgrant import _http
 from stepgrant.cli.client_file import Client
 from stepgrant.cli.exits import CommandError
-from stepgrant.errors import BrokerError, from_problem
+from stepgrant.errors import BrokerError, BrokerUnavailable, from_problem
 
 TIMEOUT_S: Final = 30
 MAX_ANSWER_BYTES: Final = 268_435_456
@@ -83,7 +83,13 @@ class People:
             content = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
         url = self.client.url + path
         request = self._http.build_request(method, url, params=query or None, headers=headers, content=content)
-        answer = _http.send(self._http, request, max_bytes=MAX_ANSWER_BYTES)
+        try:
+            answer = _http.send(self._http, request, max_bytes=MAX_ANSWER_BYTES)
+        except BrokerUnavailable as error:
+            kind = error.detail.rpartition(": ")[2]
+            raise CommandError(
+                f"no answer from the broker at {self.client.url} ({kind}); is it running?", code=error.code
+            ) from None
         if answer.status not in _OK:
             raise self._refusal(answer)
         if not answer.body:

@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> int:
         root = app.build()
         code = root(args=list(words), prog_name="stepgrant", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer makes the one into the other
         # Whoever read our output has seen enough (`| head`); the interpreter must not try to flush into it again.
         sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115 - for the rest of this process
         return ExitCode.OK
@@ -39,6 +39,9 @@ def run(words: Sequence[str]) -> int:
         return _usage(error, as_json=as_json)
     except ModuleNotFoundError as missing:
         return _not_installed(missing, as_json=as_json)
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename is not None else ""
+        return _say("os_error", f"{named}{error.strerror or type(error).__name__}", ExitCode.USAGE, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback may print what must stay secret
         return _say("defect", _defect(error), ExitCode.DEFECT, as_json=as_json)
     return code if isinstance(code, int) else ExitCode.OK

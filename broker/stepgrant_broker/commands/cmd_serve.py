@@ -1,0 +1,114 @@
+"""`stepgrant serve` and `stepgrant db`: the broker as a service, with settings from the environment."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from stepgrant.cli import plain
+from stepgrant.cli.command import Cli, command, group
+from stepgrant.cli.exits import CommandError
+from stepgrant_broker.commands.saying import said
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands."""
+
+    @command(
+        root,
+        "serve",
+        remote=False,
+        example="STEPGRANT_BROKER_DATA_DIR=/var/lib/stepgrant STEPGRANT_BROKER_POLICY_DIR=/etc/stepgrant/policy "
+        "stepgrant serve",
+    )
+    def serve(cli: Cli) -> None:
+        """Serve the broker, with settings from the environment (STEPGRANT_BROKER_...), until a signal ends it.
+
+        `stepgrant settings` lists them. Database and keys are made before by `stepgrant db migrate`. An address that
+        others can reach is refused without TLS, or your word that a proxy ends it.
+        """
+        with said():
+            _serve(cli)
+
+    @command(root, "settings", remote=False, example="stepgrant settings")
+    def settings(cli: Cli) -> None:
+        """List the broker's settings: name, default, and what somebody gains who can change it."""
+        from stepgrant_broker.config import PREFIX, Settings
+
+        known = [
+            {"name": PREFIX + name.upper(), "default": _default(field.default), "about": field.description or ""}
+            for name, field in Settings.model_fields.items()
+        ]
+        cli.out.emit({"settings": known}, lambda: _print(cli, known))
+
+    database = group(root, "db", "The broker's database, on its own host.")
+
+    @command(database, "migrate", remote=False, example="stepgrant db migrate")
+    def migrate(cli: Cli) -> None:
+        """Make database and keys where there is neither, or bring the database to this version."""
+        from stepgrant_broker.config import load_settings
+        from stepgrant_broker.wiring.broker import prepare
+
+        with said():
+            found = load_settings()
+            prepare(found, create=True)
+        value = {"database": str(found.database_file), "keys": str(found.keys_folder)}
+        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_file)} has this version's schema"))
+
+    @command(database, "check", remote=False, example="stepgrant db check")
+    def check(cli: Cli) -> None:
+        """Say whether the database has this version's schema, and change nothing. Exit code 5 if it does not."""
+        from stepgrant_broker.config import load_settings
+        from stepgrant_broker.store import schema
+        from stepgrant_broker.store.connecting import url_of
+
+        with said():
+            found = load_settings()
+            schema.check(url_of(found.database_file))
+        value = {"database": str(found.database_file), "ok": True}
+        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_file)} has this version's schema"))
+
+
+def _default(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _print(cli: Cli, known: list[dict[str, str]]) -> None:
+    for one in known:
+        default = f" = {one['default']}" if one["default"] else ""
+        cli.out.line(f"{one['name']}{default}", style="bold")
+        cli.out.line(f"    {one['about']}")
+
+
+def _serve(cli: Cli) -> None:
+    import asyncio
+
+    from stepgrant_broker.api.serve import UnsafeBind
+    from stepgrant_broker.config import load_settings
+    from stepgrant_broker.wiring import build, configure_logs, listen, serve
+    from stepgrant_broker.wiring.server import new_event_loop
+
+    settings = load_settings()
+    configure_logs(settings.log_format, settings.log_level)
+    try:
+        listening = listen(settings)
+    except UnsafeBind as unsafe:
+        raise CommandError(str(unsafe), code="configuration_error") from None
+
+    def ready(url: str) -> None:
+        if cli.out.json_mode:
+            cli.out.document({"url": url, "public_url": settings.public_url})
+        else:
+            cli.out.line(f"stepgrant serves at {url} (public: {settings.public_url})")
+        sys.stdout.flush()
+
+    async def work() -> None:
+        async with build(settings) as broker:
+            await serve(broker, listening, ready=ready)
+
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(work())
+    finally:
+        listening.socket.close()

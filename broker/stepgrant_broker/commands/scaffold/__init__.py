@@ -1,0 +1,1 @@
+"""What `stepgrant init` copies into a new project. Nothing here is imported."""
