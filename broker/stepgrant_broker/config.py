@@ -214,12 +214,13 @@ def _made(kind: type[Settings], given: dict[str, Any]) -> Settings:
 
 def refuse_unknown_names() -> None:
     """Raises `SettingsError` for environment names with our prefix that are no setting."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields}
     problems = []
     for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "`stepgrant serve --help` lists the settings"
+        prefix, field = name[: len(PREFIX)].upper(), name[len(PREFIX) :].upper()
+        if prefix == PREFIX and field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "`stepgrant serve --help` lists the settings"
             problems.append(f"{name}: there is no such setting; {hint}")
     if problems:
         raise SettingsError(problems)

@@ -1,0 +1,49 @@
+"""A built broker in a folder of its own, on a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.clock import ArmedFailpoints, StandingClock
+from fakes.wired import Made
+from stepgrant_broker.config import Settings, explicit_settings
+from stepgrant_broker.wiring import Broker, build
+from stepgrant_broker.wiring.seams import Seams
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return explicit_settings(data_dir=tmp_path / "broker", test_mode=True, sweep_ms=600_000)
+
+
+@pytest.fixture
+def clock() -> StandingClock:
+    return StandingClock()
+
+
+@pytest.fixture
+def failpoints() -> ArmedFailpoints:
+    return ArmedFailpoints()
+
+
+@pytest.fixture
+def made(settings: Settings, clock: StandingClock, failpoints: ArmedFailpoints) -> Made:
+    """Builds a broker over the settings; keywords change settings."""
+
+    def make(*, create: bool = True, **changed: Any) -> AbstractAsyncContextManager[Broker]:  # noqa: ANN401
+        policy = changed.pop("policy", None)
+        mine = settings.model_copy(update=changed)
+        return build(mine, create=create, policy=policy, seams=Seams(clock=clock, failpoints=failpoints))
+
+    return make
+
+
+@pytest.fixture
+async def broker(made: Made) -> AsyncIterator[Broker]:
+    async with made() as built:
+        yield built
