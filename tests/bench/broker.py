@@ -1,0 +1,38 @@
+"""The broker under test, as a process of its own: embedded defaults, all checks on. Ends with its standard input.
+
+Prints `{"url", "key", "token"}` (where it answers, an enrolled workload's key file, an operator's token), and then for
+each line that it reads `{"commits"}`, its durable transactions so far.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from stepgrant_broker.config import explicit_settings
+from stepgrant_broker.wiring import build, configure_logs, listen, starter_with
+from stepgrant_broker.wiring.bootstrap import enrol_workload, new_operator
+from stepgrant_broker.wiring.server import new_event_loop, served
+
+SETTINGS = json.loads(Path(__file__).with_name("settings.json").read_text())
+
+
+async def main(folder: Path) -> None:
+    """Serve until the parent closes the pipe."""
+    given = {"data_dir": folder, "host": "127.0.0.1", "port": 0, "log_level": "error"}
+    listening = listen(explicit_settings(**given))
+    settings = explicit_settings(**{**given, "port": listening.port, "public_url": listening.url})
+    configure_logs(level="error")
+    async with build(settings, create=True, policy=starter_with(SETTINGS)) as broker:
+        key = folder / "bench.key.json"
+        await enrol_workload(broker, key, "bench", agents=["bench"])
+        _, token = await new_operator(broker, "bench")
+        async with served(broker, listening) as url:
+            print(json.dumps({"url": url, "key": str(key), "token": token}), flush=True)
+            while await asyncio.to_thread(sys.stdin.readline):
+                print(json.dumps({"commits": str(broker.store.commits)}), flush=True)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main(Path(sys.argv[1])))

@@ -1,0 +1,193 @@
+"""`make bench`: what a governed step costs, as ratios to an empty FastAPI POST measured in the same run.
+
+Gates: broker CPU per begin <= 6x, p50 at one run <= 7x, durable commits per call <= 1 at one run and <= 0.5 at sixteen.
+Absolute figures are printed and told. Rounds are interleaved with the yardstick; figures are medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agents import Agent
+from load import Measured, load, post
+
+import stepgrant
+from stepgrant._exchange import WorkloadKey
+
+HERE = Path(__file__).parent
+CPU_GATE, P50_GATE, COMMITS_GATE_1, COMMITS_GATE_16 = 6.0, 7.0, 1.0, 0.5
+ROUNDS, WARM = 5, 200
+
+
+@dataclass
+class Child:
+    """A server process and what it said when it was ready."""
+
+    process: subprocess.Popen[str]
+    said: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return self.said["url"]
+
+    def ask(self) -> dict[str, str]:
+        """Send a line, read a line."""
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("no pipes")
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        answer: dict[str, str] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@contextmanager
+def child(script: str, *arguments: str) -> Iterator[Child]:
+    """Start one of our server scripts; it ends with our end of the pipe."""
+    command = [sys.executable, str(HERE / script), *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        if process.stdout is None or process.stdin is None:
+            raise RuntimeError("no pipes")
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{script} did not start")
+        yield Child(process, json.loads(line))
+        process.stdin.close()
+
+
+@dataclass
+class Figures:
+    """All rounds of one measurement."""
+
+    rounds: list[Measured] = field(default_factory=list)
+    commits: list[float] = field(default_factory=list)
+
+    def middle(self, of: Callable[[Measured], float]) -> float:
+        """The median over the rounds."""
+        return statistics.median(of(one) for one in self.rounds)
+
+
+def commits_of(broker: Child) -> float:
+    """The broker's durable transactions so far."""
+    return float(broker.ask()["commits"])
+
+
+def yardstick_round(child_: Child, count: int) -> Measured:
+    """One round of the empty POST at one connection."""
+    body = json.dumps({"epoch": 1, "tool": "bench.pay", "resource": "order/991", "amount": 10}).encode()
+    request = post(child_.url, "/empty", body, {"X-Filler": "x" * 700})
+    return load(child_.url, child_.process.pid, [[request] * count])
+
+
+def begins(broker: Child, key: WorkloadKey, runs: int, each: int, figures: Figures, name: str) -> None:
+    """One round of begins at `runs` distinct runs."""
+    agents = [Agent(broker.url, key, f"{name}-{time.time_ns()}-{n}") for n in range(runs)]
+    requests = [[agent.begin(f"s{n}") for n in range(each)] for agent in agents]
+    before = commits_of(broker)
+    figures.rounds.append(load(broker.url, broker.process.pid, requests))
+    figures.commits.append((commits_of(broker) - before) / (runs * each))
+
+
+@stepgrant.tool(name="bench.read", effect="read", step_id="{n}")
+def nothing(n: str) -> str:
+    """A tool that does nothing."""
+    return n
+
+
+def sdk_steps(broker: Child, count: int) -> list[float]:
+    """The SDK's whole step (begin and complete over HTTP), ms each."""
+    os.environ["STEPGRANT_URL"], os.environ["STEPGRANT_WORKLOAD_KEY"] = broker.url, broker.said["key"]
+    times = []
+    with stepgrant.run(f"sdk-{time.time_ns()}", agent="bench"):
+        for n in range(WARM // 4 + count):
+            started = time.perf_counter()
+            nothing(f"s{n}")
+            times.append((time.perf_counter() - started) * 1000)
+    return times[WARM // 4 :]
+
+
+def measure(count: int) -> dict[str, float]:
+    """All rounds; the figures by name."""
+    empty, one, sixteen, whole = Figures(), Figures(), Figures(), []
+    with tempfile.TemporaryDirectory() as folder, child("yardstick.py") as stick, child("broker.py", folder) as broker:
+        key = WorkloadKey.load(broker.said["key"])
+        yardstick_round(stick, WARM)
+        begins(broker, key, 1, WARM, Figures(), "warm")
+        begins(broker, key, 16, WARM // 16, Figures(), "warm")
+        for number in range(ROUNDS):
+            print(f"round {number + 1} of {ROUNDS} …", file=sys.stderr, flush=True)
+            empty.rounds.append(yardstick_round(stick, count))
+            begins(broker, key, 1, count, one, "one")
+            begins(broker, key, 16, max(8, count // 16), sixteen, "sixteen")
+            whole += sdk_steps(broker, count // 2)
+        inside = in_process(count)
+    return {
+        "yardstick_p50_ms": empty.middle(lambda m: m.p50),
+        "yardstick_cpu_us": empty.middle(lambda m: m.cpu_us),
+        "begin_1_p50_ms": one.middle(lambda m: m.p50),
+        "begin_1_p99_ms": one.middle(lambda m: m.p99),
+        "begin_1_per_s": one.middle(lambda m: m.rate),
+        "begin_1_cpu_us": one.middle(lambda m: m.cpu_us),
+        "begin_1_commits": statistics.median(one.commits),
+        "begin_16_p50_ms": sixteen.middle(lambda m: m.p50),
+        "begin_16_p99_ms": sixteen.middle(lambda m: m.p99),
+        "begin_16_per_s": sixteen.middle(lambda m: m.rate),
+        "begin_16_cpu_us": sixteen.middle(lambda m: m.cpu_us),
+        "begin_16_commits": statistics.median(sixteen.commits),
+        "sdk_step_p50_ms": statistics.median(whole),
+        "in_process_step_p50_ms": inside,
+    }
+
+
+def in_process(count: int) -> float:
+    """Begin and complete without HTTP, in a process of its own; median ms."""
+    with tempfile.TemporaryDirectory() as folder, child("inside.py", folder, str(count)) as done:
+        return float(done.said["p50_ms"])
+
+
+def report(figures: dict[str, float]) -> list[str]:
+    """Print the table; the gates that were missed."""
+    stick, cpu = figures["yardstick_p50_ms"], figures["yardstick_cpu_us"]
+    gates = [
+        ("broker CPU per begin, 1 run", figures["begin_1_cpu_us"] / cpu, CPU_GATE, "x yardstick"),
+        ("broker CPU per begin, 16 runs", figures["begin_16_cpu_us"] / cpu, CPU_GATE, "x yardstick"),
+        ("p50 of begin, 1 run", figures["begin_1_p50_ms"] / stick, P50_GATE, "x yardstick"),
+        ("durable commits per begin, 1 run", figures["begin_1_commits"], COMMITS_GATE_1, ""),
+        ("durable commits per begin, 16 runs", figures["begin_16_commits"], COMMITS_GATE_16, ""),
+    ]
+    for name, value in figures.items():
+        print(f"{name:28} {value:10.3f}")
+    missed = []
+    for what, value, gate, unit in gates:
+        held = value <= gate
+        print(f"{'ok  ' if held else 'MISS'} {what}: {value:.2f} {unit} (gate {gate})")
+        missed += [] if held else [what]
+    return missed
+
+
+def main() -> int:
+    """Measure, print, and say whether the gates held."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=600, help="requests in a round")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
+    options = parser.parse_args()
+    figures = measure(options.count)
+    if options.json:
+        print(json.dumps(figures, indent=2))
+        return 0
+    return 1 if report(figures) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
