@@ -35,8 +35,9 @@ class ApiSettings:
 
     def __post_init__(self) -> None:
         normal_url(self.public_url)
-        if self.public_url.endswith("/") or urlsplit(self.public_url).query:
-            raise ValueError("public_url has no slash at its end and no query")
+        parts = urlsplit(self.public_url)
+        if self.public_url.endswith("/") or parts.query or parts.fragment:
+            raise ValueError("public_url has no slash at its end, no query and no fragment")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Health:
             now = self._ports.clock.now()
             if self._asked_at is None or not 0 <= now - self._asked_at < FRESH_MS:
                 asked: Mapping[str, Callable[[], Awaitable[object]]] = {
-                    "store": self._ports.reads.now,
+                    "store": self._ports.reads.tenants,
                     "policy": lambda: self._ports.policy.evaluate(QUESTION),
                     "signer": lambda: self._ports.signer.sign(PURPOSE, SAMPLE),
                 }

@@ -37,6 +37,7 @@ SEGMENT: Final = re.compile(r"[A-Za-z0-9._:@~-]{1,200}")
 DIGEST: Final = re.compile(r"sha-256:[A-Za-z0-9_-]{43}")
 TEXT_MAX: Final = 500
 KEY_MAX: Final = 200
+OBJECT_MAX: Final = 65_536
 MAX_TTL_S: Final = 86_400
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
@@ -112,6 +113,12 @@ def short(value: str | None, name: str, limit: int = TEXT_MAX) -> None:
         raise InvalidRequest(f"{name} is 1 to {limit} printable characters", field=name)
 
 
+def small(value: Mapping[str, Any], name: str) -> None:
+    """Raises `TooLarge` for an object that policy would have to read through at every decision."""
+    if value and len(canonical.dumps(value)) > OBJECT_MAX:
+        raise TooLarge(f"{name} is over {OBJECT_MAX} bytes", field=name)
+
+
 def body_bytes(value: Mapping[str, Any]) -> bytes:
     """What an Idempotency-Key stands for: the body without `not_received`, which only the repeated call carries."""
     return canonical.dumps({name: member for name, member in value.items() if name != "not_received"})
@@ -137,6 +144,8 @@ def step_call(step: str, body: _wire.StepCall, limits: Limits) -> StepCall:
         raise InvalidRequest(f"settle_s is 0 to {limits.settle_max_ms // 1000}", field="settle_s")
     if body.ttl_s is not None and not 1 <= body.ttl_s <= MAX_TTL_S:
         raise InvalidRequest(f"ttl_s is 1 to {MAX_TTL_S}", field="ttl_s")
+    small(body.context, "context")
+    small(body.params, "params")
     args, digest, preimage = _action(action, limits)
     return StepCall(
         step=step,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -127,7 +128,7 @@ class Exchange:
         _require_binding(subject_token, proof.jkt)
         wait_s = self._buckets.take(workload.id, now / 1000)
         if wait_s > 0:
-            raise BudgetExhausted("too many exchanges by this workload", retry_after_ms=int(wait_s * 1000) + 1)
+            raise BudgetExhausted("too many exchanges by this workload", retry_after_ms=math.ceil(wait_s * 1000))
         use = self._proofs.use(proof)
         self._proofs.spend_here(use.id, use.expires_at, "DPoP proof")
         self._spend(workload, attested)
@@ -151,7 +152,9 @@ class Exchange:
         }
 
     def _subject_token(self, form: Mapping[str, str]) -> str:
-        if form.get("grant_type") != GRANT_TYPE:
+        if "grant_type" not in form:
+            raise OAuthFault("invalid_request", "grant_type is missing")
+        if form["grant_type"] != GRANT_TYPE:
             raise OAuthFault("unsupported_grant_type", f"grant_type is {GRANT_TYPE}")
         if form.get("requested_token_type", TYPE_ACCESS) != TYPE_ACCESS:
             raise OAuthFault("invalid_request", f"requested_token_type is {TYPE_ACCESS}")
@@ -162,12 +165,11 @@ class Exchange:
         for name in ("resource", "audience"):
             if form.get(name, self._ports.limits.issuer_url) != self._ports.limits.issuer_url:
                 raise OAuthFault("invalid_target", f"{name}: access tokens are for this broker only")
-        if form.get("scope"):
+        if "scope" in form:
             raise OAuthFault("invalid_scope", "there are no scopes: policy decides each action")
-        token = form.get("subject_token")
-        if not token:
+        if "subject_token" not in form:
             raise OAuthFault("invalid_request", "subject_token is missing")
-        return token
+        return form["subject_token"]
 
     async def _attest(self, token: str, now: int) -> tuple[Workload, Attested]:
         assertion = self._read(token)
@@ -197,7 +199,10 @@ def _require_binding(token: str, jkt: str) -> None:
 
 
 async def read_form(incoming: Incoming) -> dict[str, str]:
-    """The form's parameters, each once. Raises `InvalidRequest`, `TooLarge`, `UnsupportedMediaType`."""
+    """The form's parameters, each once; one without a value counts as left out (RFC 6749 §3.2).
+
+    Raises `InvalidRequest`, `TooLarge`, `UnsupportedMediaType`.
+    """
     if incoming.scope["query_string"]:
         raise InvalidRequest("parameters belong into the body, where no log keeps them")
     incoming.require_type(FORM)
@@ -211,7 +216,7 @@ async def read_form(incoming: Incoming) -> dict[str, str]:
     form = dict(pairs)
     if len(form) != len(pairs):
         raise InvalidRequest("a parameter stands twice in the form")
-    return form
+    return {name: value for name, value in form.items() if value}
 
 
 async def token(api: Api, incoming: Incoming) -> Answer:
