@@ -75,7 +75,7 @@ def demo_settings() -> bytes:
 
 
 def starter_files() -> Mapping[str, bytes]:
-    """What a new project copies into its policy folder: rules, their tests and settings, by path (cases are our own)."""
+    """What a new project copies into its policy folder, by path: rules, their tests, settings (not our own cases)."""
     return {path: raw for path, raw in _read(package_files(STARTER)).items() if path.startswith(STARTER_PARTS)}
 
 

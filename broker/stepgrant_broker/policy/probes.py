@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from stepgrant import canonical
@@ -18,18 +17,15 @@ from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check import check
 from stepgrant_broker.policy.contract import parse
-from stepgrant_broker.policy.engine_thread import Answer, EngineThread, Job
+from stepgrant_broker.policy.engine_process import EngineFailed, EngineProcess
 from stepgrant_broker.policy.findings import Finding, PolicyInvalid
-
-START_S: Final = 10.0
-"""How long a policy may take to compile."""
 
 _DIGEST: Final = canonical.action_digest("probe.read", None, {})
 
 SAMPLE: Final[Mapping[str, Any]] = {
     "tenant": "default",
     "identity": {
-        "method": "enrolled-key", "trust_domain": "default", "subject": "wl_probe", "attributes": {},
+        "method": "enrolled_key", "trust_domain": "default", "subject": "wl_probe", "attributes": {},
         "attested_at": 1_700_000_000,
     },
     "agent": {"name": "probe", "version": None},
@@ -94,43 +90,40 @@ def samples() -> dict[str, dict[str, Any]]:
     return found
 
 
-def proven(bundle: Bundle, revision: str, *, deadline_s: float) -> EngineThread:
-    """Check the policy, start it in a thread of its own, and let it answer the samples.
+def proven(bundle: Bundle, revision: str, *, deadline_s: float) -> EngineProcess:
+    """Check the policy, start it in a process of its own, and let it answer the samples.
 
-    Blocks. Raises `PolicyInvalid`; then nothing of the policy is left but, if a sample never ended, its thread.
+    Blocks. Raises `PolicyInvalid`; then nothing of the policy is left.
     """
-    findings: list[Finding] = list(check(bundle))
+    findings = check(bundle)
     if findings:
         raise PolicyInvalid(findings)
-    started: SimpleQueue[str | None] = SimpleQueue()
-    thread = EngineThread(bundle, revision, ready=started.put)
     try:
-        failed = started.get(timeout=START_S)
-    except Empty:
-        failed = f"compiling took more than {START_S} s"
-    if failed is not None:
-        raise PolicyInvalid([Finding(next(iter(bundle.modules)), 0, "does_not_compile", failed, "correct the rule")])
+        process = EngineProcess(bundle, revision)
+    except EngineFailed as error:
+        place = next(iter(bundle.modules))
+        raise PolicyInvalid([Finding(place, 0, "does_not_start", str(error), "correct the rule")]) from None
+    finding = _first_finding(process, deadline_s)
+    if finding is not None:
+        process.end()
+        raise PolicyInvalid([finding])
+    return process
+
+
+def _first_finding(process: EngineProcess, deadline_s: float) -> Finding | None:
     for name, document in samples().items():
-        finding = _probe(thread, name, document, deadline_s)
+        finding = _probe(process, name, document, deadline_s)
         if finding is not None:
-            thread.stop()
-            raise PolicyInvalid([finding])
-    return thread
+            return finding
+    return None
 
 
-def _probe(thread: EngineThread, name: str, document: Mapping[str, Any], deadline_s: float) -> Finding | None:
-    answers: SimpleQueue[Answer] = SimpleQueue()
-    job = Job(canonical.dumps(document), answers.put)
-    thread.submit(job)
+def _probe(process: EngineProcess, name: str, document: Mapping[str, Any], deadline_s: float) -> Finding | None:
     place = f"probe {name!r}"
-    try:
-        answer = answers.get(timeout=deadline_s)
-    except Empty:
-        thread.abandon(job)
-        message = f"no answer within {deadline_s} s"
-        return Finding(place, 0, "probe_too_slow", message, "nest fewer loops over the input or over data.json")
+    answer = process.ask(canonical.dumps(document), seconds=deadline_s)
     if answer.error is not None:
-        return Finding(place, 0, "probe_failed", answer.error, "guard the rule with is_number, is_object and the like")
+        fix = "guard the rule with is_number, is_object and the like, and nest fewer loops"
+        return Finding(place, 0, "probe_failed", answer.error, fix)
     try:
         decision = parse(answer.raw)
     except PolicyUnavailable as error:

@@ -1,4 +1,7 @@
-"""The one module that touches the regorus library: one compiled policy, with the library's traps closed.
+"""One compiled policy in this process, with the traps of the regorus library closed.
+
+It is for checks, tests and explanations. Decisions are made by the same library in a process of its own
+(`engine_process`), because a query can neither be stopped nor moved aside in this one.
 
 Rules:
 * A `Rego` lives and dies in the thread that made it. The library's `Engine` panics when another thread uses or drops
@@ -23,10 +26,10 @@ from typing import Any, Final, cast
 import regorus
 
 from stepgrant import canonical
+from stepgrant_broker.policy.engine_child import DECISION, NO_VALUE
 
 ENGINE: Final = f"regorus/{version('gordon-to-regorus')}"
-DECISION: Final = "data.stepgrant.decision"
-UNDEFINED: Final = b'"<undefined>"'
+UNDEFINED: Final = NO_VALUE.encode()
 
 _PLACE: Final = re.compile(r"-->\s(?P<file>[^\n]+?):(?P<line>\d+):\d+")
 _ERROR: Final = re.compile(r"^error:\s*(?P<message>.+)$", re.MULTILINE)
@@ -48,13 +51,13 @@ class RegoError(Exception):
         return f"{self.file}:{self.line}" if self.file else "an unnamed place"
 
 
-def trimmed(error: BaseException) -> RegoError:
-    """What the library raised, as text without stack trace and source excerpt."""
+def trimmed(error: BaseException | str) -> RegoError:
+    """What the library raised (or the text of it), without stack trace and source excerpt."""
     text = str(error).partition("Stack backtrace:")[0].strip()
     place = _PLACE.search(text)
     named = _ERROR.search(text)
     message = named["message"] if named else next((line for line in text.splitlines() if line.strip()), "no message")
-    panic = not isinstance(error, Exception)
+    panic = not isinstance(error, Exception | str)
     if place is None:
         return RegoError(message[:200], panic=panic)
     return RegoError(message[:200], file=place["file"], line=int(place["line"]), panic=panic)

@@ -36,7 +36,7 @@ config := {
 call(tool, effect, args) := {
 	"tenant": "default",
 	"identity": {
-		"method": "enrolled-key",
+		"method": "enrolled_key",
 		"trust_domain": "default",
 		"subject": "wl_clerk",
 		"attributes": {},
