@@ -21,13 +21,13 @@ from stepgrant_broker.domain.writes import Tenant
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.checking import chain_row
 from stepgrant_broker.store.faults import WriteSetMalformed
-from stepgrant_broker.store.statements import FIXED, RUN_FIXED, Statements
+from stepgrant_broker.store.statements import FIXED, RUN_FIXED, Statements, sqlite_dialect
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.entries import Entry
     from stepgrant_broker.domain.writes import Row, WriteSet
 
-SQL: Final = Statements(sqlite.dialect(paramstyle="named"), sqlite.insert)
+SQL: Final = Statements(sqlite_dialect(), sqlite.insert)
 
 
 def apply(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:

@@ -23,7 +23,7 @@ from stepgrant_broker.domain.state import Approval, Grant, GrantStatus, Run, Ste
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.loading import SQL
 from stepgrant_broker.store.queries import columns_of, said, words
-from stepgrant_broker.store.statements import at_most
+from stepgrant_broker.store.statements import at_most, by_index
 from stepgrant_broker.store.tables.base import OPEN
 
 T = TypeVar("T")
@@ -32,18 +32,23 @@ PAGE_MAX: Final = 1000
 
 @dataclass(frozen=True)
 class Listing(Generic[T]):
-    """A list in a fixed order. `order`: a number and the rest of the key; `own`: columns after those of the value."""
+    """A list in a fixed order. `order`: a number and the rest of the key; `own`: columns after those of the value.
+
+    `index` serves the order, `index_of_run` finds the few rows of one run, which are then sorted.
+    """
 
     codec: rows.Codec[T]
     order: tuple[str, ...]
+    index: str
+    index_of_run: str | None = None
     newest_first: bool = True
     own: tuple[str, ...] = ()
 
 
-RUNS: Final = Listing(rows.RUN, ("opened_at", "id"), own=("lease_until",))
-STEPS: Final = Listing(rows.STEP, ("position", "key"), newest_first=False)
-GRANTS: Final = Listing(rows.GRANT, ("issued_at", "jti"))
-APPROVALS: Final = Listing(rows.APPROVAL, ("requested_at", "id"))
+RUNS: Final = Listing(rows.RUN, ("opened_at", "id"), "ix_runs_newest", own=("lease_until",))
+STEPS: Final = Listing(rows.STEP, ("position", "key"), "ix_steps_position", newest_first=False)
+GRANTS: Final = Listing(rows.GRANT, ("issued_at", "jti"), "ix_grants_newest", "ix_grants_step")
+APPROVALS: Final = Listing(rows.APPROVAL, ("requested_at", "id"), "ix_approvals_newest", "ix_approvals_step")
 
 
 @functools.cache
@@ -60,7 +65,8 @@ def _text(listing: Listing[Any], filters: frozenset[str], *, follows: bool, live
         here, there = tuple_(*place), tuple_(*(bindparam(f"after_{name}") for name in listing.order))
         query = query.where(here < there if listing.newest_first else here > there)
     query = query.order_by(*(column.desc() if listing.newest_first else column.asc() for column in place))
-    return SQL.text(at_most(query, "limit"))
+    index = (listing.index_of_run if "run" in filters else None) or listing.index
+    return SQL.text(at_most(by_index(query, table, "ix_grants_open" if live else index), "limit"))
 
 
 def _page(

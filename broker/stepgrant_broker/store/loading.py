@@ -13,18 +13,17 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final, TypeVar
 
-from sqlalchemy.dialects import sqlite
-
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.entries import GENESIS
 from stepgrant_broker.domain.state import Approval, Grant, Run, Step, View
 from stepgrant_broker.domain.writes import ChainKey, Loaded, Query, StoredAnswer, Tenant
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.queries import Queries
+from stepgrant_broker.store.statements import sqlite_dialect
 
 T = TypeVar("T")
 
-SQL: Final = Queries(sqlite.dialect(paramstyle="named"))
+SQL: Final = Queries(sqlite_dialect())
 LIVE_MAX: Final = 100
 
 

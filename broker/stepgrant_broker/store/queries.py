@@ -17,7 +17,7 @@ from sqlalchemy.sql import ClauseElement
 
 from stepgrant_broker.domain.state import ApprovalStatus, RunState
 from stepgrant_broker.store import rows
-from stepgrant_broker.store.statements import ENTRIES, at_most, compile_for
+from stepgrant_broker.store.statements import ENTRIES, at_most, by_index, compile_for
 from stepgrant_broker.store.tables.base import LIVE, OPEN, UNENDED, UNFINISHED
 
 UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
@@ -59,11 +59,13 @@ class Queries:
         order: Sequence[ColumnElement[Any]] = (),
         own: Sequence[str] = (),
         limit: bool = False,
+        index: str | None = None,
     ) -> str:
         table = codec.table
         wanted = [*columns_of(codec), *(table.c[name] for name in own)]
         equal = [table.c[name] == bindparam(name) for name in names]
         query = select(*wanted).where(*equal, *also).order_by(*order)
+        query = query if index is None else by_index(query, table, index)
         return self.text(at_most(query, "limit") if limit else query)
 
     def _of_run(self) -> None:
@@ -73,17 +75,20 @@ class Queries:
         self.run_by_key = self._by(rows.RUN, "tenant", "agent", "key", own=lease)
         self.epochs = self._by(rows.EPOCH, "tenant", "run", order=[rows.EPOCH.table.c.epoch])
         self.step = self._by(rows.STEP, "tenant", "run", "key")
-        self.steps_unfinished = self._by(rows.STEP, "tenant", "run", also=[said(UNFINISHED)])
+        self.steps_unfinished = self._by(
+            rows.STEP, "tenant", "run", also=[said(UNFINISHED)], index="ix_steps_unfinished"
+        )
         self.grant = self._by(rows.GRANT, "tenant", "jti")
-        self.grants_of_step = self._by(rows.GRANT, "tenant", "run", "step")
-        self.grants_open = self._by(rows.GRANT, "tenant", "run", also=[said(OPEN)])
+        self.grants_of_step = self._by(rows.GRANT, "tenant", "run", "step", index="ix_grants_step")
+        self.grants_open = self._by(rows.GRANT, "tenant", "run", also=[said(OPEN)], index="ix_grants_open")
         newest = and_(steps.c.tenant == grants.c.tenant, steps.c.grant == grants.c.jti)
-        self.grants_of_unfinished = self.text(
+        of_unfinished = (
             select(*columns_of(rows.GRANT))
             .select_from(steps.join(grants, newest))
             .where(steps.c.tenant == bindparam("tenant"), steps.c.run == bindparam("run"), said(UNFINISHED))
             .where(grants.c.run == steps.c.run)
         )
+        self.grants_of_unfinished = self.text(by_index(of_unfinished, steps, "ix_steps_unfinished"))
         # The longest-lived first: the rule looks for the one that lives longest, so the rest may be left out.
         self.grants_live = self._by(
             rows.GRANT,
@@ -92,11 +97,16 @@ class Queries:
             also=[said(LIVE), grants.c.live_until > bindparam("now"), grants.c.epoch < bindparam("epoch")],
             order=[grants.c.live_until.desc()],
             limit=True,
+            index="ix_grants_live",
         )
         self.approval = self._by(rows.APPROVAL, "tenant", "id")
-        self.approvals_of_step = self._by(rows.APPROVAL, "tenant", "run", "step")
+        self.approvals_of_step = self._by(rows.APPROVAL, "tenant", "run", "step", index="ix_approvals_step")
         self.approvals_unconsumed = self._by(
-            rows.APPROVAL, "tenant", "run", also=[words(approvals.c.status, UNCONSUMED)]
+            rows.APPROVAL,
+            "tenant",
+            "run",
+            also=[words(approvals.c.status, UNCONSUMED)],
+            index="ix_approvals_step",
         )
 
     def _of_chain(self) -> None:
@@ -156,13 +166,14 @@ class Queries:
         )
         self.lapsed = self.text(at_most(lapsed, "limit"))
         of_issuer = (
-            exists()
+            select(grants.c.jti)
             .where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))
             .where(grants.c.issuer == bindparam("issuer"))
         )
+        has_open = exists(by_index(of_issuer, grants, "ix_grants_open").correlate(runs))
         self.held = self.text(
             select(runs.c.id)
             .where(runs.c.tenant == bindparam("tenant"), said(UNENDED))
-            .where(or_(runs.c.agent == bindparam("agent"), runs.c.workload == bindparam("workload"), of_issuer))
+            .where(or_(runs.c.agent == bindparam("agent"), runs.c.workload == bindparam("workload"), has_open))
             .order_by(runs.c.id)
         )
