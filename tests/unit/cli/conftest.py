@@ -1,125 +1,33 @@
-"""The broker's place at the other end of the wire: it answers what a test says, and keeps what it was sent.
-
-The real broker's answers are in tests/contract/cli; here it is about what the command line sends, shows and refuses.
-"""
+"""A client file that leads to a desk, in a fresh current folder, and a way to run command lines there."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from stepgrant.cli.main import main
+from commandline import Done, caller
+from desk import Desk, open_desk
 
 TOKEN = "sgo_" + "5e" * 32
-
-
-@dataclass
-class Sent:
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: Any
-
-
-@dataclass
-class Desk:
-    """Answers by method and path; a list is answered one by one. What is not known is a 404 problem."""
-
-    url: str
-    answers: dict[str, Any] = field(default_factory=dict)
-    sent: list[Sent] = field(default_factory=list)
-
-    def says(self, call: str, body: Any, status: int = 200, **headers: str) -> None:
-        self.answers[call] = (status, body, headers)
-
-    def refuses(self, call: str, status: int, code: str, detail: str = "no") -> None:
-        self.says(call, {"code": code, "detail": detail, "title": "No", "status": status}, status)
-
-    def calls(self) -> list[str]:
-        return [f"{one.method} {one.path}" for one in self.sent]
-
-
-def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _answer(self) -> None:
-            parts = urlsplit(self.path)
-            data = self.rfile.read(int(self.headers.get("content-length") or 0))
-            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            sent = Sent(self.command, parts.path, query, headers, json.loads(data) if data else None)
-            desk.sent.append(sent)
-            unknown = (404, {"code": "not_found", "detail": "no such thing"}, {})
-            known = desk.answers.get(f"{self.command} {parts.path}", unknown)
-            status, body, more = known.pop(0) if isinstance(known, list) else known
-            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {"content-type": "application/json", **more}.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the names of http.server
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of http.server
-            """Be silent."""
-
-    return Handler
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A desk, and a client file that leads to it in a fresh current folder."""
-    desk = Desk("")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(desk))
-    desk.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
-    (tmp_path / ".stepgrant").mkdir()
-    file = tmp_path / ".stepgrant" / "operator.json"
-    file.write_text(json.dumps({"url": desk.url, "token": TOKEN}), encoding="utf-8")
-    file.chmod(0o600)
-    yield desk
-    server.shutdown()
-    server.server_close()
-
-
-@dataclass
-class Done:
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
+    with open_desk() as listening:
+        (tmp_path / ".stepgrant").mkdir()
+        file = tmp_path / ".stepgrant" / "operator.json"
+        file.write_text(json.dumps({"url": listening.url, "token": TOKEN}), encoding="utf-8")
+        file.chmod(0o600)
+        yield listening
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command line in this process. Whatever happens, the token is in no output, and errors are one line."""
-
-    def call(*words: str) -> Done:
-        code = main(words)
-        printed = capsys.readouterr()
-        assert TOKEN not in printed.out + printed.err
-        assert "Traceback" not in printed.out + printed.err
-        if code not in {0, 130}:
-            assert printed.err.count("\n") == 1
-        return Done(code, printed.out, printed.err)
-
-    return call
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run a command line in this process; the token is in no output."""
+    return caller(capsys, [TOKEN])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
@@ -150,4 +149,4 @@ def test_path_that_cannot_be_written_is_refused_before_anything_is_made(tmp_path
         client_file.refuse_existing(dangling)
     with pytest.raises(CommandError, match="cannot write"):
         client_file.refuse_existing(tmp_path / "no" / "such" / "folder.json")
-    assert sorted(os.listdir(tmp_path)) == ["link.json", "there.json"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link.json", "there.json"]

@@ -25,7 +25,7 @@ def test_whatever_was_written_is_shown_and_never_acted_on(text: str) -> None:
         ("a\u00a0b", "a\\xa0b"),
         ("line\nfeed", "line\\nfeed"),
         ("\U000e0041", "\\U000e0041"),
-        ("Füße – ✓", "Füße – ✓"),
+        ("Füße ✓", "Füße ✓"),
         (7, "7"),
     ],
 )
@@ -45,7 +45,13 @@ def test_span(ms: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("ms", "text"),
-    [(0, "0:00.000"), (130, "0:00.130"), (70_040, "1:10.040"), (7_390_500, "2:03:10.500"), (266_590_000, "3 d 02:03:10")],
+    [
+        (0, "0:00.000"),
+        (130, "0:00.130"),
+        (70_040, "1:10.040"),
+        (7_390_500, "2:03:10.500"),
+        (266_590_000, "3 d 02:03:10"),
+    ],
 )
 def test_clock(ms: int, text: str) -> None:
     assert plain.clock(ms) == text

@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from commandline import Done
+from desk import Desk
 from stepgrant.cli import app, main, output, people, running
 from stepgrant.cli.exits import ExitCode
 
-Run = Callable[..., Any]
+Run = Callable[..., Done]
 
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command of ours with its path."""
 
-    def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    def walk(path: str, command: object) -> Iterator[tuple[str, Any]]:
         below = getattr(command, "commands", None)
         if below is None:
             yield path, command
@@ -38,7 +40,7 @@ def test_every_command_says_what_it_does_and_shows_an_example_of_itself() -> Non
     assert len(found) > 20
     for path, command in found.items():
         assert command.help, path
-        assert f"  {path}" in command.epilog, path
+        assert path in command.epilog, path
         assert "--json" in {name for one in command.params for name in one.opts}, path
 
 
@@ -80,7 +82,7 @@ def test_wrong_usage_is_one_line_and_two(run: Run, words: list[str]) -> None:
     assert done.out == ""
 
 
-def test_error_for_machines_is_one_json_object_on_stderr(run: Run, desk: Any) -> None:
+def test_error_for_machines_is_one_json_object_on_stderr(run: Run, desk: Desk) -> None:
     desk.refuses("GET /v1/runs", 403, "forbidden", "only an operator\ncan")
     done = run("run", "list", "--json")
     assert (done.code, done.out) == (ExitCode.AUTH, "")
@@ -98,12 +100,12 @@ def test_json_behind_two_dashes_is_not_ours(run: Run) -> None:
     [(404, "unknown_run", 3), (401, "invalid_token", 4), (403, "quarantined", 1), (409, "conflict", 6),
      (503, "ledger_unavailable", 5), (500, "internal", 1), (302, "", 1)],
 )  # fmt: skip
-def test_refusals_of_the_broker(run: Run, desk: Any, status: int, code: str, wanted: int) -> None:
+def test_refusals_of_the_broker(run: Run, desk: Desk, status: int, code: str, wanted: int) -> None:
     desk.refuses("GET /v1/workloads", status, code)
     assert run("workload", "list").code == wanted
 
 
-def test_hostile_problem_cannot_act_on_the_terminal(run: Run, desk: Any) -> None:
+def test_hostile_problem_cannot_act_on_the_terminal(run: Run, desk: Desk) -> None:
     desk.refuses("GET /v1/workloads", 409, "conflict", "\x1b[2J\u202eall is well\r\n\r\nstepgrant: done")
     done = run("workload", "list")
     assert done.code == ExitCode.CONFLICT
@@ -111,7 +113,7 @@ def test_hostile_problem_cannot_act_on_the_terminal(run: Run, desk: Any) -> None
 
 
 @pytest.mark.parametrize("body", [b"<html>proxy</html>", b"[]", b'{"a":1,"a":2}', b"\xff"])
-def test_answer_that_is_no_json_object_is_refused(run: Run, desk: Any, body: bytes) -> None:
+def test_answer_that_is_no_json_object_is_refused(run: Run, desk: Desk, body: bytes) -> None:
     desk.says("GET /v1/workloads", body)
     done = run("workload", "list")
     assert done.code == ExitCode.REFUSED
@@ -123,29 +125,29 @@ def test_nobody_listens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPGRANT_URL", "http://127.0.0.1:9")
     done = run("run", "list")
     assert done.code == ExitCode.UNAVAILABLE
-    assert "ConnectError" in done.err
+    assert done.err == ("stepgrant: no answer from the broker at http://127.0.0.1:9 (ConnectError); is it running?\n")
 
 
-def test_token_is_sent_to_no_other_address(run: Run, desk: Any) -> None:
+def test_token_is_sent_to_no_other_address(run: Run, desk: Desk) -> None:
     desk.says("GET /v1/workloads", {}, 302, location=f"{desk.url}/v1/elsewhere")
     assert run("workload", "list").code == ExitCode.REFUSED
     assert desk.calls() == ["GET /v1/workloads"]
 
 
-def test_proxies_of_the_environment_are_not_used(run: Run, desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_not_used(run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     desk.says("GET /v1/workloads", {"workloads": []})
     assert run("workload", "list").code == 0
 
 
-def test_endless_answer_is_cut(run: Run, desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_answer_is_cut(run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people, "MAX_ANSWER_BYTES", 10)
     desk.says("GET /v1/workloads", {"workloads": ["x" * 100]})
     assert "answer_too_large" in run("workload", "list").err
 
 
-def test_defect_is_one_line_without_its_text(run: Run, desk: Any) -> None:
+def test_defect_is_one_line_without_its_text(run: Run, desk: Desk) -> None:
     desk.says("GET /v1/workloads", {"workloads": [{"sgo_secret": 1}]})
     done = run("workload", "list")
     assert done.code == ExitCode.DEFECT
@@ -153,15 +155,16 @@ def test_defect_is_one_line_without_its_text(run: Run, desk: Any) -> None:
     assert "sgo_secret" not in done.err
 
 
-def test_part_that_is_not_installed_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_that_is_not_installed_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing() -> object:
         raise ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn.main")
 
     monkeypatch.setattr(app, "build", missing)
     assert running.run(["serve"]) == ExitCode.USAGE
-    assert capsys.readouterr().err == (
-        "stepgrant: this needs the broker on this machine: pip install 'stepgrant[broker,embedded]' (missing: uvicorn)\n"
-    )
+    said = "this needs the broker on this machine: pip install 'stepgrant[broker,embedded]' (missing: uvicorn)"
+    assert capsys.readouterr().err == f"stepgrant: {said}\n"
 
 
 @pytest.mark.parametrize("name", ["typer", "rich"])
@@ -221,7 +224,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_colours_only_where_a_person_looks(run: Run, desk: Any) -> None:
+def test_colours_only_where_a_person_looks(run: Run, desk: Desk) -> None:
     desk.says("GET /v1/secrets", {"secrets": [{"name": "crm", "hosts": ["h" * 300], "header": "X", "set_at": 0}]})
     printed = run("secret", "list").out
     assert "\x1b" not in printed
@@ -229,7 +232,7 @@ def test_colours_only_where_a_person_looks(run: Run, desk: Any) -> None:
     assert printed.splitlines()[0].split() == ["name", "hosts", "header", "set"]
 
 
-def test_question_needs_a_person(run: Run, desk: Any) -> None:
+def test_question_needs_a_person(run: Run, desk: Desk) -> None:
     done = run("secret", "remove", "crm")
     assert (done.code, desk.sent) == (ExitCode.USAGE, [])
     assert "--yes" in done.err
@@ -248,7 +251,9 @@ class _Terminal:
         return self._lines.pop(0)
 
 
-@pytest.mark.parametrize(("typed", "goes_on"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("typed", "goes_on"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)]
+)
 def test_only_a_clear_yes_is_one(
     typed: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
