@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 READ = 65_536
@@ -45,10 +46,12 @@ class Measured:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process with all its threads."""
-    with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - not a file on a disk
-        fields = file.read().rpartition(b") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process, its threads and its children (the policy engine is one)."""
+    own = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+    seconds = (int(own[11]) + int(own[12])) / os.sysconf("SC_CLK_TCK")
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        seconds += sum(cpu_seconds(int(child)) for child in (task / "children").read_text().split())
+    return seconds
 
 
 class Connection:

@@ -181,6 +181,6 @@ async def hand(folder: Path, limits: Limits | None = None) -> AsyncIterator[Hand
         await store.close()
 
 
-def with_limits(ports: Ports, **limits: int) -> Ports:
+def with_limits(ports: Ports, **limits: Any) -> Ports:  # noqa: ANN401 - members of `Limits`
     """The same ports under other limits."""
     return replace(ports, limits=replace(ports.limits, **limits))

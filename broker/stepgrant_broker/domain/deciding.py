@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ def settle(
     decided: Decided,
     *,
     phase: str,
-    approval_id: str,
+    approval_id: Callable[[], str],
     shown: Approval | None,
     limits: Limits,
 ) -> Allowed | Refusal | Waiting:
@@ -126,7 +126,7 @@ def settle(
                 return Waiting(found.pending)
             binding = binding_of(journal, call, decision.grant)
             asked = approvals.request(
-                journal, approval_id=approval_id, step=call.step, attempt=ask.attempt, binding=binding,
+                journal, approval_id=approval_id(), step=call.step, attempt=ask.attempt, binding=binding,
                 decision=decision, action=action, decision_member=member, why_again=found.why_again, limits=limits,
             )  # fmt: skip
             return Waiting(asked)

@@ -51,6 +51,7 @@ class Journal:
         self.by = by
         self.commit = committer
         self.entries: list[Entry] = []
+        self._subjects: dict[By, str | None] = {}
         self._random = random
         self._version = version
 
@@ -86,7 +87,7 @@ class Journal:
             "step": step,
             "attempt": attempt,
             "epoch": epoch if epoch is not None else (run.epoch if run else None),
-            "by": {"kind": who.kind, "subject_c": self.commit.maybe("by.subject", who.subject)},
+            "by": {"kind": who.kind, "subject_c": self._subject_c(who)},
             "agent": agent if agent is not None else self._agent(),
             "mode": MODE,
             "action": action,
@@ -99,6 +100,15 @@ class Journal:
         if entry.run is not None:
             self.view = fold.apply(self.view, entry)
         return entry
+
+    def _subject_c(self, who: By) -> str | None:
+        if who not in self._subjects:
+            known = None if who.subject is None else self.commit.peek("by.subject", who.subject)
+            if self.view.run is None or self.view.run.subject_c != known:
+                # The holder's name rests behind the run's first entries already.
+                known = self.commit.maybe("by.subject", who.subject)
+            self._subjects[who] = known
+        return self._subjects[who]
 
     def _agent(self) -> Mapping[str, Any] | None:
         run = self.view.run

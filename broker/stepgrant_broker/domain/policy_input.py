@@ -24,9 +24,10 @@ WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", 
 
 def _time(now: int) -> dict[str, Any]:
     at = datetime.fromtimestamp(now // 1000, UTC)
+    day, clock = f"{at.year:04}-{at.month:02}-{at.day:02}", f"{at.hour:02}:{at.minute:02}:{at.second:02}"
     return {
         "unix": now // 1000,
-        "rfc3339": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "rfc3339": f"{day}T{clock}Z",
         "weekday": WEEKDAYS[at.weekday()],
         "hour": at.hour,
     }

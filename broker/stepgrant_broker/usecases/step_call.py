@@ -133,7 +133,7 @@ async def _ask(
         action,
         decided,
         phase=phase,
-        approval_id="apr_" + ports.ids.ulid(journal.now),
+        approval_id=lambda: "apr_" + ports.ids.ulid(journal.now),
         shown=shown,
         limits=ports.limits,
     )
