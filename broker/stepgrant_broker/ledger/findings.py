@@ -1,8 +1,9 @@
 """What is wrong with a ledger, each with its place.
 
 Codes: `entry_missing`, `entry_changed`, `entry_unreadable`, `entry_unfoldable` (an entry of the chain), `row_differs`,
-`row_missing`, `row_orphan` (a table against the fold of its entries), `payload_changed`, `key_missing`,
-`key_unusable` (what stands behind commitments), `not_checked` (the run kept changing while it was read).
+`row_missing`, `row_orphan` (a table against the fold of its entries), `unreadable` (not even the store can read it),
+`payload_changed`, `key_missing`, `key_unusable` (what stands behind commitments), `not_checked` (the run kept changing
+while it was read).
 """
 
 from __future__ import annotations

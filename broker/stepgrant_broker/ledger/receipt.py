@@ -2,7 +2,7 @@
 
 Rules:
 * It discloses value and `r` of each commitment, never `k_run`; fields that the caller leaves out stay closed.
-* Every payload is checked against its commitment first: a payload that was changed at rest is named, not signed over.
+* Chain and payloads are checked first: what was changed at rest is named, not signed over.
 * The head is signed over the entries that are in the receipt, so a run that goes on meanwhile does no harm.
 * After erasure the entries still verify; nothing is left to disclose.
 """
@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant import canonical
-from stepgrant._receipt_entries import commitments, read_event
-from stepgrant._receipt_errors import EntryInvalid
+from stepgrant._receipt_entries import check_link, commitments, read_event
+from stepgrant._verification_errors import ReceiptError
 from stepgrant.receipt import head_bytes
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.commitments import opening
@@ -50,7 +50,7 @@ async def make_receipt(
     stored = await _entries(reads, tenant, run)
     if not stored:
         raise UnknownRun("no such run")
-    events = [_event(entry) for entry in stored]
+    events = _checked(stored, tenant, run)
     last = events[-1]
     ts = max(await reads.now(), last.ts)
     signed = head_bytes(tenant=tenant, run=run, seq=len(events), entry_hash=last.hash, ts=ts)
@@ -77,19 +77,23 @@ async def make_receipt(
 async def _entries(reads: Reads, tenant: str, run: str) -> list[StoredEntry]:
     found: list[StoredEntry] = []
     while page := await reads.entries(tenant, run, after=len(found) - 1, limit=PAGE):
-        if page[0].seq != len(found):
-            raise StoreUnavailable(f"entry {len(found)} of run {run} is missing; run `stepgrant ledger verify`")
         found.extend(page)
         if len(found) > MAX_ENTRIES:
             raise TooLarge(f"a receipt has at most {MAX_ENTRIES} entries; read this run's entries by pages")
     return found
 
 
-def _event(entry: StoredEntry) -> Event:
-    try:
-        return read_event(entry.data, entry.seq)
-    except EntryInvalid as error:
-        raise StoreUnavailable(f"{error}; run `stepgrant ledger verify`") from None
+def _checked(stored: Iterable[StoredEntry], tenant: str, run: str) -> list[Event]:
+    """The entries, read; a chain that does not hold must not get a signed head."""
+    events: list[Event] = []
+    for position, entry in enumerate(stored):
+        try:
+            event = read_event(entry.data, position)
+            check_link(event, events[-1] if events else None, tenant=tenant, run=run, position=position)
+        except ReceiptError as error:
+            raise StoreUnavailable(f"{error}; run `stepgrant ledger verify`") from None
+        events.append(event)
+    return events
 
 
 async def _disclosures(

@@ -59,6 +59,8 @@ class TenantView:
         if body["status"] == "removed":
             known = self.workloads[body["workload"]]
             self.workloads[known.id] = replace(known, removed_at=entry.ts)
+            # Removing it puts a switch on it that releases itself; one that people had thrown gives way to it.
+            self.switches.pop(("workload", known.id), None)
             return
         self.workloads[body["workload"]] = Workload(
             id=body["workload"],

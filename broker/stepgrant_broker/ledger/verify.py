@@ -21,7 +21,7 @@ from stepgrant import canonical
 from stepgrant._receipt_entries import commitments
 from stepgrant_broker.domain import aad, fold
 from stepgrant_broker.domain.commitments import opening
-from stepgrant_broker.domain.errors import StepgrantFault
+from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
 from stepgrant_broker.domain.state import View
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.ledger.chain import UNFOLDABLE, Broken, unfoldable, walk
@@ -60,10 +60,12 @@ class LedgerCheck:
     async def findings(self) -> AsyncIterator[Finding]:
         """Everything that is wrong, as it is found; nothing when all holds."""
         for tenant in await self.reads.tenants():
-            async for finding in self._tenant(tenant.id):
-                yield finding
-            async for finding in self._runs(tenant.id):
-                yield finding
+            for part in (self._tenant, self._runs):
+                try:
+                    async for finding in part(tenant.id):
+                        yield finding
+                except StoreUnavailable as fault:
+                    yield Finding("unreadable", tenant.id, None, fault.detail)
             self.progress.tenants += 1
             self.watch(self.progress)
 
@@ -93,13 +95,16 @@ class LedgerCheck:
             yield finding
 
     async def _run(self, tenant: str, run: str) -> list[Finding]:
-        for _ in range(TRIES):
-            before = await self._stored(tenant, run)
-            length = before.run.seq if before.run is not None else 0
-            found = await self._read_run(tenant, run, before, length)
-            after = await self._stored(tenant, run)
-            if after.run is None or before.run is None or after.run.seq == length:
-                return found
+        try:
+            for _ in range(TRIES):
+                before = await self._stored(tenant, run)
+                length = before.run.seq if before.run is not None else 0
+                found = await self._read_run(tenant, run, before, length)
+                after = await self._stored(tenant, run)
+                if after.run is None or after.run.seq == length:
+                    return found
+        except StoreUnavailable as fault:
+            return [Finding("unreadable", tenant, run, fault.detail)]
         return [Finding("not_checked", tenant, run, "it changed each time it was read; check again")]
 
     async def _stored(self, tenant: str, run: str) -> View:
