@@ -186,7 +186,7 @@ class Tries:
         pause = self._patience.pause(error.retry_after)
         if pause is None:
             raise error
-        _log.warning("%s: %s; trying again in %.1f s", self._what, error.code, pause)
+        _log.warning("%s: %s; trying again in %.2f s", self._what, error.code, pause)
         yield Sleep(pause)
 
 

@@ -49,7 +49,8 @@ class ToolSpec:
         """Raises `ConfigurationError`."""
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(
-                f"tool name {self.name!r}: up to 117 letters, digits and . _ / : @ -, beginning with a letter or digit"
+                f"tool name {self.name!r} is not up to 117 letters, digits and . _ / : @ - that begin with a letter or "
+                "digit; give the tool a name="
             )
         if self.effect not in EFFECTS:
             raise ConfigurationError(f"{self.name}: effect is one of {', '.join(EFFECTS)}, not {self.effect!r}")

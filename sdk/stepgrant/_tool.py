@@ -32,6 +32,8 @@ ReconcileHook = Callable[..., Any]
 class Tool(Protocol[R_co]):
     """A guarded tool: called like the function, without its injected parameters."""
 
+    __name__: str
+
     @property
     def spec(self) -> ToolSpec:
         """Its declaration."""

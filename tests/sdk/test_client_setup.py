@@ -1,0 +1,79 @@
+"""What has to be right before a run can be opened, and what a fork takes away."""
+
+# ruff: noqa: ANN401 - a test hands on whatever the code under test takes and gives
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepgrant
+from scripted import ScriptedBroker, scripted
+from stepgrant import errors
+from stepgrant._client import Address
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[ScriptedBroker]:
+    with scripted(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://127.0.0.1", "127.0.0.1:8423", "http://", "http://a@127.0.0.1", "http://127.0.0.1/?a=1", "http://[::1"],
+)
+def test_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="STEPGRANT_URL"):
+        Address.of(url)
+
+
+def test_plain_http_to_another_machine_is_refused() -> None:
+    with pytest.raises(errors.ConfigurationError, match=r"use https to reach broker\.example"):
+        Address.of("http://broker.example")
+    assert Address.of("https://broker.example/base/").base == "https://broker.example/base"
+    assert Address.of("http://localhost:8423").port == 8423
+    assert Address.of("http://[::1]:8423").host == "::1"
+
+
+def test_without_a_workload_key_nothing_is_tried() -> None:
+    with pytest.raises(errors.ConfigurationError, match="STEPGRANT_WORKLOAD_KEY"):
+        stepgrant.run("job", agent="agent")
+
+
+def test_environment_names_broker_and_key(broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPGRANT_URL", broker.url)
+    monkeypatch.setenv("STEPGRANT_WORKLOAD_KEY", str(broker.workload_key))
+    with stepgrant.run("job", agent="agent") as held:
+        assert held.key == "job"
+
+    assert broker.verbs == ["runs", "run.complete"]
+
+
+def test_forked_child_can_do_nothing_with_the_run(broker: ScriptedBroker) -> None:
+    tool = stepgrant.tool(name="charge")(lambda: 1)
+    with stepgrant.run("job", agent="agent", **broker.at()):
+        before = len(broker.seen)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                tool()
+            except errors.KeyLost:
+                code = 77
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 77
+        assert len(broker.seen) == before
+        assert tool() == 1
+
+
+@pytest.mark.parametrize("field", ["call", "broker", "lease", "prior_credential", "reconcile"])
+@pytest.mark.parametrize("value", [-1, float("inf"), float("nan"), "5", True])
+def test_timeouts_are_seconds(field: str, value: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match=field):
+        stepgrant.Timeouts(**{field: value})

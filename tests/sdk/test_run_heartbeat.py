@@ -1,0 +1,159 @@
+"""The heartbeat, and what it means to be fenced."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import stepgrant
+from faces import Face, faces
+from scripted import RUN, Lost, Reply, ScriptedBroker, opened, problem, scripted
+from stepgrant import errors
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[ScriptedBroker]:
+    with scripted(tmp_path) as made:
+        yield made
+
+
+class LoopError(Exception):
+    """Stands for what a framework leaves its loop with."""
+
+
+# ---------------------------------------------------------------------------------------------- heartbeat and fencing
+
+
+def beats(broker: ScriptedBroker) -> int:
+    return len(broker.calls("run.heartbeat"))
+
+
+@faces
+async def test_lease_is_renewed_while_nothing_else_does(face: Face, broker: ScriptedBroker) -> None:
+    broker.will("runs", Reply(opened(lease_ms=300)))
+    async with face.run(**broker.at()):
+        time.sleep(0.75)  # noqa: ASYNC251  # a tool that blocks the loop: the thread beats all the same
+        seen = broker.calls("run.heartbeat")
+        assert 5 <= len(seen) <= 8
+    after = beats(broker)
+    await asyncio.sleep(0.3)
+
+    assert beats(broker) == after
+    assert seen[0].path == f"/v1/runs/{RUN}/heartbeat"
+    assert {one.body["epoch"] for one in seen} == {1}
+    assert len({one.headers["idempotency-key"] for one in seen}) == len(seen)
+
+
+@faces
+async def test_calls_renew_the_lease_too(face: Face, broker: ScriptedBroker) -> None:
+    broker.will("runs", Reply(opened(lease_ms=600)))
+    tool = face.tool(lambda: 1, name="charge")
+    async with face.run(**broker.at()):
+        for _ in range(8):
+            await face.call(tool)
+            await asyncio.sleep(0.05)
+
+    assert beats(broker) == 0
+
+
+@faces
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("stale_epoch", 409, errors.StaleEpoch),
+        ("run_ended", 409, errors.RunEnded),
+        ("quarantined", 403, errors.Quarantined),
+        ("wrong_holder", 409, errors.StaleEpoch),
+    ],
+)
+async def test_heartbeat_learns_that_the_run_is_lost(
+    face: Face, broker: ScriptedBroker, code: str, status: int, error: type[Exception]
+) -> None:
+    broker.will("runs", Reply(opened(lease_ms=150)))
+    broker.will("run.heartbeat", problem(code, status))
+    tool = face.tool(lambda: pytest.fail("the run is lost"), name="charge")
+
+    async def agent() -> None:
+        async with face.run(**broker.at()) as held:
+            assert not held.fenced
+            time.sleep(0.2)  # noqa: ASYNC251  # as above
+            assert held.fenced
+            asked = len(broker.seen)
+            for _ in range(2):
+                with pytest.raises(error):
+                    await face.call(tool)
+            with pytest.raises(error):
+                await face.call(held.park)
+            assert len(broker.seen) == asked
+
+    with pytest.raises(error) as caught:
+        await agent()
+
+    assert broker.verbs == ["runs"]
+    assert caught.value.__cause__ is None
+
+
+@faces
+async def test_fenced_while_a_tool_runs(face: Face, broker: ScriptedBroker) -> None:
+    """Its credential stops working at once, and what it returns is not returned."""
+    broker.will("runs", Reply(opened(lease_ms=150)))
+    broker.will("run.heartbeat", problem("stale_epoch", 409))
+
+    def charge() -> str:
+        credential = stepgrant.current_credential()
+        credential.headers("POST", "https://tool.example/")
+        time.sleep(0.2)
+        with pytest.raises(errors.StaleEpoch):
+            credential.headers("POST", "https://tool.example/")
+        return "charged"
+
+    with pytest.raises(errors.StaleEpoch):
+        async with face.run(**broker.at()):
+            await face.call(face.tool(charge))
+
+    assert broker.verbs == ["runs", "begin"]
+
+
+@faces
+async def test_exception_that_leaves_a_fenced_run_is_the_one_that_is_seen(face: Face, broker: ScriptedBroker) -> None:
+    broker.will("begin", problem("stale_epoch", 409))
+    tool = face.tool(lambda: 1, name="charge")
+
+    async def agent() -> None:
+        async with face.run(**broker.at()):
+            with pytest.raises(errors.StaleEpoch):
+                await face.call(tool)
+            raise ValueError("the agent's own")
+
+    with pytest.raises(ValueError, match="the agent's own"):
+        await agent()
+
+    assert broker.verbs == ["runs", "begin"]
+
+
+@faces
+async def test_beat_that_finds_no_broker_is_tried_again(
+    face: Face, broker: ScriptedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.will("runs", Reply(opened(lease_ms=300)))
+    broker.will("run.heartbeat", Lost(), problem("ledger_unavailable", 503))
+    tool = face.tool(lambda: 1, name="charge")
+    async with face.run(**broker.at()) as held:
+        time.sleep(0.5)  # noqa: ASYNC251  # as above
+        assert not held.fenced
+        assert await face.call(tool) == 1
+
+    assert beats(broker) >= 4
+    assert "ledger_unavailable" in caplog.text
+
+
+def test_no_thread_is_left(broker: ScriptedBroker) -> None:
+    with stepgrant.run("job", agent="agent", **broker.at()):
+        assert [one for one in threading.enumerate() if one.name == f"stepgrant-heartbeat-{RUN}"]
+
+    assert not [one for one in threading.enumerate() if one.name.startswith("stepgrant-heartbeat")]
