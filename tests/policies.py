@@ -26,7 +26,12 @@ SLOW = HEAD + (
 
 def one(text: str, **more: str) -> Bundle:
     """A bundle of one module, and others by path with `/` written `__`."""
-    return from_files({"stepgrant/main.rego": text, **{path.replace("__", "/"): text for path, text in more.items()}})
+    return from_files(
+        {
+            "stepgrant/main.rego": text,
+            **{path.replace("__", "/").replace("/rego", ".rego"): text for path, text in more.items()},
+        }
+    )
 
 
 def call(tool: str = "probe.read", **action: Any) -> bytes:  # noqa: ANN401  (JSON)

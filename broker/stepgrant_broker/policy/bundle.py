@@ -146,6 +146,9 @@ def _walk(folder: Path | Traversable, prefix: str, depth: int) -> Iterator[tuple
                 raise PolicyInvalid([_finding(path, "too_deep", "too many folders in each other", "move it up")])
             yield from _walk(entry, path + "/", depth + 1)
         elif _belongs(path):
+            if not entry.is_file():
+                # Reading a pipe or a device might never end.
+                raise PolicyInvalid([_finding(path, "no_file", "is not a plain file", "put a file here")])
             yield path, entry
 
 

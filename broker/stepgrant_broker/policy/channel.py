@@ -1,7 +1,8 @@
 """The event loop's end of the socket to one engine process.
 
 Rules:
-* Queries are answered in the order in which they were sent; the first one waiting is the one that runs.
+* Queries are answered in the order in which they were sent; the first one sent is the one that runs. Only a few are on
+  their way, so that what nobody waits for any more is dropped here instead of being worked off there.
 * Whoever waits longer than the deadline is answered. The process is killed only when the running query itself has taken
   that long, so that a long queue alone costs no process.
 * When the process is gone, the query that ran is refused and the others are handed back unanswered.
@@ -12,9 +13,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from stepgrant_broker.policy.engine_process import Answer, EngineProcess, frame, read_answer, unframed
+
+ON_THEIR_WAY: Final = 4
 
 
 class Query:
@@ -56,7 +59,8 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._waiting: deque[Query] = deque()
+        self._sent: deque[Query] = deque()
+        self._queued: deque[Query] = deque()
         self._running_since = 0.0
         self._retired = False
         self.gone = asyncio.Event()
@@ -69,19 +73,27 @@ class Channel(asyncio.Protocol):
 
     def send(self, query: Query) -> None:
         """Queue the query."""
-        if not self._waiting:
-            self._running_since = self._loop.time()
         query.channel = self
-        self._waiting.append(query)
-        if self._transport is not None:
-            self._transport.write(frame(query.policy_input))
+        self._queued.append(query)
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._queued and len(self._sent) < ON_THEIR_WAY:
+            query = self._queued.popleft()
+            if query.answered.done():
+                continue
+            if not self._sent:
+                self._running_since = self._loop.time()
+            self._sent.append(query)
+            if self._transport is not None:
+                self._transport.write(frame(query.policy_input))
 
     def data_received(self, data: bytes) -> None:
         """Of asyncio."""
         self._buffer += data
         try:
             for body in unframed(self._buffer):
-                self._waiting.popleft().answer(read_answer(body, self._process.revision))
+                self._sent.popleft().answer(read_answer(body, self._process.revision))
                 self._next()
         except (ValueError, IndexError):
             # Not what our program sends: the process is not to be trusted with a decision.
@@ -89,19 +101,21 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio."""
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        if waiting:
-            waiting[0].answer(Answer(self._process.revision, error="the policy engine ended while deciding"))
-        for query in waiting:
+        for query in (*self._sent, *self._queued):
             query.channel = None
+        if self._sent:
+            running = self._sent.popleft()
+            running.answer(Answer(self._process.revision, error="the policy engine ended while deciding"))
+        waiting = [*self._sent, *self._queued]
+        self._sent.clear()
+        self._queued.clear()
         self._ended(self._process)
-        self._lost(self, waiting[1:])
+        self._lost(self, waiting)
         self.gone.set()
 
     def watch(self, query: Query) -> None:
         """Kill the process if it has been at this query, which nobody waits for any more, for its whole deadline."""
-        if not self._waiting or self._waiting[0] is not query:
+        if not self._sent or self._sent[0] is not query:
             return
         left = self._running_since + query.deadline_s - self._loop.time()
         if left > 0:
@@ -122,10 +136,11 @@ class Channel(asyncio.Protocol):
 
     def _next(self) -> None:
         self._running_since = self._loop.time()
-        if self._waiting and self._waiting[0].answered.done():
-            self.watch(self._waiting[0])
+        self._fill()
+        if self._sent and self._sent[0].answered.done():
+            self.watch(self._sent[0])
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        if self._retired and not self._waiting:
+        if self._retired and not self._sent and not self._queued:
             self.close()

@@ -11,12 +11,13 @@ Why each is refused:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from stepgrant_broker.policy.findings import Finding
 from stepgrant_broker.policy.names import Index
 from stepgrant_broker.policy.syntax import Call, Const, Group, Path, Ref, Rule, declared, expressions
 
+Edges: TypeAlias = Mapping[Path, set[Path]]
 DECISION: Final[Path] = ("stepgrant", "decision")
 
 
@@ -25,8 +26,9 @@ def rule_findings(index: Index, data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _data_over_rules(index, data)
     for path, rules in index.by_path.items():
         yield from _conflicts(index, path, rules)
-    yield from recursions(index)
-    yield from _unused(index)
+    edges = _edges(index)
+    yield from _recursions(index, edges)
+    yield from _unused(index, edges)
     yield from _decision(index)
 
 
@@ -59,7 +61,15 @@ def _data_over_rules(index: Index, data: Mapping[str, Any]) -> Iterator[Finding]
 
 def recursions(index: Index) -> Iterator[Finding]:
     """Rules and functions that reach themselves."""
-    edges = {path: _reached(index, path) for path in index.by_path}
+    yield from _recursions(index, _edges(index))
+
+
+def _edges(index: Index) -> Edges:
+    """What each rule reaches directly."""
+    return {path: _reached(index, path) for path in index.by_path}
+
+
+def _recursions(index: Index, edges: Edges) -> Iterator[Finding]:
     for path in sorted(edges):
         if path in _closure(edges, edges[path]):
             rule = index.by_path[path][0]
@@ -67,8 +77,7 @@ def recursions(index: Index) -> Iterator[Finding]:
             yield Finding(rule.file, rule.line, "recursion", message, "name what it needs without going through itself")
 
 
-def _unused(index: Index) -> Iterator[Finding]:
-    edges = {path: _reached(index, path) for path in index.by_path}
+def _unused(index: Index, edges: Edges) -> Iterator[Finding]:
     for path in sorted(edges.keys() - _closure(edges, {DECISION}) - {DECISION}):
         rule = index.by_path[path][0]
         message = f"data.{'.'.join(DECISION)} never reaches {'.'.join(path)}; perhaps its name is misspelt"
@@ -89,7 +98,7 @@ def _reached(index: Index, path: Path) -> set[Path]:
     return found
 
 
-def _closure(edges: Mapping[Path, set[Path]], start: set[Path]) -> set[Path]:
+def _closure(edges: Edges, start: set[Path]) -> set[Path]:
     seen: set[Path] = set()
     waiting = list(start)
     while waiting:

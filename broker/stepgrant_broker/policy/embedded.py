@@ -57,6 +57,8 @@ class EmbeddedEngine:
         self._held: list[Query] = []
         """Queries that wait for a process."""
         self._waiting = 0
+        self._closed = False
+        self._loading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -65,13 +67,19 @@ class EmbeddedEngine:
         return self._active[0] if self._active is not None else None
 
     async def load(self, revision: str, bundle: Bundle) -> None:
-        """Decide by this policy from now on. Raises `PolicyInvalid` and then changes nothing."""
-        process = await asyncio.to_thread(proven, bundle, revision, deadline_s=self._probe_deadline_s)
-        before = self._channel
-        self._active = (revision, bundle)
-        await self._connect(process)
-        if before is not None:
-            before.retire()
+        """Decide by this policy from now on.
+
+        Raises `PolicyInvalid` and then changes nothing; `PolicyUnavailable` after `close`.
+        """
+        async with self._loading:
+            process = await asyncio.to_thread(proven, bundle, revision, deadline_s=self._probe_deadline_s)
+            if self._closed:
+                await asyncio.to_thread(process.end)
+                raise PolicyUnavailable("the policy engine is closed")
+            before, self._active = self._channel, (revision, bundle)
+            await self._connect(process)
+            if before is not None:
+                before.retire()
 
     async def evaluate(self, policy_input: bytes) -> Evaluation:
         """As the port says; `revision` is that of the policy which answered."""
@@ -97,7 +105,7 @@ class EmbeddedEngine:
 
     async def close(self) -> None:
         """End the process; whoever still waits gets `PolicyUnavailable`."""
-        self._active = None
+        self._closed, self._active = True, None
         channel, self._channel = self._channel, None
         self._refuse(self._held, "the policy engine is closed")
         if channel is not None:

@@ -18,6 +18,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 READY: Final = b"R"
@@ -112,7 +113,9 @@ def limit(memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    # macOS has the name but not the limit; there only the deadline bounds what a query takes.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def serve(pipe: Pipe, seconds: float) -> None:

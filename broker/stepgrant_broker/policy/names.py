@@ -26,6 +26,7 @@ class Index:
         for rule in self.rules():
             self.by_path.setdefault(rule.path, []).append(rule)
         self.packages = frozenset(module.package for module in self.modules)
+        self._matching: dict[Pattern, list[Path]] = {}
 
     def rules(self) -> Iterator[Rule]:
         """Every rule of every module."""
@@ -52,7 +53,9 @@ class Index:
 
     def matching(self, pattern: Pattern) -> list[Path]:
         """The rules that a reference to the pattern could evaluate."""
-        return [path for path in self.by_path if matches(pattern, path)]
+        if pattern not in self._matching:
+            self._matching[pattern] = [path for path in self.by_path if matches(pattern, path)]
+        return self._matching[pattern]
 
     def function(self, call: Call, module: Module) -> Path | None:
         """The policy's own function that is called, or `None` when it is none of ours."""

@@ -55,13 +55,8 @@ async def test_whole_decisions_of_the_starter_policy(running: Running, case: dic
 
 async def test_functions_answer_as_they_did_when_they_were_allowed(running: Running) -> None:
     values = ",\n".join(case["expression"] for case in CORPUS)
-    engine = await running(
-        one(
-            HEAD
-            + 'decision := {"effect": "allow", "reasons": ["ok"], "grant": {"params": {"all": all_values}}} if input.tenant\n\n'
-            f"all_values := [\n{values},\n]\n"
-        )
-    )
+    answered = '{"effect": "allow", "reasons": ["ok"], "grant": {"params": {"all": all_values}}}'
+    engine = await running(one(HEAD + f"decision := {answered} if input.tenant\n\nall_values := [\n{values},\n]\n"))
     answer = await engine.evaluate(call())
     assert answer.raw is not None
     found = json.loads(answer.raw)["grant"]["params"]["all"]
