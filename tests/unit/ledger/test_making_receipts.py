@@ -102,8 +102,8 @@ FIRST = "(SELECT data FROM entries WHERE seq = 0 AND chain <> '')"
     ("sql", "said"),
     [
         ("DELETE FROM entries WHERE chain = ? AND seq = 4", "entry_out_of_order at entry 4"),
-        (f"UPDATE entries SET data = {FIRST} WHERE chain = ? AND seq = 1", "entry_out_of_order at entry 1"),
-        (f"UPDATE entries SET data = {OBSERVE} WHERE chain = ? AND seq = 4", "wrong_hash at entry 5"),
+        (f"UPDATE entries SET data = {FIRST} WHERE chain = ? AND seq = 1", "entry_out_of_order at entry 1"),  # noqa: S608
+        (f"UPDATE entries SET data = {OBSERVE} WHERE chain = ? AND seq = 4", "wrong_hash at entry 5"),  # noqa: S608
         ("UPDATE entries SET data = CAST('{' AS BLOB) WHERE chain = ? AND seq = 4", "entry_unreadable at entry 4"),
     ],
     ids=["removed", "repeated", "changed", "unreadable"],

@@ -1,0 +1,94 @@
+"""Format v1 is frozen: the same acts give the same bytes, and the bytes of before are understood for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from fakes.tale import RUN_TYPES, TENANT_TYPES
+from stepgrant import canonical, receipt
+from stepgrant._receipt_entries import check_link, read_event
+from stepgrant_broker.domain import fold
+from stepgrant_broker.domain.entries import Entry, EntryType, check_members
+from stepgrant_broker.domain.state import RunState, StepState, View
+from vectors.make import HERE, make
+
+GOLDEN = HERE / "entry_v1"
+PINNED = {
+    "run.jsonl": "sha-256:TRvv-zWMlBH6y4R8e5l5aPwxVESzE3pCru2V2UpxiXA",
+    "tenant.jsonl": "sha-256:AZj9zV9oRXEx6geMnnGkDfd2qETFlUvjOXx5pcMEN0w",
+    "receipt.json": "sha-256:5WUHGpJQckkkDRemgGPB07rKhFnS7kpcixGDt2i3BWk",
+    "keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
+}
+"""Written a second time here, so that regenerating the files alone does not make a change pass."""
+
+
+def lines(name: str) -> list[bytes]:
+    return (GOLDEN / name).read_bytes().splitlines()
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_the_golden_files_are_those_of_before(name: str) -> None:
+    assert canonical.digest_bytes((GOLDEN / name).read_bytes()) == PINNED[name]
+    assert {path.name for path in GOLDEN.iterdir()} == PINNED.keys()
+
+
+async def test_the_same_acts_give_the_same_bytes(tmp_path: Path) -> None:
+    """If this fails, an entry is written differently from before: see tests/vectors/make.py before regenerating."""
+    made = await make(tmp_path)
+    for name in ("run.jsonl", "tenant.jsonl"):
+        for number, (now, before) in enumerate(zip(made[name].splitlines(), lines(name), strict=True)):
+            assert now.decode() == before.decode(), f"{name} line {number + 1}"
+    assert made == {name: (GOLDEN / name).read_bytes() for name in PINNED}
+
+
+@pytest.mark.parametrize(("name", "types"), [("run.jsonl", RUN_TYPES), ("tenant.jsonl", TENANT_TYPES)])
+def test_every_type_that_use_cases_write_is_among_them_and_chained(name: str, types: frozenset[str]) -> None:
+    before = None
+    seen = set()
+    for position, data in enumerate(lines(name)):
+        event = read_event(data, position)
+        run = event.fields["run"]
+        assert run is None or isinstance(run, str)
+        check_link(event, before, tenant="acme", run=run, position=position)
+        check_members(event.fields)
+        assert event.hash == canonical.b64u(hashlib.sha256(data).digest())
+        seen.add(event.type)
+        before = event
+    assert seen == types
+
+
+def test_entries_of_before_are_folded_as_they_were() -> None:
+    view = View()
+    for data in lines("run.jsonl"):
+        event = read_event(data)
+        members, kind = dict(event.fields), EntryType(event.type)
+        digest = canonical.b64u_decode(event.hash)
+        run = str(members["run"])
+        view = fold.apply(view, Entry("acme", run, event.seq, event.ts, kind, event.step, digest, data, members))
+    assert view.run is not None
+    assert (view.run.state, view.run.epoch, view.run.step_count) == (RunState.COMPLETED, 3, 8)
+    assert dict(view.run.history.meters) == {"usd": 2_500_000}
+    assert {key: step.state for key, step in view.steps.items()} == {
+        "plan": StepState.RECORDED,
+        "s1": StepState.COMPLETED,
+        "s2": StepState.DENIED,
+        "s3": StepState.FAILED,
+        "s4": StepState.SUSPENDED,
+        "s5": StepState.COMPLETED,
+        "s5~reconcile~1": StepState.COMPLETED,
+        "s6": StepState.PREPARED,
+    }
+
+
+def test_a_receipt_of_before_verifies_and_one_flipped_byte_makes_it_fail() -> None:
+    data, keys = (GOLDEN / "receipt.json").read_bytes(), (GOLDEN / "keys.json").read_bytes()
+    told = receipt.verify(data, keys)
+    assert (told.complete, told.hidden, len(told.events)) == (True, 0, len(lines("run.jsonl")))
+    for position in range(0, len(data), 997):
+        flipped = bytearray(data)
+        flipped[position] ^= 1
+        with pytest.raises(receipt.ReceiptError):
+            receipt.verify(bytes(flipped), keys)

@@ -1,0 +1,141 @@
+"""Golden bytes of ledger entries v1 and of a receipt v1: made by the real use cases over fixed times and randomness.
+
+`PYTHONPATH=tests python -m vectors.make` writes them anew; `tests/unit/ledger/test_golden.py` compares. Format v1 is frozen: files
+that exist may gain entries of new types, but the bytes of an entry that a use case writes do not change. Whoever has to
+regenerate because they did has made a new version, and says so in DECISIONS.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from fakes.clock import ArmedFailpoints, StandingClock
+from fakes.hand import Hand
+from fakes.tale import whole_life
+from fakes.world import AUDIENCE
+from stepgrant import canonical
+from stepgrant_broker.config import explicit_settings
+from stepgrant_broker.domain.ids import ulid
+from stepgrant_broker.domain.ports import Evaluation, PolicyEngine, Reads
+from stepgrant_broker.usecases.enroll import Enrolment, enroll
+from stepgrant_broker.usecases.operators import authenticate_operator, create_operator
+from stepgrant_broker.wiring import Broker, build, bundle_of
+from stepgrant_broker.wiring.seams import Seams
+
+HERE = Path(__file__).parent
+HEADS_KEY = {
+    # RFC 8037 appendix A: the example key of RFC 8032, known to everybody.
+    "kty": "OKP",
+    "crv": "Ed25519",
+    "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+}
+
+POLICY = """# METADATA
+# title: The policy of the golden vectors
+package stepgrant
+
+default decision := {"effect": "deny", "reasons": ["no_rule_matched"]}
+
+decision := input.claimed.context.decide
+
+decision := {"effect": "allow", "reasons": ["run_allowed"]} if {
+	not input.claimed.context.decide
+	startswith(input.action.tool, "stepgrant.run.")
+	not input.claimed.labels[input.action.tool]
+}
+"""
+
+
+class FixedIds:
+    """`Ids` that give the same values each time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def ulid(self, now: int) -> str:
+        return ulid(now, self._next().to_bytes(10, "big"))
+
+    def random(self, size: int) -> bytes:
+        return hashlib.shake_128(b"golden" + self._next().to_bytes(8, "big")).digest(size)
+
+
+class Named:
+    """The real engine under a name that does not change with its version."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
+
+    async def evaluate(self, policy_input: bytes) -> Evaluation:
+        return replace(await self._engine.evaluate(policy_input), engine="golden/1")
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+async def make(folder: Path) -> dict[str, bytes]:
+    """The golden files by name."""
+    keys = folder / "broker" / "keys"
+    keys.mkdir(mode=0o700, parents=True)
+    with os.fdopen(os.open(keys / "heads-1.jwk", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(HEADS_KEY, file)
+    settings = explicit_settings(data_dir=folder / "broker", tenant="acme", test_mode=True, sweep_ms=600_000)
+    clock, failpoints = StandingClock(), ArmedFailpoints()
+    seams = Seams(clock=clock, ids=FixedIds(), failpoints=failpoints)
+    policy = bundle_of({"stepgrant/main.rego": POLICY})
+    async with build(settings, create=True, policy=policy, seams=seams) as broker:
+        held = await hand(broker, clock, failpoints)
+        run = await whole_life(held)
+        receipt = await broker.receipt(run)
+        return {
+            "run.jsonl": await chain(broker.ports.reads, run),
+            "tenant.jsonl": await chain(broker.ports.reads, None),
+            "receipt.json": canonical.dumps(receipt),
+            "keys.json": canonical.dumps(
+                {"keys": [dict(k.jwk) for k in await broker.ports.signer.public_keys("heads")]}
+            ),
+        }
+
+
+async def hand(broker: Broker, clock: StandingClock, failpoints: ArmedFailpoints) -> Hand:
+    """The broker's use cases in the hand of the tale."""
+    ports = replace(broker.ports, policy=Named(broker.policy))
+    jwk = {"kty": "EC", "crv": "P-256", "x": "x", "y": "y"}
+    agent = await enroll(ports, "acme", None, Enrolment("agent", ("agent",), (), jwk, "j1"))
+    server = await enroll(ports, "acme", None, Enrolment("tool", (), (AUDIENCE,), jwk, "j2"))
+    olga = await create_operator(ports, "acme", None, name="Olga", roles=["operator"])
+    workload, tool = await broker.store.workload(agent["id"]), await broker.store.workload(server["id"])
+    assert workload is not None
+    assert tool is not None
+    operator = await authenticate_operator(ports, olga["token"])
+    return Hand(ports, clock, failpoints, broker.store, broker.policy, workload, tool, operator)  # type: ignore[arg-type]
+
+
+async def chain(reads: Reads, run: str | None) -> bytes:
+    """The exact bytes of each entry, one a line (canonical JSON has no line breaks)."""
+    entries = await reads.entries("acme", run)
+    return b"".join(entry.data + b"\n" for entry in entries)
+
+
+def main() -> None:
+    """Write the golden files."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = asyncio.run(make(Path(folder)))
+    for name, data in files.items():
+        (HERE / "entry_v1" / name).write_bytes(data)
+        sys.stdout.write(f"{name}: {len(data)} bytes, {canonical.digest_bytes(data)}\n")
+
+
+if __name__ == "__main__":
+    main()
