@@ -1,0 +1,157 @@
+"""README's blocks run, or name what exists: a block that nobody runs here makes this file fail."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+SHELL = [line.partition("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+BIN = Path(sys.executable).parent
+KNOWN = {
+    "make demo",
+    "make test",
+    "pip install 'stepgrant[broker,embedded]'",
+    "stepgrant dev -- python first.py",
+    "stepgrant run show my-first-run",
+    "stepgrant policy check",
+    "stepgrant policy test",
+}
+
+
+def stepgrant(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a reader would."""
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
+    return subprocess.run(
+        [str(BIN / "stepgrant"), *words],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def dev(cwd: Path, port: int, *command: str) -> subprocess.Popen[str]:
+    """`stepgrant dev`, in a group of its own."""
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    words = [str(BIN / "stepgrant"), "dev", "--port", str(port), *(("--", *command) if command else ())]
+    return subprocess.Popen(
+        words, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def test_every_command_of_the_readme_is_run_here_or_by_another_test() -> None:
+    assert {line for line in SHELL if line} == KNOWN
+
+
+def test_the_two_commands_exist() -> None:
+    targets = (ROOT / "Makefile").read_text()
+    assert re.search(r"^demo:", targets, re.MULTILINE)
+    assert re.search(r"^test:", targets, re.MULTILINE)
+
+
+def test_the_extras_that_pip_is_told_exist() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    assert re.search(r"^broker = \[", project, re.MULTILINE)
+    assert re.search(r"^embedded = \[", project, re.MULTILINE)
+
+
+@pytest.mark.timeout(120)
+def test_the_first_run_survives_kill_9_and_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(PYTHON[0])
+    port = free_port()
+    command = next(line for line in SHELL if line.startswith("stepgrant dev -- ")).split()[3:]
+    first = dev(tmp_path, port, *command)
+    try:
+        said = kill_after_first_greeting(first)
+        assert "Grace" not in said
+        first.wait(20)
+        second = dev(tmp_path, port, *command)
+        out, _ = second.communicate(timeout=60)
+        assert second.returncode == 0, out
+        assert [line for line in out.splitlines() if line.startswith("Hello")] == [
+            f"Hello, {name}!" for name in ("Ada", "Grace", "Barbara")
+        ]
+        shown(tmp_path, port)
+    finally:
+        end(first)
+
+
+def kill_after_first_greeting(process: subprocess.Popen[str]) -> str:
+    """Read until Ada is greeted, then kill -9 the agent (not the broker, which then ends by itself)."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("Hello, Ada"):
+            break
+    (agent,) = [
+        int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and is_agent_of(path, process.pid)
+    ]
+    os.kill(agent, signal.SIGKILL)
+    return said
+
+
+def is_agent_of(path: Path, group: int) -> bool:
+    """True for `python first.py` below our `stepgrant dev`."""
+    try:
+        words = (path / "cmdline").read_bytes().split(b"\0")
+        session = int((path / "stat").read_text().rpartition(") ")[2].split()[3])
+    except OSError:
+        return False
+    return words[1:2] == [b"first.py"] and session == group
+
+
+def shown(folder: Path, port: int) -> None:
+    """The timeline tells of both holders."""
+    broker = dev(folder, port)
+    try:
+        deadline = time.monotonic() + 30
+        while (answer := stepgrant("run", "show", "my-first-run", cwd=folder)).returncode == 5:
+            assert time.monotonic() < deadline, answer.stderr
+            time.sleep(0.2)
+        assert answer.returncode == 0, answer.stderr
+        assert "epoch 2" in answer.stdout
+        assert "greet" in answer.stdout
+    finally:
+        end(broker)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End the group that we started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def test_the_resource_servers_names_exist(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", PYTHON[1]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_policy_commands_pass_in_a_new_project(tmp_path: Path) -> None:
+    assert stepgrant("init", "project", cwd=tmp_path).returncode == 0
+    for command in ("check", "test"):
+        done = stepgrant("policy", command, cwd=tmp_path / "project")
+        assert done.returncode == 0, done.stdout + done.stderr
