@@ -1,8 +1,8 @@
 """Golden bytes of ledger entries v1 and of a receipt v1: made by the real use cases over fixed times and randomness.
 
-`PYTHONPATH=tests python -m vectors.make` writes them anew; `tests/unit/ledger/test_golden.py` compares. Format v1 is frozen: files
-that exist may gain entries of new types, but the bytes of an entry that a use case writes do not change. Whoever has to
-regenerate because they did has made a new version, and says so in DECISIONS.md.
+`PYTHONPATH=tests python -m vectors.make` writes them anew; `tests/unit/ledger/test_golden.py` compares. Format v1 is
+frozen: files that exist may gain entries of new types, but the bytes of an entry that a use case writes do not change.
+Whoever has to regenerate because they did has made a new version, and says so in DECISIONS.md.
 """
 
 from __future__ import annotations
