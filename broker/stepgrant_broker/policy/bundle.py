@@ -83,7 +83,7 @@ def from_files(files: Mapping[str, bytes | str]) -> Bundle:
     """A bundle of these files (others than those named above are left out). Raises `PolicyInvalid`."""
     texts, findings = _texts(files)
     modules = {path: text for path, text in texts.items() if path.endswith(".rego") and not _is_test(path)}
-    documents = {path: _json(path, text, findings) for path, text in texts.items() if _name(path) in DOCUMENTS}
+    documents = dict(_documents(texts, findings))
     data: dict[str, Any] = {}
     for path, value in documents.items():
         if _name(path) == "data.json":
@@ -166,12 +166,13 @@ def _texts(files: Mapping[str, bytes | str]) -> tuple[dict[str, str], list[Findi
     return texts, findings
 
 
-def _json(path: str, text: str, findings: list[Finding]) -> Any:  # noqa: ANN401  (JSON)
-    try:
-        return canonical.loads(text.encode(), max_bytes=MAX_FILE_BYTES)
-    except canonical.CanonicalError as error:
-        findings.append(_finding(path, "bad_json", str(error), "correct the JSON"))
-        return None
+def _documents(texts: Mapping[str, str], findings: list[Finding]) -> Iterator[tuple[str, Any]]:
+    for path, text in texts.items():
+        if _name(path) in DOCUMENTS:
+            try:
+                yield path, canonical.loads(text.encode(), max_bytes=MAX_FILE_BYTES)
+            except canonical.CanonicalError as error:
+                findings.append(_finding(path, "bad_json", str(error), "correct the JSON"))
 
 
 def _place(data: dict[str, Any], path: str, value: object, findings: list[Finding]) -> None:

@@ -1,8 +1,8 @@
 # METADATA
 # title: What the settings say
 # description: |
-#   Reads stepgrant_config/data.json for the agent and the action of the input. Everything here is undefined for what
-#   the settings do not list, so that whoever asks through `not` refuses it.
+#   Reads stepgrant_config/data.json for the agent and the action of the input. What the settings do not list is
+#   undefined here, so that whoever asks through `not` refuses it.
 # scope: package
 package stepgrant.settings
 
