@@ -60,9 +60,6 @@ def event(
     )
 
 
-# ------------------------------------------------------------------------------------------------- counting the checks
-
-
 def test_one_failed_check_fails_the_demo_and_is_told_like_the_others() -> None:
     told: list[Check] = []
     checks = Checks(told.append, chapter="one")
@@ -77,9 +74,6 @@ def test_one_failed_check_fails_the_demo_and_is_told_like_the_others() -> None:
 
 def test_a_demo_without_checks_has_shown_nothing() -> None:
     assert not Checks(lambda _: None).all_hold
-
-
-# ------------------------------------------------------------------------------------------------ the books of targets
 
 
 def test_one_note_each_is_exactly_once() -> None:

@@ -177,7 +177,7 @@ def _check_thief(story: Story, undead: Child) -> None:
     check(
         "a credential for one target is refused by another",
         answer == noted == "401 invalid_token" and len(did(stage.book(other), "rotated")) == 1,
-        f"for {STOLEN}, at {other}: {noted}",
+        f"a credential for {STOLEN} at {other}: {_both(answer, noted)}",
     )
 
 
@@ -188,7 +188,7 @@ def _check_zombie(story: Story, undead: Child) -> None:
     check(
         "after SIGCONT its old credential is refused by the target that it was for",
         answer == noted == f"409 {STALE}" and len(rotations) == 1,
-        f"{STOLEN}: {noted}",
+        f"{STOLEN}: {_both(answer, noted)}",
     )
     outcomes = {what: _report(undead, what) for what in ("record a result", "next target", "end the run")}
     recorded = (stage.step(f"rotate:{STOLEN}")["result"] or {}).get("key_id")
@@ -255,6 +255,10 @@ def _counts(stage: Stage) -> dict[str, int]:
 def _refusals(stage: Stage, name: str) -> list[str]:
     """What this target refused, by its own book."""
     return [f"{note['status']} {note['code']}" for note in did(stage.book(name), "refused")] or ["nothing"]
+
+
+def _both(answer: str, noted: str) -> str:
+    return noted if answer == noted else f"it noted {noted}, the thief saw {answer}"
 
 
 def _report(undead: Child, what: str) -> str:
