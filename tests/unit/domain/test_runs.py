@@ -54,6 +54,14 @@ def test_the_zombies_key_does_not_hold_the_new_epoch() -> None:
         require_holder(world.loaded(), agent("k1"), 2)
 
 
+def test_the_new_key_under_the_old_epoch_is_stale() -> None:
+    world = opened()
+    world.lapse()
+    world.resume(agent("k2", now=world.now))
+    with pytest.raises(StaleEpoch):
+        require_holder(world.loaded(), agent("k2"), 1)
+
+
 def test_another_workload_with_the_right_key_does_not_hold_the_run() -> None:
     world = opened()
     with pytest.raises(WrongHolder):
