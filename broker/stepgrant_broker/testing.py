@@ -176,7 +176,8 @@ class TestHost:
     def advance(self, seconds: float) -> None:
         """Move the broker's clock forward.
 
-        Proofs of agents carry their own time, which may be ten minutes off; that much can be advanced in all.
+        Assertions of workloads still count at the system's time. Proofs may be ten minutes off; whoever advances more
+        than that in all moves the SDK's clock too, as `stepgrant.testing.TestBroker` does.
         """
         self.clock.advance(int(seconds * 1000))
 

@@ -3,6 +3,7 @@
 Rules:
 * A socket that others can reach needs TLS, or the operator's word that a proxy ends it (`api.serve`).
 * No forwarded header is believed, and none of our answers says what software made it.
+* Requests are not logged by the server below us: a path or query may hold whatever a caller put there by mistake.
 * SIGINT and SIGTERM end it gracefully: calls under way are answered, then ports are closed by whoever opened them. A
   second signal ends it at once.
 """
@@ -17,9 +18,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stepgrant_broker.api.serve import refuse_unsafe_bind
 from stepgrant_broker.config import PREFIX, SettingsError
@@ -68,6 +70,14 @@ def listen(settings: Settings) -> Listening:
     return Listening(bound, f"{scheme}://{host}:{bound.getsockname()[1]}")
 
 
+class _Protocol(HttpToolsProtocol):
+    """HTTP/1.1 without the access log, which `access_log=False` alone leaves to the root logger."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn calls it
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handling, which ends the process by the signal before our ports are closed."""
 
@@ -95,7 +105,7 @@ def _server(broker: Broker) -> _Server:
     settings = broker.settings
     config = uvicorn.Config(
         broker.app,
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="on",
         interface="asgi3",
