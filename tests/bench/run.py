@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents import Agent
 from load import Measured, load, post
 
 import stepgrant
+from agents import Agent
 from stepgrant._exchange import WorkloadKey
 
 HERE = Path(__file__).parent

@@ -192,8 +192,8 @@ class World:
         action = steps.prepare(journal, what, considered)
         decided = Decided(decision or allow(what.effect), "1:x", self.fresh("dec"), "test", b"{}")
         settled = deciding.settle(
-            journal, what, considered, action, decided, phase="begin", approval_id=lambda: self.fresh("apr"), shown=shown,
-            limits=self.limits,
+            journal, what, considered, action, decided, phase="begin",
+            approval_id=lambda: self.fresh("apr"), shown=shown, limits=self.limits,
         )  # fmt: skip
         if not isinstance(settled, deciding.Allowed):
             self.hold(journal)

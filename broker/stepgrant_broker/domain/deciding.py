@@ -31,7 +31,7 @@ from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.state import Approval, Grant
+from stepgrant_broker.domain.state import Approval
 
 LOOSENESS = {Effect.ONCE: 0, Effect.IDEMPOTENT: 1, Effect.READ: 2}
 

@@ -3,7 +3,7 @@
 Rules:
 * An entry is its RFC 8785 bytes; every field is inside them, and `prev` chains them by SHA-256.
 * The members of `ALWAYS` stand in each entry, `null` where they do not apply; optional ones only have values.
-* `body` has one closed set of members per type. New optional members and types may join; a changed meaning is a new `v`.
+* `body` has one closed set of members per type. Optional members and types may join; a changed meaning is a new `v`.
 * `ts` is milliseconds since the epoch and never falls within a chain, whatever the clocks do.
 """
 

@@ -105,7 +105,10 @@ def test_an_expired_grant_is_not_redeemed(world: World) -> None:
     assert unchanged(world)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("issuer", "jwt"), ("agent", "agent"), ("workload", "wkl_w1"), ("workload", "wkl_tool")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("issuer", "jwt"), ("agent", "agent"), ("workload", "wkl_w1"), ("workload", "wkl_tool")],
+)
 def test_the_kill_switch_stops_redeeming(world: World, kind: str, name: str) -> None:
     world.quarantines = (Quarantine("acme", kind, name, world.now),)
     with pytest.raises(Quarantined):

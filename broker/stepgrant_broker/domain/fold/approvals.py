@@ -8,7 +8,6 @@ from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.fold.common import At, the_run, with_approval, with_step
 from stepgrant_broker.domain.state import Answer, Approval, ApprovalStatus, StepState, View
 
-
 UNDECIDED = frozenset({StepState.PREPARED, StepState.DENIED, StepState.AWAITING_APPROVAL})
 """States that a decision may change; a running step is not stopped because somebody asks about it again."""
 
