@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import select
 import socket
 import ssl
@@ -24,7 +23,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from stepgrant._errors import ConfigurationError
-from stepgrant._http import Answer
+from stepgrant._http import Answer, safe_url
 from stepgrant._http1 import Broken, Exchanges, Request
 
 _READ: Final = 65_536
@@ -54,14 +53,12 @@ class Address:
     def of(cls, url: str) -> Address:
         """Raises `ConfigurationError` for what is no http(s) URL, and for plain http to another machine."""
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(safe_url(url))
             host, port = parts.hostname, parts.port
-        except ValueError:
-            host, port, parts = None, None, urlsplit("")
-        if parts.scheme not in _PORTS or not host or parts.query or parts.fragment or "@" in parts.netloc:
-            raise ConfigurationError("the broker's URL (url= or STEPGRANT_URL) is not an absolute http(s) URL")
-        if parts.scheme == "http" and not is_loopback(host):
-            raise ConfigurationError(f"credentials come from the broker: use https to reach {host}")
+        except (ConfigurationError, ValueError) as error:
+            raise ConfigurationError(f"the broker's URL (url= or STEPGRANT_URL): {error}") from None
+        if not host or parts.query or parts.fragment:
+            raise ConfigurationError("the broker's URL (url= or STEPGRANT_URL) has no host, or a query or fragment")
         context = None
         if parts.scheme == "https":
             context = httpx.create_ssl_context()
@@ -73,16 +70,6 @@ class Address:
     def authority(self) -> bytes:
         """The `Host` header."""
         return urlsplit(self.base).netloc.encode("ascii")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class BlockingClient:

@@ -224,7 +224,7 @@ class Opening:
         return entered.held
 
 
-def run(  # noqa: PLR0913  # all but the key are keywords, and each is something a user says of a run
+def run(
     key: str | None = None,
     *,
     agent: str,

@@ -75,7 +75,7 @@ def tool(
 ) -> Decorator: ...
 
 
-def tool(  # noqa: PLR0913  # the declaration of a tool; all keywords
+def tool(
     function: Callable[..., Any] | None = None,
     /,
     *,
@@ -174,7 +174,7 @@ def _hook(function: ReconcileHook | None, *, allow_async: bool) -> Hook | None:
 _declared: Final[dict[str, ToolSpec]] = {}
 
 
-def declare(  # noqa: PLR0913  # as `tool`
+def declare(
     name: str,
     *,
     effect: Effect = "once",

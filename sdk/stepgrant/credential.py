@@ -12,13 +12,14 @@ Rules:
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
 
-from stepgrant._client import is_loopback
+from stepgrant import _clock
 from stepgrant._dpop import DpopKey, normal_url
 from stepgrant._errors import CredentialMisuse
 from stepgrant._secrets import LIVE, NOT_SECRET
@@ -81,7 +82,7 @@ class Credential:
         if self.kind != "jwt":
             raise CredentialMisuse(f"a credential of kind {self.kind} is no header; use its fields")
         token = self.field("token")
-        proof = self._key.proof(method, url, token=token, nonce=nonce)
+        proof = self._key.proof(method, url, token=token, nonce=nonce, now=_clock.now())
         return {"Authorization": f"DPoP {token}", "DPoP": proof, **common}
 
     def field(self, name: str) -> str:
@@ -177,6 +178,16 @@ def _matches(origin: _Origin | None, scheme: str, host: str, port: int) -> bool:
         return False
     if origin[0] is not None:
         return origin[0] == scheme and origin[2] == port
-    if scheme != "https" and not is_loopback(host):
+    if scheme != "https" and not _is_loopback(host):
         return False
     return port == (origin[2] or _PORTS[scheme])
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

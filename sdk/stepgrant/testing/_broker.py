@@ -12,7 +12,7 @@ from stepgrant import _clock
 from stepgrant._errors import ConfigurationError
 from stepgrant._run import Opening, run
 from stepgrant.receipt import Event
-from stepgrant.testing._host import GROUP, Host
+from stepgrant.testing._host import GROUP, Start
 
 Tools = Mapping[str, str | Mapping[str, object]]
 """Tool name to effect, or to the tool's settings in the starter policy (`effect`, `ask`, `ttl`, `audience`, ...)."""
@@ -51,11 +51,11 @@ _SETTINGS: Final[Mapping[str, object]] = {
 }
 
 
-def find_start() -> Callable[..., Host]:
+def find_start() -> Start:
     """What the first entry point of the group gives. Raises `ConfigurationError` without a broker."""
     for point in entry_points(group=GROUP):
         try:
-            start: Callable[..., Host] = point.load()
+            start: Start = point.load()
         except ImportError as error:
             raise ConfigurationError(
                 f"the broker cannot be imported ({error.name}); install stepgrant[broker,embedded] for tests"
@@ -65,15 +65,29 @@ def find_start() -> Callable[..., Host]:
 
 
 class TestBroker:
-    """A real broker for one test. Everything it did not allow is denied, as in production."""
+    """A real broker for one test. Everything that the test did not allow is denied, as in production.
+
+    Args:
+        folder: an empty one; everything lies there.
+        lease_s: how long a silent holder keeps its run.
+        set_env: called with name and value of what `stepgrant.run` reads from the environment.
+        options: more settings of the broker, by their names.
+    """
 
     __test__ = False
 
-    def __init__(self, folder: Path, *, lease_s: float = 30, set_env: Callable[[str, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease_s: float = 30,
+        set_env: Callable[[str, str], None] | None = None,
+        **options: Any,  # noqa: ANN401  # the broker's own
+    ) -> None:
         self._set_env = set_env
         self._keys: dict[str, Path] = {}
         self._agents: dict[str, object] = {}
-        self.host: Final = find_start()(folder, settings={**_SETTINGS, "agents": {}}, lease_s=lease_s)
+        self.host: Final = find_start()(folder, settings={**_SETTINGS, "agents": {}}, lease_s=lease_s, **options)
         self._env("STEPGRANT_URL", self.host.url)
 
     @property
@@ -123,7 +137,7 @@ class TestBroker:
         self.host.set_secret(name, value, hosts=hosts, header=header)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for the broker, and for the proofs of this process. Resource servers keep the system's time."""
+        """Let time pass for the broker and for this process's proofs; resource servers keep the system's time."""
         self.host.advance(seconds)
         _clock.ahead_s += seconds
 

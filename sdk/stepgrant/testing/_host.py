@@ -83,6 +83,11 @@ class Host(Protocol):
 class Start(Protocol):
     """The object behind the entry point."""
 
-    def __call__(self, folder: Path, *, settings: Mapping[str, object] | None = None, lease_s: float = 30) -> Host:
-        """Start a broker below `folder`, with the starter policy and these settings; it answers when this returns."""
+    def __call__(
+        self, folder: Path, *, settings: Mapping[str, object] | None = None, lease_s: float = 30, **options: object
+    ) -> Host:
+        """Start a broker below `folder`, with the starter policy and these settings; it answers when this returns.
+
+        `options` are the broker's own: any of its settings by their names.
+        """
         ...
