@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from fakes.clock import StandingClock
 from fakes.hand import hand
 from fakes.tale import whole_life
+from stepgrant import canonical
 from stepgrant_broker.ledger.findings import Finding
 from stepgrant_broker.ledger.verify import LedgerCheck
 from stepgrant_broker.policy.bundle import digest_of
@@ -51,6 +53,20 @@ class Ledger:
             return db.execute(sql, values).fetchall()
         finally:
             db.close()
+
+    def rewrite(self, change: Callable[[int, dict[str, Any]], object]) -> None:
+        """Rewrite the run's chain as somebody who has all of the broker's power: hashes, links and the run's head."""
+        rows = self.look("SELECT seq, data FROM entries WHERE chain = ? ORDER BY seq", self.run)
+        prev = canonical.b64u(bytes(32))
+        for seq, data in rows:
+            read = canonical.loads(data)
+            assert isinstance(read, dict)
+            entry = {**read, "prev": prev}
+            change(seq, entry)
+            text = canonical.dumps(entry)
+            prev = canonical.b64u(hashlib.sha256(text).digest())
+            self.change("UPDATE entries SET data = ? WHERE chain = ? AND seq = ?", text, self.run, seq)
+        self.change("UPDATE runs SET head = ?", prev)
 
     def check(self, **options: Any) -> LedgerCheck:  # noqa: ANN401 - fields of `LedgerCheck`
         """A check of everything."""

@@ -18,10 +18,9 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stepgrant_broker.api.serve import refuse_unsafe_bind
 from stepgrant_broker.config import PREFIX, SettingsError
@@ -70,14 +69,6 @@ def listen(settings: Settings) -> Listening:
     return Listening(bound, f"{scheme}://{host}:{bound.getsockname()[1]}")
 
 
-class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1 without the access log, which `access_log=False` alone leaves to the root logger."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn calls it
-        super().__init__(*args, **kwargs)
-        self.access_log = False
-
-
 class _Server(uvicorn.Server):
     """uvicorn without its signal handling, which ends the process by the signal before our ports are closed."""
 
@@ -105,7 +96,7 @@ def _server(broker: Broker) -> _Server:
     settings = broker.settings
     config = uvicorn.Config(
         broker.app,
-        http=_Protocol,
+        http="httptools",
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -103,6 +103,36 @@ async def test_rubbish_instead_of_an_entry_is_found(ledger: Ledger, data: bytes,
     assert (found.code, found.seq) == (code, 3)
 
 
+async def test_a_rewritten_chain_with_a_type_that_is_not_known_is_refused(ledger: Ledger) -> None:
+    ledger.rewrite(lambda seq, entry: entry.update(type="run_admired") if seq == 4 else None)
+    (found,) = await ledger.findings()
+    assert (found.code, found.seq, found.what) == ("entry_unreadable", 4, "type run_admired is not known here")
+
+
+async def test_a_rewritten_chain_with_members_that_no_type_has_is_refused(ledger: Ledger) -> None:
+    ledger.rewrite(lambda seq, entry: entry["body"].update(also="this") if seq == 5 else None)
+    (found,) = await ledger.findings()
+    assert (found.code, found.seq) == ("entry_unreadable", 5)
+    assert "also" in found.what
+
+
+async def test_a_rewritten_chain_that_cannot_have_happened_is_refused(ledger: Ledger) -> None:
+    (seq,) = ledger.look(ENTRY, ledger.run, "grant_redeemed")[0]
+    ledger.rewrite(lambda at, entry: entry["grant"].update(jti="grn_never") if at == seq else None)
+    (found,) = await ledger.findings()
+    assert (found.code, found.seq) == ("entry_unfoldable", seq)
+    assert "grant_redeemed does not follow" in found.what
+
+
+async def test_a_rewritten_tenants_chain_is_folded_as_strictly(ledger: Ledger) -> None:
+    rows = ledger.look("SELECT seq, CAST(data AS TEXT) FROM entries WHERE chain = '' ORDER BY seq DESC LIMIT 1")
+    seq, text = rows[0]
+    removed = text.replace(ledger.look("SELECT id FROM workloads WHERE removed_at IS NOT NULL")[0][0], "wkl_never")
+    ledger.change("UPDATE entries SET data = CAST(? AS BLOB) WHERE chain = '' AND seq = ?", removed, seq)
+    (found,) = [finding for finding in await ledger.findings() if finding.run is None]
+    assert (found.code, found.seq) == ("entry_unfoldable", seq)
+
+
 TABLES = [
     ("UPDATE grants SET status = 'issued' WHERE status = 'revoked'", "row_differs", "status is not"),
     ("UPDATE grants SET audience = 'https://evil.example'", "row_differs", "audience is not"),
@@ -137,6 +167,7 @@ TABLES = [
     ("UPDATE policies SET text = CAST('{}' AS BLOB)", "row_differs", "the text is not the one"),
     ("UPDATE policies SET text = CAST('{' AS BLOB)", "row_differs", "the text is not the one"),
     ("UPDATE policies SET text = CAST('{\"a\":1}' AS BLOB)", "row_differs", "the text is not the one"),
+    ("UPDATE policies SET text = CAST('[1]' AS BLOB)", "row_differs", "the text is not the one"),
     ("DELETE FROM policies", "row_missing", "policies 1:sha-256:"),
     ("UPDATE tenants SET policy_revision = '9:x'", "row_differs", "tenants acme"),
     (
