@@ -142,7 +142,7 @@ def _checked(folder: Path | None) -> tuple[str, Bundle | None, tuple[Finding, ..
         name, bundle = _read(folder)
         findings = check(bundle) or check_tests(bundle)
         if not findings:
-            proven(bundle, "check", deadline_s=PROBE_DEADLINE_S).stop()
+            proven(bundle, "check", deadline_s=PROBE_DEADLINE_S).end()
     except PolicyInvalid as invalid:
         return str(folder or "policy"), None, invalid.findings
     return name, bundle, findings

@@ -52,17 +52,20 @@ def _input(recorded: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON value
 
 def decide(bundle: Bundle, policy_input: bytes) -> dict[str, Any]:
     """What the policy answers, after the broker's own reading of it. Raises `PolicyInvalid`, `PolicyUnavailable`."""
+    from stepgrant_broker.domain.errors import PolicyUnavailable
     from stepgrant_broker.policy.contract import parse
-    from stepgrant_broker.policy.findings import Finding, PolicyInvalid
-    from stepgrant_broker.policy.rego import Rego, RegoError
+    from stepgrant_broker.policy.embedded import PROBE_DEADLINE_S
+    from stepgrant_broker.policy.probes import proven
 
+    engine = proven(bundle, "eval", deadline_s=PROBE_DEADLINE_S)
     try:
-        raw = Rego(bundle.modules, bundle.data).evaluate(policy_input)
-    except RegoError as error:
-        finding = Finding(error.file or "", error.line, "does_not_evaluate", error.message, "correct the rule")
-        raise PolicyInvalid([finding]) from None
-    decision = parse(raw)
-    answer = None if raw is None else canonical.loads(raw)
+        said = engine.ask(policy_input, seconds=PROBE_DEADLINE_S)
+    finally:
+        engine.end()
+    if said.error is not None:
+        raise PolicyUnavailable(said.error)
+    decision = parse(said.raw)
+    answer = None if said.raw is None else canonical.loads(said.raw)
     return {"decision": answer, "effect": effect(decision), "reasons": list(decision.reasons), "digest": bundle.digest}
 
 

@@ -28,10 +28,10 @@ async def opened(settings: Settings) -> AsyncIterator[Broker]:
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
-    """Run it on a loop of its own; what the library below logs is only what went wrong."""
-    from stepgrant_broker.wiring import configure_logs
+    """Run it on a loop of its own; of what is logged meanwhile, only what went wrong is shown."""
+    from stepgrant_broker.wiring.logs import configure_events
     from stepgrant_broker.wiring.server import new_event_loop
 
-    configure_logs("text", "error")
+    configure_events(level="error")
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(work)

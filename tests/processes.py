@@ -1,0 +1,84 @@
+"""`stepgrant` as people start it: a process of its own, whose lines a test waits for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+STEPGRANT = [sys.executable, "-m", "stepgrant.cli.main"]
+PATIENCE_S = 60.0
+ROOT = Path(__file__).parents[1]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a person without settings of Stepgrant."""
+    left = ("STEPGRANT_", "XDG_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left)}
+    # Compiled once for all of them: a process that compiles the broker's libraries anew takes seconds to start.
+    ours = {"HOME": "/nonexistent", "PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": str(ROOT / ".cache" / "pycache")}
+    return {**kept, **ours, **more}
+
+
+def stepgrant(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*STEPGRANT, *words],
+        cwd=folder,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@dataclass
+class Running:
+    """A process with everything that it has written so far, stdout and stderr together."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first place where `pattern` stands, once it does. A process that ended before is a failure."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            ended = self.process.poll() is not None
+            found = re.search(pattern, self.text)
+            if found is not None:
+                return found
+            assert not ended, f"it ended without {pattern!r}:\n{self.text}"
+            assert time.monotonic() < end, f"no {pattern!r} in time:\n{self.text}"
+            time.sleep(0.05)
+
+    def ended(self) -> int:
+        """Its exit code, once it ended."""
+        return self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def started(folder: Path, log: Path, *words: str, **more: str) -> Iterator[Running]:
+    """A command that runs while the block does; it is killed at the end if it still runs."""
+    with log.open("wb") as out:
+        command: Sequence[str] = [*STEPGRANT, *words]
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(**more), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    try:
+        yield Running(process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(PATIENCE_S)
