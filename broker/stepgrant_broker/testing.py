@@ -246,8 +246,8 @@ def start(
     *,
     settings: Mapping[str, object] | None = None,
     lease_s: float = 30,
-    policy: Mapping[str, str] | None = None,
-    failpoints: Failpoints | None = None,
+    policy: Any = None,  # noqa: ANN401 - `Start` lets every option be an object
+    failpoints: Any = None,  # noqa: ANN401 - as above
     **options: object,
 ) -> TestHost:
     """Start a broker below `folder`; it answers when this returns.
@@ -256,8 +256,8 @@ def start(
         folder: holds its database, keys and the key files that it makes.
         settings: the starter policy's settings (`stepgrant_config/data.json`); by default its own.
         lease_s: how long a silent holder keeps its run.
-        policy: a whole policy instead (path to text).
-        failpoints: a test's failpoints.
+        policy: a whole policy instead (a mapping of path to text).
+        failpoints: a test's failpoints (`domain.ports.Failpoints`).
         options: more fields of `config.Settings`.
 
     Raises:

@@ -4,7 +4,7 @@
 """
 
 from stepgrant_broker.policy.bundle import Bundle
-from stepgrant_broker.wiring.broker import Broker, build, bundle_of, starter_with
+from stepgrant_broker.wiring.broker import Broker, build, bundle_of, check_database, opened, prepare, starter_with
 from stepgrant_broker.wiring.clock import AdvancingClock, SystemClock, SystemIds
 from stepgrant_broker.wiring.logs import configure_logs
 from stepgrant_broker.wiring.server import Listening, listen, serve
@@ -18,8 +18,11 @@ __all__ = [
     "SystemIds",
     "build",
     "bundle_of",
+    "check_database",
     "configure_logs",
     "listen",
+    "opened",
+    "prepare",
     "serve",
     "starter_with",
 ]

@@ -147,6 +147,21 @@ async def build(
         yield broker
 
 
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Broker]:
+    """Store, keys and ports alone, for commands beside a running broker: no policy is activated and nothing swept.
+
+    Raises `StepgrantFault` when database or keys are missing or cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        yield await _open(stack, settings, Seams(), create=False)
+
+
+def check_database(settings: Settings) -> None:
+    """Raises `SchemaMissing`, `SchemaNewer` or `SchemaForeign` unless the database has this version's schema."""
+    check(url_of(settings.database_file))
+
+
 def prepare(settings: Settings, *, create: bool) -> None:
     """Bring the database to this version; with `create`, make database and keys where there is neither.
 

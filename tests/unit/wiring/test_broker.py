@@ -17,7 +17,7 @@ from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.store.faults import SchemaMissing
 from stepgrant_broker.usecases.operators import authenticate_operator
-from stepgrant_broker.wiring import Broker, build, bundle_of
+from stepgrant_broker.wiring import Broker, build, bundle_of, check_database, opened
 from stepgrant_broker.wiring.bootstrap import enrol_workload, ensure_tenant, ensure_workload, new_operator
 from stepgrant_broker.wiring.seams import Seams
 
@@ -127,6 +127,23 @@ async def test_a_new_tenant_gets_the_active_policy(broker: Broker) -> None:
     await ensure_tenant(broker, "acme")
     assert set(await broker.tenants()) == {"default", "acme"}
     assert (await broker.ports.store.load(Query("acme"))).tenant.policy_revision == broker.policy.revision
+
+
+async def test_beside_a_running_broker_nothing_is_activated_or_swept(settings: Settings) -> None:
+    plain = explicit_settings(data_dir=settings.data_dir)
+    with pytest.raises(SchemaMissing):
+        async with opened(plain):
+            pytest.fail("opened a broker out of nothing")
+    with pytest.raises(SchemaMissing):
+        check_database(plain)
+    async with build(plain, create=True) as running:
+        length = len(await running.ports.reads.entries("default", None))
+        async with opened(plain) as beside:
+            check_database(plain)
+            await new_operator(beside, "Olga", roles=["operator"])
+            assert (beside.policy.revision, beside.sweeper._task) == (None, None)
+        assert running.policy.revision is not None
+        assert len(await running.ports.reads.entries("default", None)) == length + 1
 
 
 async def test_what_is_closed_is_closed(tmp_path: Path) -> None:
