@@ -34,6 +34,7 @@ from stepgrant_broker.usecases.enroll import Enrolment, enroll
 from stepgrant_broker.usecases.operators import create_operator
 
 URL = "http://127.0.0.1:8423"
+OPEN: Mapping[str, str] = {"agent": "agent", "run_key": "job"}
 _keys = itertools.count()
 
 
@@ -188,6 +189,21 @@ class Broker:
     ) -> httpx.Response:
         """One call of a person."""
         return await self.send(method, path, body, key=key, headers={"authorization": f"Bearer {self.people[who]}"})
+
+    async def runs(self) -> list[dict[str, Any]]:
+        """All runs of the tenant."""
+        return list((await self.person("GET", "/v1/runs")).json()["runs"])
+
+    async def open_with(self, headers: Mapping[str, str]) -> httpx.Response:
+        """Open a run with these headers."""
+        return await self.send("POST", "/v1/runs", OPEN, headers=headers)
+
+    async def refuses(self, headers: Mapping[str, str], code: str) -> httpx.Response:
+        """Try to open the first run with these headers: a 401 with this code, and no run."""
+        response = await self.open_with(headers)
+        assert (response.status_code, response.json()["code"]) == (401, code), response.text
+        assert await self.runs() == []
+        return response
 
     @asynccontextmanager
     async def replica(self, **ports: Any) -> AsyncIterator[Broker]:  # noqa: ANN401 - members of `Ports`

@@ -75,27 +75,6 @@ def create_app(
         on_start: awaited when the server starts, before the first request.
         on_stop: awaited when it ends.
     """
-    counted = metrics if metrics is not None else Metrics()
-    behind = replace(ports, store=MeteredStore(ports.store, counted))
-    tokens = AccessTokens(behind)
-    proofs = Proofs(behind, nonces, settings.public_url)
-    buckets = Buckets(settings.exchange_burst, settings.exchange_per_s)
-
-    @cache
-    def description() -> bytes:
-        return msgspec.json.encode(app.openapi())
-
-    api = Api(
-        ports=behind,
-        settings=settings,
-        tokens=tokens,
-        callers=Callers(behind, tokens, proofs),
-        exchange=Exchange(behind, tokens, proofs, read_assertion, buckets),
-        health=Health(behind),
-        metrics=counted,
-        make_receipt=make_receipt,
-        description=description,
-    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -108,9 +87,45 @@ def create_app(
                 await on_stop()
 
     app = _bare(lifespan)
+    api = _api(
+        ports,
+        settings,
+        nonces,
+        read_assertion,
+        make_receipt=make_receipt,
+        metrics=metrics if metrics is not None else Metrics(),
+        description=cache(lambda: msgspec.json.encode(app.openapi())),
+    )
     app.router.routes.extend(routes(api, ENDPOINTS))
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app
+
+
+def _api(
+    ports: Ports,
+    settings: ApiSettings,
+    nonces: Nonces,
+    read_assertion: ReadAssertion,
+    *,
+    make_receipt: MakeReceipt,
+    metrics: Metrics,
+    description: Callable[[], bytes],
+) -> Api:
+    behind = replace(ports, store=MeteredStore(ports.store, metrics))
+    tokens = AccessTokens(behind)
+    proofs = Proofs(behind, nonces, settings.public_url)
+    buckets = Buckets(settings.exchange_burst, settings.exchange_per_s)
+    return Api(
+        ports=behind,
+        settings=settings,
+        tokens=tokens,
+        callers=Callers(behind, tokens, proofs),
+        exchange=Exchange(behind, tokens, proofs, read_assertion, buckets),
+        health=Health(behind),
+        metrics=metrics,
+        make_receipt=make_receipt,
+        description=description,
+    )
 
 
 def _bare(lifespan: Callable[[FastAPI], Any]) -> FastAPI:

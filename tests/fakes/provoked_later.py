@@ -1,0 +1,97 @@
+"""The codes from 410 on; with those of `provoked.py`, one way to provoke each."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from fakes.hand import ask
+from fakes.provoked import LIMITS, PROVOKED, granted, held, provokes, redemption
+from fakes.served import Broker
+from stepgrant_broker.domain.errors import StoreUnavailable
+from stepgrant_broker.domain.settings import Limits
+
+__all__ = ["LIMITS", "PROVOKED"]
+
+
+@provokes("grant_expired", Limits(lease_ms=600_000))
+async def _expired(broker: Broker) -> httpx.Response:
+    _, _, grant = await granted(broker)
+    broker.hand.clock.tick(61_000)
+    server = await broker.server()
+    return await server.call("POST", f"/v1/grants/{grant['jti']}/redeem", redemption())
+
+
+@provokes("grant_revoked")
+async def _revoked(broker: Broker) -> httpx.Response:
+    _, _, grant = await granted(broker)
+    await broker.person("POST", f"/v1/grants/{grant['jti']}/revoke")
+    server = await broker.server()
+    return await server.call("POST", f"/v1/grants/{grant['jti']}/redeem", redemption())
+
+
+@provokes("approval_expired")
+async def _answered_late(broker: Broker) -> httpx.Response:
+    agent, run = await held(broker)
+    asked = await agent.begin(run, decision=ask(answer_within=60))
+    approval = asked.json()["approval_id"]
+    shown = await broker.person("GET", f"/v1/approvals/{approval}", who="ann")
+    broker.hand.clock.tick(61_000)
+    answer = {"verdict": "approve", "digest": shown.json()["digest"]}
+    return await broker.person("POST", f"/v1/approvals/{approval}/decide", answer, who="ann")
+
+
+@provokes("budget_exhausted", Limits(max_steps=1))
+async def _too_many_steps(broker: Broker) -> httpx.Response:
+    agent, run, _ = await granted(broker)
+    return await agent.begin(run, "s2")
+
+
+# ---------------------------------------------------------------------------------------------------------- 500 - 503
+
+
+@provokes("internal")
+async def _bug(broker: Broker) -> httpx.Response:
+    def broken() -> None:
+        raise ZeroDivisionError("sgo_a-secret-in-a-message")
+
+    agent, run = await held(broker)
+    broker.hand.failpoints.armed["usecase.before_policy"] = broken
+    return await agent.begin(run)
+
+
+@provokes("ledger_unavailable")
+async def _full_disk(broker: Broker) -> httpx.Response:
+    def full() -> None:
+        raise StoreUnavailable("the disk is full", retry_after_ms=2_500)
+
+    agent, run = await held(broker)
+    broker.hand.failpoints.armed["usecase.before_commit"] = full
+    return await agent.begin(run)
+
+
+@provokes("policy_unavailable")
+async def _no_engine(broker: Broker) -> httpx.Response:
+    agent, run = await held(broker)
+    await broker.hand.engine.close()
+    return await agent.begin(run)
+
+
+@provokes("issuer_unavailable")
+async def _no_issuer(broker: Broker) -> httpx.Response:
+    agent, run = await held(broker)
+    decision = {"effect": "allow", "reasons": ["ok"], "grant": {"issuer": "orders-db", "effect": "once"}}
+    return await agent.begin(run, decision=decision)
+
+
+@provokes("conflict", Limits(max_tries=1))
+async def _all_at_once(broker: Broker) -> httpx.Response:
+    agent, run = await held(broker)
+    calls = [
+        agent.call("POST", f"/v1/runs/{run}/steps/p{number}/record", {"epoch": 1, "name": "plan", "result": number})
+        for number in range(8)
+    ]
+    answers = await asyncio.gather(*calls)
+    assert answers[0].status_code in {200, 503}
+    return next(answer for answer in answers if answer.status_code != 200)
