@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from stepgrant_broker.config import explicit_settings
-from stepgrant_broker.wiring import build, configure_logs, listen, starter_with
+from stepgrant_broker.wiring import build, bundle_of, configure_logs, listen
 from stepgrant_broker.wiring.bootstrap import enrol_workload, new_operator
 from stepgrant_broker.wiring.server import new_event_loop, served
 
-SETTINGS = json.loads(Path(__file__).with_name("settings.json").read_text())
+POLICY = {"stepgrant/main.rego": Path(__file__).with_name("policy.rego").read_text()}
 
 
 async def main(folder: Path) -> None:
@@ -23,7 +23,7 @@ async def main(folder: Path) -> None:
     listening = listen(explicit_settings(**given))
     settings = explicit_settings(**{**given, "port": listening.port, "public_url": listening.url})
     configure_logs(level="error")
-    async with build(settings, create=True, policy=starter_with(SETTINGS)) as broker:
+    async with build(settings, create=True, policy=bundle_of(POLICY)) as broker:
         key = folder / "bench.key.json"
         await enrol_workload(broker, key, "bench", agents=["bench"])
         _, token = await new_operator(broker, "bench")

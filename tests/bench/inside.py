@@ -23,11 +23,11 @@ from stepgrant_broker.domain.writes import ProofUse
 from stepgrant_broker.usecases.begin import begin
 from stepgrant_broker.usecases.complete import complete
 from stepgrant_broker.usecases.open import OpenCall, open_run
-from stepgrant_broker.wiring import build, configure_logs, starter_with
+from stepgrant_broker.wiring import build, bundle_of, configure_logs
 from stepgrant_broker.wiring.bootstrap import enrol_workload
 from stepgrant_broker.wiring.server import new_event_loop
 
-SETTINGS = json.loads(Path(__file__).with_name("settings.json").read_text())
+POLICY = {"stepgrant/main.rego": Path(__file__).with_name("policy.rego").read_text()}
 
 
 def request() -> Request:
@@ -39,7 +39,7 @@ async def main(folder: Path, count: int) -> None:
     """Take `count` steps, after some to warm up."""
     settings = explicit_settings(data_dir=folder, host="127.0.0.1", log_level="error")
     configure_logs(level="error")
-    async with build(settings, create=True, policy=starter_with(SETTINGS)) as broker:
+    async with build(settings, create=True, policy=bundle_of(POLICY)) as broker:
         key = await enrol_workload(broker, folder / "k.json", "bench", agents=["bench"])
         workload = await broker.ports.reads.workload(key.workload_id)
         if workload is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepgrant_broker.domain.calls import Ask, Doubtful, Replayed, Settled, StepCall
+from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import BudgetExhausted, InvalidRequest, PriorCredentialLive, StepDrift
 from stepgrant_broker.domain.grants import dead_at, live_effectful, provably_unused
@@ -81,8 +82,11 @@ def consider(journal: Journal, call: StepCall, limits: Limits, *, act: bool, req
 def _stated_unused(journal: Journal, step: Step, call: StepCall, limits: Limits, request: str) -> bool:
     """True when the SDK states that no tool ever saw the credential of this very request, and it is dead by now.
 
-    Raises `PriorCredentialLive` while it may live: the statement alone kills nothing.
+    Raises `PriorCredentialLive` while it may live: the statement alone kills nothing. Only a `once` step waits for
+    that; where the table allows a new attempt in any case, waiting would gain nothing.
     """
+    if step.effect is not Effect.ONCE:
+        return False
     grant = journal.view.grants.get(step.grant or "")
     if not call.not_received or grant is None or not request or grant.request != request or provably_unused(grant):
         return False

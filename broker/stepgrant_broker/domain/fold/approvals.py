@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from stepgrant_broker.domain.decisions import Effect
-from stepgrant_broker.domain.fold.common import At, the_run, with_approval, with_step
+from stepgrant_broker.domain.fold.common import At, evolve, the_run, with_approval, with_step
 from stepgrant_broker.domain.state import Answer, Approval, ApprovalStatus, StepState, View
 
 UNDECIDED = frozenset({StepState.PREPARED, StepState.DENIED, StepState.AWAITING_APPROVAL})
@@ -36,12 +34,12 @@ def requested(view: View, at: At) -> View:
     )
     for old in view.approvals.values():
         if old.step == at.step and old.status in {ApprovalStatus.PENDING, ApprovalStatus.APPROVED}:
-            view = with_approval(view, replace(old, status=ApprovalStatus.VOID))
+            view = with_approval(view, evolve(old, status=ApprovalStatus.VOID))
     view = with_approval(view, approval)
     step = view.steps.get(at.step)
     if step is None or step.state not in UNDECIDED:
         return view
-    return with_step(view, replace(step, state=StepState.AWAITING_APPROVAL, approval=approval.id))
+    return with_step(view, evolve(step, state=StepState.AWAITING_APPROVAL, approval=approval.id))
 
 
 def decided(view: View, at: At) -> View:
@@ -51,7 +49,7 @@ def decided(view: View, at: At) -> View:
     status = ApprovalStatus(body["settled"])
     return with_approval(
         view,
-        replace(
+        evolve(
             approval,
             answers=(*approval.answers, answer),
             status=status,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from stepgrant_broker.domain.decisions import Effect, RedeemMode
 from stepgrant_broker.domain.fold.common import (
     At,
     add_all,
     bump,
     bump_all,
+    evolve,
     the_run,
     with_approval,
     with_grant,
@@ -17,14 +16,13 @@ from stepgrant_broker.domain.fold.common import (
     with_step,
 )
 from stepgrant_broker.domain.ports import Revocation
-from stepgrant_broker.domain.state import NOTHING, ApprovalStatus, Grant, GrantStatus, StepState, View
+from stepgrant_broker.domain.state import NOTHING, ApprovalStatus, Grant, GrantStatus, Run, StepState, View
 
 
-def issued(view: View, at: At) -> View:
-    """A grant is recorded: its step is started, its approval spent, its labels and meters counted."""
-    run, action, body = the_run(view), at.part("action"), at.body
+def _grant(run: Run, at: At) -> Grant:
+    action, body = at.part("action"), at.body
     named, approval = at.part("grant"), at.f.get("approval")
-    grant = Grant(
+    return Grant(
         jti=named["jti"],
         run=run.id,
         tenant=run.tenant,
@@ -49,9 +47,14 @@ def issued(view: View, at: At) -> View:
         request=body.get("request"),
         not_received=body.get("not_received", False),
     )
+
+
+def issued(view: View, at: At) -> View:
+    """A grant is recorded: its step is started, its approval spent, its labels and meters counted."""
+    grant = _grant(the_run(view), at)
     step = view.steps[at.step]
     in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
-    step = replace(
+    step = evolve(
         step,
         state=StepState.STARTED,
         attempt=grant.attempt,
@@ -65,12 +68,12 @@ def issued(view: View, at: At) -> View:
     )
     view = with_grant(with_step(view, step), grant)
     if grant.approval is not None:
-        spent = replace(view.approvals[grant.approval], status=ApprovalStatus.CONSUMED, consumed_by=grant.jti)
+        spent = evolve(view.approvals[grant.approval], status=ApprovalStatus.CONSUMED, consumed_by=grant.jti)
         view = with_approval(view, spent)
     history = the_run(view).history
     return with_history(
         view,
-        replace(
+        evolve(
             history,
             tools=bump(history.tools, grant.tool),
             effects=bump(history.effects, grant.effect),
@@ -84,14 +87,14 @@ def issued(view: View, at: At) -> View:
 def failed(view: View, at: At) -> View:
     """The issuer gave nothing: all that the grant counted comes back, and the step is as before."""
     grant = view.grants[at.part("grant")["jti"]]
-    view = with_grant(view, replace(grant, status=GrantStatus.FAILED))
+    view = with_grant(view, evolve(grant, status=GrantStatus.FAILED))
     return _land(_give_back(view, grant, labels=True, meters=True), grant)
 
 
 def lease_recorded(view: View, at: At) -> View:
     """An outside issuer's lease stands in the record; only now may the credential leave."""
     grant = view.grants[at.part("grant")["jti"]]
-    return with_grant(view, replace(grant, status=GrantStatus.ISSUED, exp=at.part("grant")["exp"]))
+    return with_grant(view, evolve(grant, status=GrantStatus.ISSUED, exp=at.part("grant")["exp"]))
 
 
 def redeemed(view: View, at: At) -> View:
@@ -99,7 +102,7 @@ def redeemed(view: View, at: At) -> View:
     grant, body = view.grants[at.part("grant")["jti"]], at.body
     return with_grant(
         view,
-        replace(
+        evolve(
             grant,
             redeemed_at=at.ts,
             redemption_id=body["redemption_id"],
@@ -113,7 +116,7 @@ def redeemed(view: View, at: At) -> View:
 def revoked(view: View, at: At) -> View:
     """The grant is over. Provably unused: approval, labels and meters come back, and its step may start again."""
     grant = view.grants[at.part("grant")["jti"]]
-    after = replace(
+    after = evolve(
         grant,
         status=GrantStatus.REVOKED,
         revoked_at=grant.revoked_at or at.ts,
@@ -131,15 +134,15 @@ def revoked(view: View, at: At) -> View:
 def _give_back(view: View, grant: Grant, *, labels: bool, meters: bool) -> View:
     history, known = the_run(view).history, view.grants[grant.jti]
     if labels:
-        history = replace(history, labels=bump_all(history.labels, grant.labels, -1))
-        known = replace(known, labels=())
+        history = evolve(history, labels=bump_all(history.labels, grant.labels, -1))
+        known = evolve(known, labels=())
     if meters:
-        history = replace(history, meters=add_all(history.meters, grant.meters, -1))
-        known = replace(known, meters=NOTHING)
+        history = evolve(history, meters=add_all(history.meters, grant.meters, -1))
+        known = evolve(known, meters=NOTHING)
     view = with_grant(with_history(view, history), known)
     spent = view.approvals.get(grant.approval or "")
     if labels and spent is not None and spent.consumed_by == grant.jti:
-        view = with_approval(view, replace(spent, status=ApprovalStatus.APPROVED, consumed_by=None))
+        view = with_approval(view, evolve(spent, status=ApprovalStatus.APPROVED, consumed_by=None))
     return view
 
 
@@ -148,6 +151,6 @@ def _land(view: View, grant: Grant) -> View:
     step = view.steps.get(grant.step)
     if step is None or step.grant != grant.jti or step.state not in {StepState.STARTED, StepState.SUSPENDED}:
         return view
-    view = with_step(view, replace(step, state=StepState.PREPARED))
+    view = with_step(view, evolve(step, state=StepState.PREPARED))
     history = the_run(view).history
-    return with_history(view, replace(history, in_flight=max(0, history.in_flight - 1)))
+    return with_history(view, evolve(history, in_flight=max(0, history.in_flight - 1)))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from stepgrant_broker.domain.fold.common import At, the_run, with_approval, with_run
+from stepgrant_broker.domain.fold.common import At, evolve, the_run, with_approval, with_run
 from stepgrant_broker.domain.state import ApprovalStatus, Epoch, Run, RunState, View
 
 
 def advance(view: View, at: At) -> View:
     """Move the chain's head over this entry."""
     run = the_run(view)
-    return with_run(view, replace(run, seq=at.entry.seq + 1, head=at.prev_hash(), last_ts=at.ts))
+    return with_run(view, evolve(run, seq=at.entry.seq + 1, head=at.prev_hash(), last_ts=at.ts))
 
 
 def _epoch(view: View, at: At) -> View:
@@ -25,7 +23,7 @@ def _epoch(view: View, at: At) -> View:
         subject_c=by["subject_c"],
         at=at.ts,
     )
-    return replace(view, epochs={**view.epochs, epoch.epoch: epoch})
+    return evolve(view, epochs={**view.epochs, epoch.epoch: epoch})
 
 
 def opened(view: View, at: At) -> View:
@@ -57,7 +55,7 @@ def opened(view: View, at: At) -> View:
 def resumed(view: View, at: At) -> View:
     """A new holder under a higher epoch; answers given while the run was away start to run out now."""
     agent, by = at.part("agent"), at.part("by")
-    run = replace(
+    run = evolve(
         the_run(view),
         state=RunState.OPEN,
         epoch=at.f["epoch"],
@@ -70,37 +68,37 @@ def resumed(view: View, at: At) -> View:
         park_reason=None,
     )
     answered = {
-        key: replace(approval, resumed_at=at.ts)
+        key: evolve(approval, resumed_at=at.ts)
         for key, approval in view.approvals.items()
         if approval.status is ApprovalStatus.APPROVED and approval.resumed_at is None
     }
-    view = _epoch(replace(view, run=run, approvals={**view.approvals, **answered}), at)
+    view = _epoch(evolve(view, run=run, approvals={**view.approvals, **answered}), at)
     used = at.f.get("approval")
     if used is None:
         return view
-    spent = replace(view.approvals[used["id"]], status=ApprovalStatus.CONSUMED, consumed_by=f"epoch:{run.epoch}")
+    spent = evolve(view.approvals[used["id"]], status=ApprovalStatus.CONSUMED, consumed_by=f"epoch:{run.epoch}")
     return with_approval(view, spent)
 
 
 def parked(view: View, at: At) -> View:
     """Nobody holds the run until it is resumed."""
-    run = replace(the_run(view), state=RunState.PARKED, parked_at=at.ts, park_reason=at.body["reason"])
+    run = evolve(the_run(view), state=RunState.PARKED, parked_at=at.ts, park_reason=at.body["reason"])
     return with_run(view, run)
 
 
 def quarantined(view: View, at: At) -> View:
     """The kill switch: nobody holds the run, and nobody can resume it until it is released."""
-    return with_run(view, replace(the_run(view), state=RunState.QUARANTINED, parked_at=at.ts))
+    return with_run(view, evolve(the_run(view), state=RunState.QUARANTINED, parked_at=at.ts))
 
 
 def released(view: View, at: At) -> View:
     """A released run is parked: whoever goes on is attested and decided again."""
     run = the_run(view)
-    return with_run(view, replace(run, state=RunState.PARKED, parked_at=run.parked_at or at.ts, park_reason="released"))
+    return with_run(view, evolve(run, state=RunState.PARKED, parked_at=run.parked_at or at.ts, park_reason="released"))
 
 
 def ended(view: View, at: At) -> View:
     """The end is final."""
     outcome = at.part("outcome")
-    run = replace(the_run(view), state=RunState(at.body["status"]), ended_at=at.ts, result_c=outcome.get("result_c"))
+    run = evolve(the_run(view), state=RunState(at.body["status"]), ended_at=at.ts, result_c=outcome.get("result_c"))
     return with_run(view, run)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.fold.approvals import UNDECIDED
-from stepgrant_broker.domain.fold.common import At, bump, the_run, with_approval, with_history, with_run, with_step
+from stepgrant_broker.domain.fold.common import (
+    At,
+    bump,
+    evolve,
+    the_run,
+    with_approval,
+    with_history,
+    with_run,
+    with_step,
+)
 from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, IdSource, Step, StepState, View
 
 
 def _outcome(view: View, name: str) -> View:
     history = the_run(view).history
-    return with_history(view, replace(history, outcomes=bump(history.outcomes, name)))
+    return with_history(view, evolve(history, outcomes=bump(history.outcomes, name)))
 
 
 def _landed(view: View) -> View:
     history = the_run(view).history
-    return with_history(view, replace(history, in_flight=max(0, history.in_flight - 1)))
+    return with_history(view, evolve(history, in_flight=max(0, history.in_flight - 1)))
 
 
 def _new(view: View, at: At, *, recorded: bool) -> View:
@@ -43,7 +50,7 @@ def _new(view: View, at: At, *, recorded: bool) -> View:
         position=body["position"],
         revision=body.get("revision", 1),
     )
-    view = with_run(view, replace(run, step_count=max(run.step_count, step.position)))
+    view = with_run(view, evolve(run, step_count=max(run.step_count, step.position)))
     return with_step(view, step)
 
 
@@ -56,7 +63,7 @@ def prepared(view: View, at: At) -> View:
         return _void_approvals(_new(view, at, recorded=False), at.step)
     if known.state in {StepState.STARTED, StepState.SUSPENDED}:
         view = _landed(view)
-    step = replace(
+    step = evolve(
         known,
         state=StepState.PREPARED,
         attempt=at.f["attempt"],
@@ -74,7 +81,7 @@ def _void_approvals(view: View, step: str) -> View:
     """Other arguments are another question: what people answered before is void."""
     for approval in view.approvals.values():
         if approval.step == step and approval.status in {ApprovalStatus.PENDING, ApprovalStatus.APPROVED}:
-            view = with_approval(view, replace(approval, status=ApprovalStatus.VOID))
+            view = with_approval(view, evolve(approval, status=ApprovalStatus.VOID))
     return view
 
 
@@ -84,7 +91,7 @@ def decided(view: View, at: At) -> View:
     step = view.steps.get(at.step)
     if effect == "deny":
         history = the_run(view).history
-        view = with_history(view, replace(history, denials=history.denials + 1))
+        view = with_history(view, evolve(history, denials=history.denials + 1))
     if step is None or step.state not in UNDECIDED:
         return view
     state = {
@@ -92,27 +99,27 @@ def decided(view: View, at: At) -> View:
         "deny": StepState.DENIED,
         "require_approval": StepState.AWAITING_APPROVAL,
     }[effect]
-    return with_step(view, replace(step, state=state, epoch=at.f["epoch"], decision=effect))
+    return with_step(view, evolve(step, state=state, epoch=at.f["epoch"], decision=effect))
 
 
 def recorded(view: View, at: At) -> View:
     """A step without credential: its result is there at once."""
     view = _new(view, at, recorded=True)
     outcome = at.part("outcome")
-    step = replace(view.steps[at.step], result_c=outcome.get("result_c"), withheld=at.body["withheld"])
+    step = evolve(view.steps[at.step], result_c=outcome.get("result_c"), withheld=at.body["withheld"])
     return _outcome(with_step(view, step), "recorded")
 
 
 def replayed(view: View, at: At) -> View:
     """The first time in this epoch that the recorded outcome was given again."""
-    return with_step(view, replace(view.steps[at.step], replayed_epoch=at.f["epoch"]))
+    return with_step(view, evolve(view.steps[at.step], replayed_epoch=at.f["epoch"]))
 
 
 def completed(view: View, at: At) -> View:
     """The step has its result; it is never made again."""
     outcome, step = at.part("outcome"), view.steps[at.step]
     in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
-    step = replace(
+    step = evolve(
         step,
         state=StepState.COMPLETED,
         result_c=outcome.get("result_c"),
@@ -130,21 +137,21 @@ def failed(view: View, at: At) -> View:
     status = FailStatus(at.part("outcome")["status"])
     step = view.steps[at.step]
     in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
-    step = replace(step, state=StepState.FAILED, fail_status=status, error_c=at.body.get("error_c"), doubt=None)
+    step = evolve(step, state=StepState.FAILED, fail_status=status, error_c=at.body.get("error_c"), doubt=None)
     view = _outcome(with_step(view, step), "failed")
     return _landed(view) if in_flight else view
 
 
 def suspended(view: View, at: At) -> View:
     """Framework control flow passed through the tool."""
-    return with_step(view, replace(view.steps[at.step], state=StepState.SUSPENDED))
+    return with_step(view, evolve(view.steps[at.step], state=StepState.SUSPENDED))
 
 
 def in_doubt(view: View, at: At) -> View:
     """The credential may have been used and the outcome is not known."""
     step = view.steps[at.step]
     in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
-    step = replace(step, state=StepState.IN_DOUBT, doubt=at.f.get("cause"), doubt_since=at.body["since"])
+    step = evolve(step, state=StepState.IN_DOUBT, doubt=at.f.get("cause"), doubt_since=at.body["since"])
     view = _outcome(with_step(view, step), "in_doubt")
     return _landed(view) if in_flight else view
 
@@ -152,12 +159,12 @@ def in_doubt(view: View, at: At) -> View:
 def reconciled(view: View, at: At) -> View:
     """Somebody looked: done and not_done settle the doubt, unknown leaves it."""
     outcome, step = at.part("outcome"), view.steps[at.step]
-    step = replace(step, reconciles=step.reconciles + 1)
+    step = evolve(step, reconciles=step.reconciles + 1)
     verdict = at.body["verdict"]
     if verdict == "unknown":
         return with_step(view, step)
-    step = replace(step, doubt=None, doubt_since=None)
+    step = evolve(step, doubt=None, doubt_since=None)
     if verdict == "done":
-        step = replace(step, state=StepState.COMPLETED, result_c=outcome.get("result_c"))
+        step = evolve(step, state=StepState.COMPLETED, result_c=outcome.get("result_c"))
         return _outcome(with_step(view, step), "completed")
-    return with_step(view, replace(step, state=StepState.FAILED, fail_status=FailStatus.NOT_EXECUTED))
+    return with_step(view, evolve(step, state=StepState.FAILED, fail_status=FailStatus.NOT_EXECUTED))
