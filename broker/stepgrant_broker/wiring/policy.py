@@ -4,6 +4,7 @@ Rules (in this order, so that no grant is decided under one revision and recorde
 * A new engine is built beside the present one; it must compile, pass all checks and answer the samples.
 * The activation is recorded in each tenant's chain; the tenant's guard rises with it.
 * Only then does the new engine decide. In between, calls meet `RevisionMoved` and are decided again.
+* The old engine answers what it was asked before it ends.
 * Whatever fails on the way, the present policy stays in force.
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -26,7 +28,37 @@ if TYPE_CHECKING:
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.usecases.context import Ports
 
+RETIRE_S: Final = 5.0
+
 _log = structlog.get_logger(__name__)
+
+
+class Serving:
+    """An engine with the number of its open questions."""
+
+    def __init__(self, engine: EmbeddedEngine, bundle: Bundle) -> None:
+        self.engine = engine
+        self.bundle = bundle
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def evaluate(self, policy_input: bytes) -> Evaluation:
+        """As the port says."""
+        self._open += 1
+        self._idle.clear()
+        try:
+            return await self.engine.evaluate(policy_input)
+        finally:
+            self._open -= 1
+            if self._open == 0:
+                self._idle.set()
+
+    async def retire(self) -> None:
+        """End it once its questions are answered. They have a deadline; what is longer overdue is given up."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), RETIRE_S)
+        await self.engine.close()
 
 
 class ActivePolicy:
@@ -34,25 +66,24 @@ class ActivePolicy:
 
     def __init__(self, decision_ids: Callable[[], str]) -> None:
         self._decision_ids = decision_ids
-        self._engine: EmbeddedEngine | None = None
-        self._bundle: Bundle | None = None
+        self._serving: Serving | None = None
         self._turn = asyncio.Lock()
 
     @property
     def revision(self) -> str | None:
         """The revision that decides now."""
-        return self._engine.revision if self._engine is not None else None
+        return self._serving.engine.revision if self._serving is not None else None
 
     @property
     def bundle(self) -> Bundle | None:
         """The policy that decides now."""
-        return self._bundle
+        return self._serving.bundle if self._serving is not None else None
 
     async def evaluate(self, policy_input: bytes) -> Evaluation:
         """As the port says."""
-        if self._engine is None:
+        if self._serving is None:
             raise PolicyUnavailable("no policy is active yet", retry_after_ms=1000)
-        return await self._engine.evaluate(policy_input)
+        return await self._serving.evaluate(policy_input)
 
     async def activate(
         self, ports: Ports, bundle: Bundle, tenants: Iterable[str], person: PersonCaller | None = None
@@ -70,9 +101,9 @@ class ActivePolicy:
             except BaseException:
                 await engine.close()
                 raise
-            before, self._engine, self._bundle = self._engine, engine, bundle
+            before, self._serving = self._serving, Serving(engine, bundle)
             if before is not None:
-                await before.close()
+                await before.retire()
         _log.info("policy_active", revision=revision)
         return revision
 
@@ -95,9 +126,9 @@ class ActivePolicy:
 
     async def close(self) -> None:
         """Stop the engine."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.close()
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            await serving.engine.close()
 
 
 async def _is_recorded(ports: Ports, tenant: str, revision: str) -> bool:

@@ -118,3 +118,27 @@ async def test_a_saved_edit_is_activated_and_a_broken_one_is_told(
         rules.write_text(REGO.replace("WORD", "third"))
         await until(lambda: broker.policy.revision != first)
         assert b"third" in ((await broker.policy.evaluate(QUESTION)).raw or b"")
+
+
+async def test_a_saved_edit_that_could_not_be_recorded_is_tried_again(
+    made: Made, tmp_path: Path, failpoints: ArmedFailpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepgrant_broker.wiring.broker.RETRY_S", 0.01)
+    folder = tmp_path / "policy" / "stepgrant"
+    folder.mkdir(parents=True)
+    (folder / "main.rego").write_text(REGO.replace("WORD", "first"))
+    tried = 0
+
+    def full() -> None:
+        nonlocal tried
+        tried += 1
+        if tried < 3:
+            raise StoreUnavailable("the disk is full")
+
+    async with made(policy_dir=tmp_path / "policy", watch_policy=True) as broker:
+        first = broker.policy.revision
+        failpoints.armed["usecase.before_commit"] = full
+        (folder / "main.rego").write_text(REGO.replace("WORD", "second"))
+        await until(lambda: broker.policy.revision != first)
+        assert tried == 3
+        assert (await broker.ports.store.load(Query("default"))).tenant.policy_revision == broker.policy.revision
