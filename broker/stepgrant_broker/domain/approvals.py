@@ -19,8 +19,8 @@ from stepgrant_broker.domain.decisions import ApprovalSpec, Effect, Json, Requir
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import (
     ApprovalExpired,
-    Conflict,
     DigestMismatch,
+    DuplicateRequest,
     Forbidden,
     InvalidRequest,
     UnknownApproval,
@@ -187,12 +187,12 @@ def refuse_bad_answer(journal: Journal, approval: Approval, person: PersonCaller
     if journal.run.principal_c is not None and journal.run.principal_c == journal.commit.peek("principal", person.name):
         raise Forbidden("the run's principal cannot approve its steps")
     if any(answer.operator == person.id for answer in approval.answers):
-        raise Conflict("you have answered already")
+        raise DuplicateRequest("you have answered already")
     if approval.binding_c != journal.commit.peek("approval.binding", digest):
         raise DigestMismatch("this is not the digest that was shown for the approval", field="digest")
     if approval.status in {ApprovalStatus.VOID, ApprovalStatus.EXPIRED} or approval.answer_by <= journal.now:
         raise ApprovalExpired("the time to answer is over, or the step has changed; it will be asked again if needed")
     if approval.status is not ApprovalStatus.PENDING:
-        raise Conflict(f"the approval is {approval.status.value}")
+        raise DuplicateRequest(f"the approval is {approval.status.value} already")
     if journal.run.state.ended:
         raise UnknownApproval("the run has ended")

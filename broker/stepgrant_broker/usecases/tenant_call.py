@@ -8,7 +8,7 @@ from typing import Any
 
 from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.entries import EntryType
-from stepgrant_broker.domain.errors import Forbidden, InvalidRequest
+from stepgrant_broker.domain.errors import DuplicateRequest, Forbidden, InvalidRequest
 from stepgrant_broker.domain.ids import TENANT
 from stepgrant_broker.domain.journal import By, Journal
 from stepgrant_broker.domain.writes import Loaded, Query, Row
@@ -67,6 +67,9 @@ async def tenant_call(
             before = answered_before(ports, loaded, request)
             if before is not None:
                 return Repeat(before)
+            if loaded.answer is not None and loaded.answer.expires_at > loaded.now:
+                # Its answer held a secret, which is shown once and kept nowhere.
+                raise DuplicateRequest("this was done; what it made was shown once", field="Idempotency-Key")
         key = loaded.tenant_key or ports.new_chain_key(tenant, "")
         journal = journal_for(ports, loaded, by, key=key)
         done = act(journal, loaded)

@@ -10,8 +10,8 @@ from stepgrant_broker.domain.calls import Ready, Refusal, Waiting
 from stepgrant_broker.domain.decisions import Effect, GrantSpec, RedeemMode, RequireApproval
 from stepgrant_broker.domain.errors import (
     ApprovalExpired,
-    Conflict,
     DigestMismatch,
+    DuplicateRequest,
     Forbidden,
     InvalidRequest,
     UnknownApproval,
@@ -177,7 +177,7 @@ def test_one_denial_outweighs_a_quorum(world: World) -> None:
 def test_quorum_counts_distinct_people(world: World) -> None:
     asked(world, ask_people(quorum=2))
     assert world.answer().status is ApprovalStatus.PENDING
-    with pytest.raises(Conflict, match="answered already"):
+    with pytest.raises(DuplicateRequest, match="answered already"):
         world.answer()
     assert world.answer(who=person("bob")).status is ApprovalStatus.APPROVED
 
@@ -221,7 +221,7 @@ def test_a_void_or_settled_question_takes_no_answer(world: World) -> None:
     asked(world)
     first = world.approval()
     world.answer()
-    with pytest.raises(Conflict, match="approved"):
+    with pytest.raises(DuplicateRequest, match="approved"):
         world.answer(who=person("bob"))
     world.begin(call(), ask_people(quorum=2))
     journal = world.journal()

@@ -8,6 +8,7 @@ from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import (
     AlreadyRedeemed,
     DigestMismatch,
+    DuplicateRequest,
     Forbidden,
     InvalidRequest,
     NotFound,
@@ -212,6 +213,14 @@ async def test_only_operators_administer_and_only_their_tenant(broker: Hand) -> 
     with pytest.raises(InvalidRequest) as bad:
         await enrolling.enroll(broker.ports, "Bad Tenant", None, new)
     assert bad.value.field == "tenant"
+
+
+async def test_creating_a_person_twice_under_one_key_makes_one_person(broker: Hand) -> None:
+    request = broker.request({"name": "Eve"}, "same")
+    await create_operator(broker.ports, "acme", broker.operator, name="Eve", roles=["approver"], request=request)
+    with pytest.raises(DuplicateRequest, match="shown once"):
+        await create_operator(broker.ports, "acme", broker.operator, name="Eve", roles=["approver"], request=request)
+    assert [name for _, name in await broker.ports.reads.operators("acme")].count("Eve") == 1
 
 
 async def test_an_operator_token_is_shown_once_and_kept_only_as_its_hash(broker: Hand) -> None:
