@@ -24,7 +24,7 @@ from stepgrant_broker.store.statements import sqlite_dialect
 T = TypeVar("T")
 
 SQL: Final = Queries(sqlite_dialect())
-LIVE_MAX: Final = 100
+LIVE_MAX: Final = 16
 
 
 def load(db: sqlite3.Connection, query: Query, now: int) -> Loaded:
@@ -82,7 +82,7 @@ class _Loader:
             lease_until=self._lease,
             key=tenant_key if run is None else self._chain_key(run.id),
             tenant_key=tenant_key,
-            quarantines=tuple(self._every(rows.QUARANTINE, SQL.quarantines)),
+            quarantines=tuple(self._every(rows.QUARANTINE, SQL.quarantines, now=self._now)),
             answer=answer,
             payloads=self._payloads,
         )

@@ -145,7 +145,10 @@ class Queries:
             .where(operators.c.tenant == bindparam("tenant"))
             .order_by(operators.c.created_at, operators.c.id)
         )
-        self.quarantines = self._by(rows.QUARANTINE, "tenant", also=[rows.QUARANTINE.table.c.released_at.is_(None)])
+        released = rows.QUARANTINE.table.c.released_at
+        self.quarantines = self._by(
+            rows.QUARANTINE, "tenant", also=[or_(released.is_(None), released > bindparam("now"))]
+        )
         policies = rows.POLICY.table
         self.policy = self._by(rows.POLICY, "tenant", "revision")
         # The text is last and left out: a list of revisions should not read every policy that ever was.

@@ -102,8 +102,8 @@ class Reading:
         return await self._run(lambda db: looking.operators(db, tenant))
 
     async def quarantines(self, tenant: str) -> tuple[Quarantine, ...]:
-        """Kill switches that are thrown and not released."""
-        return await self._all(rows.QUARANTINE, SQL.quarantines, tenant=tenant)
+        """Kill switches that hold now."""
+        return await self._all(rows.QUARANTINE, SQL.quarantines, tenant=tenant, now=self._clock.now())
 
     async def policy(self, tenant: str, revision: str) -> PolicyText | None:
         """An activated revision with its text."""

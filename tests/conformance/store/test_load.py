@@ -278,11 +278,14 @@ async def test_a_stored_answer_comes_without_its_run(store: AnyStore) -> None:
     assert (loaded.answer, loaded.payloads) == (None, {})
 
 
-async def test_only_kill_switches_that_are_thrown(store: AnyStore) -> None:
+async def test_only_kill_switches_that_hold_now(store: AnyStore, clock: SetClock) -> None:
     own = Chain.of_tenant()
-    thrown, lifted = Quarantine("acme", "agent", "a", NOW), Quarantine("acme", "issuer", "i", NOW, NOW + 1)
-    await store.commit(own.adds(1, rows=(thrown, lifted)))
+    thrown, lifted = Quarantine("acme", "agent", "a", NOW), Quarantine("acme", "issuer", "i", NOW - 1, NOW)
+    held = Quarantine("acme", "workload", "w", NOW, NOW + 1)
+    await store.commit(own.adds(1, rows=(thrown, lifted, held)))
+    assert set((await store.load(Query("acme"))).quarantines) == {thrown, held}
+    clock.time = NOW + 1
     assert (await store.load(Query("acme"))).quarantines == (thrown,)
-    await store.commit(own.adds(1, rows=(replace(thrown, released_at=NOW + 2),)))
+    await store.commit(own.adds(1, rows=(replace(thrown, released_at=NOW + 1),)))
     assert (await store.load(Query("acme"))).quarantines == ()
     assert await store.quarantines("acme") == ()
