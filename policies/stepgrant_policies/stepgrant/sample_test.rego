@@ -73,7 +73,7 @@ call(tool, effect, args) := {
 	},
 	"approval": null,
 	"requested": {"issuer": null, "ttl": null, "params": {}},
-	"time": {"unix": 1700000000, "rfc3339": "2023-11-14T22:13:20Z", "weekday": "tuesday", "hour": 22},
+	"time": {"unix": 1700042400, "rfc3339": "2023-11-15T10:00:00Z", "weekday": "wednesday", "hour": 10},
 }
 
 # METADATA

@@ -161,6 +161,7 @@ NOT_JSON: dict[str, bytes] = {
     "bom": b"\xef\xbb\xbf" + raw(allow()),
     "undefined_text": b'"<undefined>"',
     "deep": raw(allow(grant={"params": {"a": json.loads("[" * 20 + "]" * 20)}})),
+    "padded": raw(allow()) + b" " * MAX_BYTES,
     "big": raw(allow(grant={"params": {"a": "x" * MAX_BYTES}})),
 }
 

@@ -46,6 +46,13 @@ async def decided(engine: EmbeddedEngine, policy_input: bytes | None = None) -> 
     return parse((await engine.evaluate(policy_input or call())).raw)
 
 
+async def outcome(engine: EmbeddedEngine, policy_input: bytes) -> str:
+    try:
+        return type(await decided(engine, policy_input)).__name__
+    except PolicyUnavailable:
+        return "unavailable"
+
+
 def pid_of(engine: EmbeddedEngine) -> int:
     assert engine._channel is not None
     return engine._channel._process._process.pid
@@ -172,6 +179,16 @@ async def test_a_hang_ends_though_its_caller_went_away(make: Make) -> None:
     assert isinstance(await decided(engine), Allow)
 
 
+async def test_a_hang_that_begins_when_nobody_waits_for_it_any_more_is_ended_too(make: Make) -> None:
+    engine = await make(one(SLOW), deadline_s=0.5)
+    process = pid_of(engine)
+    # The first two take most of the deadline each, so the third expires before its turn and hangs after it.
+    asked = [asyncio.ensure_future(outcome(engine, slow(length))) for length in (55, 55, 300)]
+    assert (await asyncio.gather(*asked))[2] == "unavailable"
+    await until_gone(process)
+    assert isinstance(await decided(engine), Allow)
+
+
 async def test_a_long_queue_alone_costs_no_process(make: Make) -> None:
     engine = await make(one(SLOW), deadline_s=0.3)
     process = pid_of(engine)
@@ -247,6 +264,18 @@ async def test_closing_refuses_whoever_waits_and_leaves_no_process(make: Make) -
     with pytest.raises(PolicyUnavailable, match="closed"):
         await engine.load("2:b", one(ALLOW))
     await engine.close()
+
+
+async def test_closing_refuses_whoever_waits_for_another_process(make: Make) -> None:
+    engine = await make(one(ALLOW), deadline_s=30)
+    os.kill(pid_of(engine), signal.SIGKILL)
+    await asyncio.sleep(0.05)
+    waiting = asyncio.ensure_future(engine.evaluate(call()))
+    await asyncio.sleep(0)
+    await engine.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(PolicyUnavailable, match="closed"):
+            await waiting
 
 
 async def test_errors_leave_nothing_for_other_threads_to_drop(make: Make) -> None:

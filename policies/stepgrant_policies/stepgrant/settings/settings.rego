@@ -21,7 +21,8 @@ tool := listed if {
 } else := hook if {
 	input.action.effect == "read"
 	listed := agent.tools[trim_suffix(input.action.tool, ".reconcile")]
-	hook := object.union({"effect": "read"}, object.filter(listed, ["issuer", "params", "audience", "resources", "labels"]))
+	target := object.filter(listed, ["issuer", "params", "audience", "resources", "labels"])
+	hook := object.union({"effect": "read"}, target)
 }
 
 # METADATA
