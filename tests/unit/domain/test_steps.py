@@ -6,6 +6,7 @@ import pytest
 
 from fakes.world import JWT, STATIC, World, agent, allow, ask_people, call
 from stepgrant_broker.domain.calls import Doubtful, Ready, Refusal, Replayed, Waiting
+from stepgrant_broker.domain.deciding import IssuerFacts
 from stepgrant_broker.domain.decisions import Allow, Deny, Effect, GrantSpec, RedeemMode
 from stepgrant_broker.domain.errors import BudgetExhausted, InvalidRequest, PriorCredentialLive, StepDrift
 from stepgrant_broker.domain.settings import Limits
@@ -248,6 +249,18 @@ def test_not_received_of_a_static_key_is_never_proven(world: World) -> None:
     with pytest.raises(PriorCredentialLive) as live:
         world.begin(call(not_received=True), issuer=STATIC, request="same")
     assert live.value.retry_after_ms is None
+
+
+@pytest.mark.parametrize("effect", [Effect.READ, Effect.IDEMPOTENT])
+@pytest.mark.parametrize("issuer", [JWT, STATIC])
+def test_a_lost_reply_of_what_may_run_again_waits_for_nothing(
+    world: World, effect: Effect, issuer: IssuerFacts
+) -> None:
+    decision = Allow(("ok",), GrantSpec(effect=effect, redeem=RedeemMode.OPTIONAL))
+    world.begin(call(effect=effect), decision, issuer=issuer, request="same")
+    again = world.begin(call(effect=effect, not_received=True), decision, issuer=issuer, request="same")
+    assert isinstance(again, Ready)
+    assert world.step().attempt == 2
 
 
 def test_labels_and_meters_count_once_per_step_and_come_back_if_unused(world: World) -> None:
