@@ -1,0 +1,143 @@
+"""Brokers that can be killed: the test's side of `broker.py`, and a stage with such a broker and a target."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from faults.processes import FOLDER, PATIENCE_S, Agent, Line, Place, Target, environment, settings_for
+from stepgrant_broker.testing import start
+
+QUICK: Final = {"redeem_window_ms": 1000, "leeway_ms": 200}
+STRICT_S: Final = 5.0
+
+
+class Nursery:
+    """A process that forks one broker after the other. `events` has what it says, and what else a test puts there."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, str(FOLDER / "broker.py")]
+        self._process = subprocess.Popen(
+            command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.events: queue.Queue[Line] = queue.Queue()
+        self.pid: int | None = None
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        for line in self._process.stdout or ():
+            self.events.put(json.loads(line))
+
+    def expect(self, *names: str, patience_s: float = PATIENCE_S) -> Line:
+        """The next event that has one of these members. Raises `queue.Empty` when none comes in time."""
+        while True:
+            event = self.events.get(timeout=patience_s)
+            if not set(names).isdisjoint(event):
+                return event
+
+    def fork(self, order: dict[str, Any]) -> Line:
+        """Start a broker: `{"up": pid}`, or `{"ended": code}` if it could not."""
+        if self._process.stdin is None:
+            raise RuntimeError("the nursery is closed")
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        event = self.expect("up", "ended")
+        self.pid = event.get("up")
+        return event
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the broker that runs."""
+        if self.pid is not None:
+            os.kill(self.pid, number)
+
+    def end(self) -> int:
+        """End the broker that runs, gracefully; its exit code."""
+        self.signal(signal.SIGTERM)
+        self.pid = None
+        return int(self.expect("ended")["ended"])
+
+    def __enter__(self) -> Self:
+        self.expect("ready")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(STRICT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join(STRICT_S)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+@dataclass
+class Scene:
+    """A broker's data, its address, a nursery for it, and a target that knows it."""
+
+    nursery: Nursery
+    folder: Path
+    url: str
+    target: Target
+    settings: dict[str, Any]
+    agent_key: Path
+    operator: str = field(repr=False)
+
+    @property
+    def data(self) -> Path:
+        """The broker's data folder."""
+        return self.folder / "broker"
+
+    @property
+    def log(self) -> Path:
+        """What all its brokers logged, at level debug."""
+        return self.folder / "log"
+
+    def broker(self, failpoints: str = "", *, obey_modes: bool = False, **settings: Any) -> Line:  # noqa: ANN401
+        """Start a broker on this data; what came of it."""
+        return self.nursery.fork({
+            "settings": {**self.settings, **settings},
+            "policy": settings_for(self.target.url),
+            "failpoints": failpoints,
+            "log": str(self.log),
+            "obey_modes": obey_modes,
+        })  # fmt: skip
+
+    def agent(self, key: str, face: str = "blocking") -> Agent:
+        """An agent of this broker."""
+        return Agent(key, self.url, self.agent_key, self.target.url, face)
+
+
+@contextmanager
+def scene(folder: Path, **settings: Any) -> Iterator[Scene]:  # noqa: ANN401 - fields of the broker's settings
+    """Data with an agent, a target and a person enrolled; no broker runs yet."""
+    place = Place.free()
+    with start(folder / "broker", settings=settings_for(place.url)) as host:
+        target_key, agent_key = host.enroll("target", audiences=[place.url]), host.enroll("worker", agents=["worker"])
+        operator = host.operator("Olga")
+    with socket.socket() as reserved, Nursery() as nursery:
+        # Bound but not listening: the broker can take it again and again, and nobody else can meanwhile.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = int(reserved.getsockname()[1])
+        url = f"http://127.0.0.1:{port}"
+        given = {"data_dir": str(folder / "broker"), "port": port, "public_url": url, **QUICK, **settings}
+        with place.target(url, target_key, folder / "book") as target:
+            yield Scene(nursery, folder, url, target, given, agent_key, operator)
