@@ -3,6 +3,7 @@
 `build(settings)` gives a running `Broker`, `serve(broker)` its HTTP face, `bootstrap` what local administrators need.
 """
 
+from stepgrant_broker.ledger.findings import Finding, Progress
 from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.wiring.broker import Broker, build, bundle_of, check_database, opened, prepare, starter_with
 from stepgrant_broker.wiring.clock import AdvancingClock, SystemClock, SystemIds
@@ -13,7 +14,9 @@ __all__ = [
     "AdvancingClock",
     "Broker",
     "Bundle",
+    "Finding",
     "Listening",
+    "Progress",
     "SystemClock",
     "SystemIds",
     "build",
