@@ -228,3 +228,13 @@ def test_an_upgrade_is_whole_or_not_at_all(url: URL, path: Path, monkeypatch: py
     assert statements(db) == {}
     db.close()
     schema.migrate(url)
+
+
+def test_looking_needs_no_lock(url: URL, path: Path) -> None:
+    """A broker starts while another one writes."""
+    schema.migrate(url)
+    other = sqlite3.connect(path, isolation_level=None)
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.execute("BEGIN IMMEDIATE")
+    schema.check(url)
+    other.close()

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -30,14 +32,27 @@ def url_of(path: Path) -> URL:
 
 
 def create_file(path: Path) -> None:
-    """Make the folder and the empty file where they are missing."""
-    path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+    """Make the folder and the empty file where they are missing. Raises `StoreUnavailable`."""
+    with _of_files(path):
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
 
 
 def take_from_others(path: Path) -> None:
-    """Give a database that is ours the mode that it should have had from the start."""
-    path.chmod(FILE_MODE)
+    """Give a database that is ours the mode that it should have had from the start. Raises `StoreUnavailable`."""
+    with _of_files(path):
+        path.chmod(FILE_MODE)
+
+
+@contextmanager
+def _of_files(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the database file {path.name} cannot be written ({error.strerror}); "
+            "check the owner and mode of the file and its folder"
+        ) from None
 
 
 class DatabaseFile:
@@ -65,7 +80,7 @@ def open_writer(file: DatabaseFile) -> sqlite3.Connection:
     """The one connection that writes. Raises `sqlite3.Error`, `StoreUnavailable`."""
     db = _open(file)
     try:
-        _require_wal(db)
+        require_wal(db)
         db.execute("PRAGMA synchronous = FULL")
         # Without it, macOS acknowledges a sync that is only in the drive's cache. Elsewhere it changes nothing.
         db.execute("PRAGMA fullfsync = ON")
@@ -79,7 +94,8 @@ def open_writer(file: DatabaseFile) -> sqlite3.Connection:
     return db
 
 
-def _require_wal(db: sqlite3.Connection) -> None:
+def require_wal(db: sqlite3.Connection) -> None:
+    """Turn WAL on. Raises `StoreUnavailable` where the file system cannot hold it."""
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreUnavailable(f"this file system cannot hold the database: its journal mode stays {mode!r}")

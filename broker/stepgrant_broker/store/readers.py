@@ -82,7 +82,9 @@ def _look(db: sqlite3.Connection, look: Look[T]) -> T:
     try:
         return look(db)
     finally:
-        db.execute("COMMIT")
+        # After some errors SQLite has ended the transaction by itself; ending it again would hide what was wrong.
+        if db.in_transaction:
+            db.execute("COMMIT")
 
 
 def _told(error: Exception) -> StepgrantFault:

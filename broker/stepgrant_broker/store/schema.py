@@ -45,10 +45,12 @@ def migrate(url: URL | str) -> None:
     if target.get_backend_name() == "sqlite":
         connecting.create_file(_file(target))
     with _connected(target) as connection:
-        try:
-            _judge(connection)
-        except SchemaMissing:
-            _upgrade(connection)
+        behind = _is_behind(connection)
+    if behind:
+        with _connected(target, writing=True) as connection:
+            # Another process may have been faster while this one waited for the lock.
+            if _is_behind(connection):
+                _upgrade(connection)
     if target.get_backend_name() == "sqlite":
         connecting.take_from_others(_file(target))
 
@@ -100,6 +102,14 @@ def _judge(connection: Connection) -> None:
         raise SchemaForeign("the database has a schema that no version of Stepgrant wrote")
 
 
+def _is_behind(connection: Connection) -> bool:
+    try:
+        _judge(connection)
+    except SchemaMissing:
+        return True
+    return False
+
+
 def _upgrade(connection: Connection) -> None:
     config = _config()
     config.attributes["connection"] = connection
@@ -112,11 +122,11 @@ def _upgrade(connection: Connection) -> None:
 
 
 @contextmanager
-def _connected(url: URL) -> Iterator[Connection]:
+def _connected(url: URL, *, writing: bool = False) -> Iterator[Connection]:
     """One transaction; the driver's errors leave it as domain errors, without the URL, which may hold a password."""
     engine = create_engine(url, poolclass=NullPool)
     if url.get_backend_name() == "sqlite":
-        _prepare_sqlite(engine)
+        _prepare_sqlite(engine, writing=writing)
     try:
         with engine.begin() as connection:
             yield connection
@@ -135,15 +145,20 @@ def _refused(error: DBAPIError) -> StoreUnavailable:
     return SchemaRefused(f"the database cannot be reached ({type(cause).__name__})")
 
 
-def _prepare_sqlite(engine: Engine) -> None:
-    """Let transactions hold schema changes too: sqlite3 by itself begins none before DDL (SQLAlchemy's recipe)."""
+def _prepare_sqlite(engine: Engine, *, writing: bool) -> None:
+    """Let transactions hold schema changes too: sqlite3 by itself begins none before DDL (SQLAlchemy's recipe).
+
+    Who writes also turns WAL on, before any reader is there whom the change would have to wait for.
+    """
 
     def connect(dbapi: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
         dbapi.isolation_level = None
         dbapi.execute(f"PRAGMA busy_timeout = {connecting.BUSY_MS}")
+        if writing:
+            connecting.require_wal(dbapi)
 
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from conformance.store.making import Chain, SetClock, a_payload, a_proof, a_step
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.store import connecting, schema
-from stepgrant_broker.store.faults import unavailable
+from stepgrant_broker.store.faults import WriteSetMalformed, unavailable
 from stepgrant_broker.store.sqlite import SqliteStore
 
 FAULTY = Path(__file__).with_name("faulty.py")
@@ -211,6 +212,20 @@ async def test_commits_are_durable_and_checked(store: SqliteStore) -> None:
     assert (await store._run(ask))[3:] == [50, 0, 1]
     with pytest.raises(StoreUnavailable):
         await store._run(lambda db: db.execute("DELETE FROM runs"))
+
+
+@pytest.mark.parametrize("value", [{"tool": "a secret\ud800"}, {"attempt": 2**63}, {"tool": object()}, {"tool": None}])
+async def test_what_the_database_cannot_hold(store: SqliteStore, value: dict[str, Any]) -> None:
+    """It falls alone, by name, and its values are not repeated."""
+    broken, other = Chain.of_run(), Chain.of_run()
+    calls = [
+        store.commit(broken.adds(1, rows=(a_step(broken.the_run, **value),), proof=a_proof())),
+        store.commit(other.adds(1)),
+    ]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [WriteSetMalformed, type(None)]
+    assert "secret" not in str(outcomes[0])
+    assert not await present(store, broken)
 
 
 def test_no_driver_error_passes_with_its_values() -> None:
