@@ -35,7 +35,7 @@ test: $(READY)  ## run all tests (T=tests/unit: only these)
 check: format lint types borders sizes lock-check rego coverage  ## format, lint, types, borders, sizes, lock, Rego, coverage
 
 bench: $(READY)  ## measure begin, the SDK's step and commits; fail if a ratio to the yardstick is missed
-	@$(BIN)/python tests/bench/run.py
+	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
 
 mutants: $(READY)  ## remove one guard at a time; its named test must fail (M=name: only these)
 	@$(BIN)/python tests/mutants/run.py $(M)

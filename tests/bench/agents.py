@@ -7,8 +7,8 @@ import time
 import uuid
 
 import httpx
-from load import post
 
+from bench.load import post
 from stepgrant._dpop import DpopKey
 from stepgrant._exchange import TokenRequest, WorkloadKey, exchange_sync
 

@@ -16,7 +16,7 @@ from stepgrant import canonical
 from stepgrant_broker.config import explicit_settings
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.calls import StepCall
-from stepgrant_broker.domain.decisions import Effect
+from stepgrant_broker.domain.decisions import Effect, Json
 from stepgrant_broker.domain.outcomes import Result
 from stepgrant_broker.domain.state import IdSource
 from stepgrant_broker.domain.writes import ProofUse
@@ -59,7 +59,8 @@ async def main(folder: Path, count: int) -> None:
         )
         times = []
         for number in range(count + 100):
-            step, args = f"s{number}", {"n": number}
+            step = f"s{number}"
+            args: dict[str, Json] = {"n": number}
             preimage = canonical.action_bytes("bench.read", None, args)
             call = StepCall(
                 step, 1, "bench.read", None, args, canonical.digest_bytes(preimage), preimage, Effect.READ,

@@ -19,10 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from load import Measured, load, post
-
 import stepgrant
-from agents import Agent
+from bench.agents import Agent
+from bench.load import Measured, load, post
 from stepgrant._exchange import WorkloadKey
 
 HERE = Path(__file__).parent

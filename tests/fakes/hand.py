@@ -76,6 +76,11 @@ def deny(*reasons: str) -> dict[str, Any]:
     return {"effect": "deny", "reasons": list(reasons or ("no",))}
 
 
+def deciding(document: object) -> dict[str, Any]:
+    """Arguments of `call` that make the test's policy answer this document."""
+    return {"context": {"decide": document}}
+
+
 @dataclass
 class Hand:
     """One broker's use cases, a workload, a resource server and an operator of tenant `acme`."""

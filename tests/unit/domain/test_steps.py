@@ -10,7 +10,7 @@ from stepgrant_broker.domain.deciding import IssuerFacts
 from stepgrant_broker.domain.decisions import Allow, Deny, Effect, GrantSpec, RedeemMode
 from stepgrant_broker.domain.errors import BudgetExhausted, InvalidRequest, PriorCredentialLive, StepDrift
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, GrantStatus, IdSource, StepState
+from stepgrant_broker.domain.state import ApprovalStatus, GrantStatus, IdSource, StepState
 
 
 @pytest.fixture
@@ -261,44 +261,6 @@ def test_a_lost_reply_of_what_may_run_again_waits_for_nothing(
     again = world.begin(call(effect=effect, not_received=True), decision, issuer=issuer, request="same")
     assert isinstance(again, Ready)
     assert world.step().attempt == 2
-
-
-def test_labels_and_meters_count_once_per_step_and_come_back_if_unused(world: World) -> None:
-    decision = Allow(("ok",), GrantSpec(effect=Effect.IDEMPOTENT), ("pii",), {"usd": 100_000_000})
-    what = call(effect=Effect.IDEMPOTENT)
-    world.begin(what, decision)
-    world.begin(what, decision)
-    run = world.view.run
-    assert run is not None
-    assert (dict(run.history.labels), dict(run.history.meters)) == ({"pii": 1}, {"usd": 100_000_000})
-    world.redeem()
-    world.begin(what, decision)
-    run = world.view.run
-    assert run is not None
-    assert (dict(run.history.labels), dict(run.history.meters)) == ({"pii": 1}, {"usd": 100_000_000})
-    assert world.step().attempt == 2
-    world.end("cancelled")
-
-
-def test_meters_come_back_when_the_step_is_known_not_executed_but_labels_stay(world: World) -> None:
-    world.begin(call(), Allow(("ok",), GrantSpec(effect=Effect.ONCE), ("pii",), {"usd": 5}))
-    world.redeem()
-    world.fail(FailStatus.NOT_EXECUTED)
-    run = world.view.run
-    assert run is not None
-    assert (dict(run.history.labels), dict(run.history.meters)) == ({"pii": 1}, {})
-
-
-def test_the_grant_ends_at_the_earliest_end(world: World) -> None:
-    who = agent(now=world.now)
-    world.begin(call("a"), allow(ttl_s=300), who=who)
-    assert world.grant("a").exp == world.now + 300_000
-    world.begin(call("b"), allow(ttl_s=10_000))
-    assert world.grant("b").exp == world.now + 300_000
-    world.begin(call("c"), who=replace(who, not_after=world.now + 7_500))
-    assert world.grant("c").exp == world.now + 7_000
-    world.begin(call("d"), issuer=replace(JWT, max_ttl_s=20))
-    assert world.grant("d").exp == world.now + 20_000
 
 
 def test_a_waiting_step_is_decided_again(world: World) -> None:

@@ -1,50 +1,28 @@
 """Prepare, start, begin: one decision, one commit, and a credential only after it."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
-from fakes.hand import Hand, allow, ask, deny, with_limits
+from fakes.hand import Hand, allow, ask, deciding, deny
 from fakes.world import AUDIENCE, call
-from stepgrant_broker.domain.caller import Request
-from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import (
     ApprovalNeeded,
-    DuplicateRequest,
     FateUnknown,
-    InvalidProof,
-    InvalidRequest,
-    InvalidToken,
     IssuerUnavailable,
     PolicyDenied,
     PolicyUnavailable,
-    Quarantined,
-    RetriesExhausted,
-    StaleEpoch,
     StepInDoubt,
     StoreUnavailable,
-    UnknownRun,
     UnknownStep,
-    WrongHolder,
 )
-from stepgrant_broker.domain.outcomes import Result
-from stepgrant_broker.domain.ports import Evaluation, Page
 from stepgrant_broker.domain.state import FailStatus
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.policy.bundle import from_files
 from stepgrant_broker.usecases.begin import begin
-from stepgrant_broker.usecases.complete import complete
 from stepgrant_broker.usecases.decide_approval import decide_approval
-from stepgrant_broker.usecases.enroll import unenroll
 from stepgrant_broker.usecases.prepare import prepare
-from stepgrant_broker.usecases.quarantine import quarantine
 from stepgrant_broker.usecases.start import start
-from stepgrant_broker.usecases.transact import scope_of
-
-
-def deciding(document: object) -> dict[str, object]:
-    return {"context": {"decide": document}}
 
 
 async def test_begin_commits_once_and_then_releases_the_credential(broker: Hand) -> None:
@@ -246,76 +224,6 @@ async def test_an_allow_given_for_another_approval_is_decided_without_it(broker:
     assert answer["grant"]["approval"] is None
 
 
-async def test_a_zombie_and_a_stranger_get_nothing(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    broker.clock.tick(31_000)
-    await broker.open(who="k2")
-    before = await broker.entries(run)
-    with pytest.raises(StaleEpoch):
-        await broker.begin(run)
-    with pytest.raises(WrongHolder):
-        await broker.begin(run, epoch=2)
-    with pytest.raises(UnknownRun):
-        await broker.begin("run_nope")
-    assert await broker.entries(run) == before
-
-
-async def test_a_replayed_proof_is_refused_and_leaves_nothing(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    caller = broker.agent()
-    await begin(broker.ports, caller, run, call("a", **deciding(allow())), broker.request())
-    before = await broker.entries(run)
-    with pytest.raises(InvalidProof, match="used before"):
-        await begin(broker.ports, caller, run, call("b", **deciding(allow())), broker.request())
-    assert await broker.entries(run) == before
-
-
-async def test_one_key_with_another_body_is_a_duplicate(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    await broker.begin(run, request=broker.request({"a": 1}, "same"))
-    with pytest.raises(DuplicateRequest):
-        await broker.begin(run, request=broker.request({"a": 2}, "same"))
-
-
-async def test_a_lost_reply_of_begin_revokes_the_first_and_mints_another(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    request = broker.request({"a": 1}, "same")
-    first = await broker.begin(run, request=request)
-    second = await broker.begin(run, request=request)
-    assert first["grant"]["jti"] != second["grant"]["jti"]
-    assert second["attempt"] == 1
-    assert (await broker.entries(run))[-4:] == ["grant_issued", "grant_revoked", "decision", "grant_issued"]
-
-
-async def test_a_lost_reply_of_prepare_gives_the_same_answer_without_a_new_entry(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    request = broker.request({"a": 1}, "same")
-    what = call(**deciding(allow()))
-    first = await prepare(broker.ports, broker.agent(), run, what, request)
-    before = await broker.entries(run)
-    assert await prepare(broker.ports, broker.agent(), run, what, request) == first
-    assert await broker.entries(run) == before
-
-
-async def test_a_stored_answer_ages_out(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    request = broker.request({"a": 1}, "same")
-    broker.ports = with_limits(broker.ports, answer_kept_ms=10)
-    what = call(**deciding(allow()))
-    await prepare(broker.ports, broker.agent(), run, what, request)
-    broker.clock.tick(11)
-    before = len(await broker.entries(run))
-    await prepare(broker.ports, broker.agent(), run, what, Request("same", b"other"))
-    assert len(await broker.entries(run)) == before + 1
-
-
-@pytest.mark.parametrize("key", ["", "x" * 201, "a\nb"])
-def test_an_idempotency_key_is_short_and_printable(key: str) -> None:
-    with pytest.raises(InvalidRequest) as bad:
-        scope_of("t", "c", "begin", "r", 1, key)
-    assert bad.value.field == "Idempotency-Key"
-
-
 async def test_another_revision_in_the_engine_than_the_active_one_grants_nothing(broker: Hand) -> None:
     run = (await broker.open())["run"]
     await broker.engine.load("9:other", from_files({"stepgrant/main.rego": REPLACED}))
@@ -330,96 +238,6 @@ default decision := {"effect": "deny", "reasons": ["none"]}
 
 decision := {"effect": "allow", "reasons": ["all"]} if input.tenant == "acme"
 """
-
-
-async def test_an_identity_that_ends_now_gets_no_grant(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    caller = replace(broker.agent(), not_after=broker.clock.now() + 400)
-    with pytest.raises(InvalidToken, match="too soon"):
-        await begin(broker.ports, caller, run, call(**deciding(allow())), broker.request())
-    assert await broker.entries(run) == ["run_opened"]
-
-
-async def test_many_callers_of_one_run_all_get_through(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    broker.ports = with_limits(broker.ports, max_tries=64)
-    answers = await asyncio.gather(*(broker.begin(run, f"s{n}") for n in range(12)))
-    assert {answer["outcome"] for answer in answers} == {"run"}
-    assert (await broker.entries(run)).count("grant_issued") == 12
-
-
-async def test_tries_are_bounded(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    broker.ports = with_limits(broker.ports, max_tries=0)
-    with pytest.raises(RetriesExhausted):
-        await broker.begin(run)
-
-
-async def test_a_removed_workload_gets_nothing_though_its_token_lives(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    granted = await broker.begin(run, "a")
-    await unenroll(broker.ports, "acme", broker.operator, broker.workload.id, broker.request())
-    with pytest.raises(Quarantined):
-        await broker.begin(run, "b")
-    with pytest.raises(Quarantined):
-        await broker.redeem(granted["grant"]["jti"])
-
-
-class SwitchThrownMeanwhile:
-    """The real engine; the first time it is asked, somebody throws the kill switch before it answers."""
-
-    def __init__(self, broker: Hand) -> None:
-        self.broker = broker
-        self.thrown = False
-
-    async def evaluate(self, policy_input: bytes) -> Evaluation:
-        """As the port says."""
-        if not self.thrown:
-            self.thrown = True
-            await quarantine(self.broker.ports, self.broker.operator, "agent", "agent")
-        return await self.broker.engine.evaluate(policy_input)
-
-    async def close(self) -> None:
-        """The engine is the hand's."""
-
-
-async def test_a_call_in_flight_cannot_outrun_the_kill_switch(broker: Hand) -> None:
-    run = (await broker.open("one"))["run"]
-    other = Hand(**{**vars(broker), "ports": replace(broker.ports, policy=SwitchThrownMeanwhile(broker))})
-    with pytest.raises(Quarantined):
-        await other.begin(run)
-    assert (await broker.entries(run)).count("grant_issued") == 0
-
-
-async def test_an_open_in_flight_cannot_outrun_the_kill_switch(broker: Hand) -> None:
-    other = Hand(**{**vars(broker), "ports": replace(broker.ports, policy=SwitchThrownMeanwhile(broker))})
-    with pytest.raises(Quarantined):
-        await other.open("two")
-    assert (await broker.ports.reads.runs("acme", Page())).rows == ()
-
-
-async def test_a_quarantined_issuer_mints_nothing_and_its_grants_are_dropped(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    await broker.begin(run, "a")
-    await quarantine(broker.ports, broker.operator, "issuer", "jwt")
-    assert (await broker.entries(run))[-1] == "grant_revoked"
-    with pytest.raises(Quarantined, match="issuer jwt"):
-        await broker.begin(run, "b")
-
-
-async def test_the_lease_is_renewed_by_every_call_that_changes_something(broker: Hand) -> None:
-    run = (await broker.open())["run"]
-    for step in ("a", "b", "c"):
-        broker.clock.tick(20_000)
-        await broker.begin(run, step, effect=Effect.READ, decision=allow(effect="read"))
-    await complete_all(broker, run)
-
-
-async def complete_all(broker: Hand, run: str) -> None:
-    """Complete a, b and c."""
-    for step in ("a", "b", "c"):
-        done = await complete(broker.ports, broker.agent(), run, step, 1, 1, Result(b"1"), broker.request())
-        assert done["state"] == "completed"
 
 
 async def test_the_grant_is_for_the_audience_policy_named(broker: Hand) -> None:

@@ -1,0 +1,90 @@
+"""The kill switch and the sweeper."""
+
+import pytest
+
+from fakes.hand import Hand, allow
+from stepgrant_broker.domain.errors import (
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Quarantined,
+    UnknownRun,
+)
+from stepgrant_broker.domain.outcomes import Result
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.usecases.end import end
+from stepgrant_broker.usecases.quarantine import quarantine, release
+from stepgrant_broker.usecases.set_secret import set_secret
+from stepgrant_broker.usecases.sweep import sweep
+
+
+async def test_quarantining_a_run_fences_it_until_it_is_released(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    await broker.begin(run)
+    assert await quarantine(broker.ports, broker.operator, "run", run) == {"kind": "run", "name": run, "runs": [run]}
+    await quarantine(broker.ports, broker.operator, "run", run)
+    with pytest.raises(Quarantined):
+        await broker.begin(run)
+    with pytest.raises(Quarantined):
+        await broker.open(who="k2")
+    await release(broker.ports, broker.operator, "run", run)
+    assert (await broker.open(who="k2"))["epoch"] == 2
+    with pytest.raises(UnknownRun):
+        await quarantine(broker.ports, broker.operator, "run", "run_nope")
+
+
+@pytest.mark.parametrize("kind", ["agent", "workload"])
+async def test_quarantining_a_name_takes_back_its_runs(broker: Hand, kind: str) -> None:
+    run = (await broker.open())["run"]
+    name = "agent" if kind == "agent" else broker.workload.id
+    answer = await quarantine(broker.ports, broker.operator, kind, name)
+    assert answer["runs"] == [run]
+    assert (await broker.entries(run))[-1] == "run_quarantined"
+    with pytest.raises(Quarantined):
+        await broker.open("another", who="k2")
+    await release(broker.ports, broker.operator, kind, name)
+    assert (await broker.open("another", who="k2"))["epoch"] == 1
+
+
+async def test_the_kill_switch_is_for_operators_and_named_things(broker: Hand) -> None:
+    with pytest.raises(Forbidden):
+        await quarantine(broker.ports, broker.approver(), "agent", "agent")
+    with pytest.raises(InvalidRequest):
+        await quarantine(broker.ports, broker.operator, "planet", "mars")
+    with pytest.raises(InvalidRequest):
+        await release(broker.ports, broker.operator, "planet", "mars")
+    with pytest.raises(NotFound):
+        await release(broker.ports, broker.operator, "agent", "agent")
+
+
+async def test_an_ended_run_is_left_alone_by_the_kill_switch(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    await end(broker.ports, broker.agent(), run, 1, "completed", Result(None), broker.request())
+    before = await broker.entries(run)
+    await quarantine(broker.ports, broker.operator, "run", run)
+    assert await broker.entries(run) == before
+
+
+async def test_a_quarantined_issuer_leaves_grants_of_others_alone(broker: Hand) -> None:
+    await set_secret(broker.ports, "acme", broker.operator, name="key", value="s3cret", hosts=("api.example",))
+    run = (await broker.open())["run"]
+    await broker.begin(run, "a")
+    static = allow(issuer="static", params={"secret": "key"})
+    assert (await broker.begin(run, "b", static))["credential"]["fields"]["value"] == "s3cret"
+    await quarantine(broker.ports, broker.operator, "issuer", "static")
+    loaded = await broker.store.load(Query("acme", run=run, unfinished=True))
+    status = {grant.step: grant.status.value for grant in loaded.view.grants.values()}
+    assert status == {"a": "issued", "b": "revoked"}
+    assert {step.key: step.state.value for step in loaded.view.steps.values()} == {"a": "started", "b": "in_doubt"}
+
+
+async def test_the_sweeper_parks_what_lapsed_and_nothing_else(broker: Hand) -> None:
+    lapsed = (await broker.open("one"))["run"]
+    await broker.begin(lapsed)
+    broker.clock.tick(20_000)
+    kept = (await broker.open("two", who="k2"))["run"]
+    broker.clock.tick(15_000)
+    assert await sweep(broker.ports) == 1
+    assert await sweep(broker.ports) == 0
+    assert (await broker.entries(lapsed))[-2:] == ["grant_revoked", "run_parked"]
+    assert await broker.entries(kept) == ["run_opened"]
