@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,10 +26,14 @@ class Sent:
 
 @dataclass
 class Desk:
-    """Answers by method and path; a list is answered one by one. What is not known is a 404 problem."""
+    """Answers by method and path; a list is answered one by one. What is not known is a 404 problem.
+
+    `meanwhile`: what happens elsewhere while a call is under way.
+    """
 
     url: str
     answers: dict[str, Any] = field(default_factory=dict)
+    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
 
     def says(self, call: str, body: object, status: int = 200, **headers: str) -> None:
@@ -53,6 +57,7 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             sent = Sent(self.command, parts.path, query, headers, json.loads(data) if data else None)
             desk.sent.append(sent)
+            desk.meanwhile.get(f"{self.command} {parts.path}", lambda: None)()
             unknown: tuple[int, Any, dict[str, str]] = (404, {"code": "not_found", "detail": "no such thing"}, {})
             known = desk.answers.get(f"{self.command} {parts.path}", unknown)
             status, body, more = known.pop(0) if isinstance(known, list) else known

@@ -20,7 +20,7 @@ from stepgrant.receipt import Event, read_event
 from stepgrant_broker.config import Settings, explicit_settings
 from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.errors import UnknownApproval
-from stepgrant_broker.domain.ports import Page
+from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.domain.state import Approval, ApprovalStatus, Run
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.usecases import answers

@@ -7,7 +7,7 @@ from stepgrant import canonical
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import IssuerRefused, PolicyDenied
 from stepgrant_broker.domain.outcomes import Result, Verdict
-from stepgrant_broker.domain.ports import Page
+from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.domain.state import FailStatus, IdSource
 from stepgrant_broker.usecases.decide_approval import decide_approval
 from stepgrant_broker.usecases.end import end

@@ -106,6 +106,11 @@ class Scene:
         return self.folder / "broker"
 
     @property
+    def database(self) -> Path:
+        """Its database file."""
+        return self.data / "stepgrant.db"
+
+    @property
     def log(self) -> Path:
         """What all its brokers logged, at level debug."""
         return self.folder / "log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import math
@@ -127,12 +128,13 @@ async def test_static_secret_of_an_earlier_step_is_still_a_secret(face: Face, br
     static = released_credential(
         kind="static", fields={"value": "an-api-key-of-ours", "header": "X-Key"}, revocation="none"
     )
-    broker.will("begin", Reply(granted("use-1", credential=static)))
+    broker.will("begin", Reply(granted("use-1", credential=static, issued_at=5_000, expires_at=5_100)))
     kept: list[str] = []
     use = face.tool(lambda: kept.append(stepgrant.current_credential().field("value")), name="use")
     tell = face.tool(lambda: {"key": kept[0], "header": "X-Key"}, name="tell")
     async with face.run(**broker.at()):
         await face.call(use)
+        await asyncio.sleep(0.15)  # its grant has expired; the key has not
         with pytest.raises(errors.SecretInResult):
             await face.call(tell)
 

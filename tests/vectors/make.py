@@ -23,7 +23,8 @@ from fakes.world import AUDIENCE
 from stepgrant import canonical
 from stepgrant_broker.config import explicit_settings
 from stepgrant_broker.domain.ids import ulid
-from stepgrant_broker.domain.ports import Evaluation, PolicyEngine, Reads
+from stepgrant_broker.domain.ports import Evaluation, PolicyEngine
+from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.usecases.enroll import Enrolment, enroll
 from stepgrant_broker.usecases.operators import authenticate_operator, create_operator
 from stepgrant_broker.wiring import Broker, build, bundle_of

@@ -10,7 +10,8 @@ import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from stepgrant_broker.domain.errors import StoreRefusal, StoreUnavailable
+from stepgrant_broker.domain.errors import StoreUnavailable
+from stepgrant_broker.domain.refusals import StoreRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

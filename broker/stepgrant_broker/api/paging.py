@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from stepgrant_broker.domain.ports import Page
+from stepgrant_broker.domain.reads import Page
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=600)]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import structlog
 
 from stepgrant_broker.api.messages import Answer, Headers, json_answer
-from stepgrant_broker.domain.errors import Conflict, RetriesExhausted, StepgrantFault, StoreRefusal
+from stepgrant_broker.domain.errors import Conflict, RetriesExhausted, StepgrantFault
+from stepgrant_broker.domain.refusals import StoreRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ from stepgrant_broker.api.routing import Call, Endpoint, Nothing, either, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.errors import Forbidden, NotFound, UnknownApproval, UnknownRun, UnknownStep
-from stepgrant_broker.domain.ports import StoredEntry
+from stepgrant_broker.domain.reads import StoredEntry
 from stepgrant_broker.domain.state import Approval, ApprovalStatus, Step
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers

@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the broker's commands to `stepgrant`, and lend it what needs this host's database."""
     from stepgrant.cli import extensions
     from stepgrant_broker.commands import (
+        cmd_db,
         cmd_demo,
         cmd_dev,
         cmd_init,
@@ -25,6 +26,6 @@ def register(app: typer.Typer) -> None:
         local_operator,
     )
 
-    for module in (cmd_init, cmd_dev, cmd_serve, cmd_policy, cmd_ledger, cmd_demo):
+    for module in (cmd_init, cmd_dev, cmd_serve, cmd_db, cmd_policy, cmd_ledger, cmd_demo):
         module.register(app)
     extensions.create_operator = local_operator.create_operator

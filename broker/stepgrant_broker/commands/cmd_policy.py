@@ -44,7 +44,12 @@ OF_STEP = Annotated[str | None, typer.Option("--step", metavar="STEP", help="Wit
 def register(root: typer.Typer) -> None:
     """Add the group."""
     app = group(root, "policy", "Check, test and try policy, and ask why it decided.")
+    _on_files(app)
+    _on_decisions(app)
+    _on_revisions(app)
 
+
+def _on_files(app: typer.Typer) -> None:
     @command(app, "check", remote=False, example="stepgrant policy check policy")
     def check(cli: Cli, folder: FOLDER = None) -> None:
         """Say everything that would keep this policy from being activated. Exit code 1 if there is anything."""
@@ -69,6 +74,8 @@ def register(root: typer.Typer) -> None:
         if not report.passed:
             raise typer.Exit(1)
 
+
+def _on_decisions(app: typer.Typer) -> None:
     @command(
         app,
         "eval",
@@ -95,6 +102,8 @@ def register(root: typer.Typer) -> None:
         with said():
             deciding.explain(cli, run, step, decision)
 
+
+def _on_revisions(app: typer.Typer) -> None:
     @command(app, "list", example="stepgrant policy list")
     def list_policies(cli: Cli) -> None:
         """List the policies that this broker activated, the newest first."""

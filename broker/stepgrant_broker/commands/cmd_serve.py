@@ -1,4 +1,4 @@
-"""`stepgrant serve` and `stepgrant db`: the broker as a service, with settings from the environment."""
+"""`stepgrant serve`: the broker as a service, with settings from the environment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 
 import typer
 
-from stepgrant.cli import plain
-from stepgrant.cli.command import Cli, command, group
+from stepgrant.cli.command import Cli, command
 from stepgrant.cli.exits import CommandError
 from stepgrant_broker.commands.saying import said
 
@@ -41,33 +40,6 @@ def register(root: typer.Typer) -> None:
             for name, field in Settings.model_fields.items()
         ]
         cli.out.emit({"settings": known}, lambda: _print(cli, known))
-
-    database = group(root, "db", "The broker's database, on its own host.")
-
-    @command(database, "migrate", remote=False, example="stepgrant db migrate")
-    def migrate(cli: Cli) -> None:
-        """Make database and keys where there is neither, or bring the database to this version."""
-        from stepgrant_broker.config import load_settings
-        from stepgrant_broker.wiring.broker import prepare
-
-        with said():
-            found = load_settings()
-            prepare(found, create=True)
-        value = {"database": str(found.database_file), "keys": str(found.keys_folder)}
-        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_file)} has this version's schema"))
-
-    @command(database, "check", remote=False, example="stepgrant db check")
-    def check(cli: Cli) -> None:
-        """Say whether the database has this version's schema, and change nothing. Exit code 5 if it does not."""
-        from stepgrant_broker.config import load_settings
-        from stepgrant_broker.store import schema
-        from stepgrant_broker.store.connecting import url_of
-
-        with said():
-            found = load_settings()
-            schema.check(url_of(found.database_file))
-        value = {"database": str(found.database_file), "ok": True}
-        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_file)} has this version's schema"))
 
 
 def _default(value: object) -> str:

@@ -13,8 +13,6 @@
     ├── BudgetExhausted
     └── Unavailable                 StoreUnavailable  FateUnknown  PolicyUnavailable  IssuerUnavailable
                                     IssuerRefused  SignerUnavailable  RetriesExhausted
-    StoreRefusal                    VersionMoved  GuardMoved  ProofReplayed  AnswerTaken  RevisionMoved: handled by
-                                    `usecases/`, which load and decide again
 
 No HTTP here: one table in `api/problems.py` maps codes to statuses, one in `commands/` to exit codes.
 """
@@ -284,27 +282,3 @@ class SignerUnavailable(IssuerUnavailable):
 
 class RetriesExhausted(Unavailable):
     """Others changed the run at every try."""
-
-
-class StoreRefusal(Exception):
-    """A write set was refused whole. Never leaves `usecases/`."""
-
-
-class VersionMoved(StoreRefusal):
-    """The chain's version is not the one the decision was made on: load and decide again."""
-
-
-class GuardMoved(StoreRefusal):
-    """The kill switch was thrown between load and commit: load and decide again."""
-
-
-class RevisionMoved(StoreRefusal):
-    """The engine decides by another revision than the active one, as happens while one is being activated."""
-
-
-class ProofReplayed(StoreRefusal):
-    """The proof's `jti` was written by an earlier call."""
-
-
-class AnswerTaken(StoreRefusal):
-    """An equal Idempotency-Key was answered by a call that ran beside this one: load and answer from it."""

@@ -17,7 +17,7 @@ from stepgrant_broker.ledger.findings import Finding
 
 if TYPE_CHECKING:
     from stepgrant._receipt_entries import Event
-    from stepgrant_broker.domain.ports import Reads, StoredEntry
+    from stepgrant_broker.domain.reads import Reads, StoredEntry
 
 PAGE: Final = 500
 

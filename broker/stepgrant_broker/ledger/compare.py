@@ -7,11 +7,11 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from stepgrant import canonical
-from stepgrant_broker.domain.ports import Listed, Page
+from stepgrant_broker.domain.reads import Listed, Page
 from stepgrant_broker.ledger.findings import Finding
 
 if TYPE_CHECKING:
-    from stepgrant_broker.domain.ports import Reads
+    from stepgrant_broker.domain.reads import Reads
     from stepgrant_broker.domain.state import View
     from stepgrant_broker.domain.writes import Tenant
     from stepgrant_broker.ledger.tenant_fold import TenantView

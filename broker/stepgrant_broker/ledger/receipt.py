@@ -25,7 +25,8 @@ from stepgrant_broker.domain.errors import StoreUnavailable, TooLarge, UnknownRu
 if TYPE_CHECKING:
     from stepgrant.receipt import Event
     from stepgrant_broker.domain.commitments import Payload
-    from stepgrant_broker.domain.ports import KeyWrap, Reads, Signer, StoredEntry
+    from stepgrant_broker.domain.ports import KeyWrap, Signer
+    from stepgrant_broker.domain.reads import Reads, StoredEntry
 
 PURPOSE: Final = "heads"
 PAGE: Final = 500

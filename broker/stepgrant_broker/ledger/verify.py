@@ -32,7 +32,8 @@ from stepgrant_broker.ledger.tenant_fold import TenantView
 if TYPE_CHECKING:
     from stepgrant._receipt_entries import Event
     from stepgrant_broker.domain.commitments import Payload
-    from stepgrant_broker.domain.ports import KeyWrap, Reads, Store
+    from stepgrant_broker.domain.ports import KeyWrap, Store
+    from stepgrant_broker.domain.reads import Reads
 
 TRIES: Final = 5
 BATCH: Final = 500

@@ -48,7 +48,7 @@ class Bundle:
     tests: Mapping[str, str] = field(default_factory=_nothing)
     cases: Mapping[str, str] = field(default_factory=_nothing)
     schemas: Mapping[str, Any] = field(default_factory=_nothing)
-    """JSON Schemas by the path of the `data.json` that each describes."""
+    """What each `schema.json` says, by the path of the `data.json` that it describes. `check` sees if it is a schema."""
 
 
 def read_directory(root: Path) -> Bundle:
@@ -102,7 +102,7 @@ def from_files(files: Mapping[str, bytes | str]) -> Bundle:
         cases=MappingProxyType({path: text for path, text in texts.items() if _is_case(path)}),
         schemas=MappingProxyType(
             {path.removesuffix("schema.json") + "data.json": value for path, value in documents.items()
-             if _name(path) == "schema.json" and isinstance(value, dict)}
+             if _name(path) == "schema.json"}
         ),
     )  # fmt: skip
 

@@ -36,7 +36,8 @@ _TOKENS: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(]|[\]})]|
 
 def check(bundle: Bundle) -> tuple[Finding, ...]:
     """Everything that is wrong with the policy as it is written, in order of place; empty when nothing is."""
-    findings = list(_settings(bundle))
+    schemas = {path: one for path, one in bundle.schemas.items() if not schema.schema_problem(one)}
+    findings = [*_bad_schemas(bundle), *_settings(bundle, schemas)]
     findings.extend(finding for path, text in bundle.modules.items() for finding in _nesting(path, text))
     if any(finding.code == "too_nested" for finding in findings):
         return tuple(sorted(findings))
@@ -45,9 +46,9 @@ def check(bundle: Bundle) -> tuple[Finding, ...]:
     except PolicyInvalid as invalid:
         return tuple(sorted([*findings, *invalid.findings]))
     index = Index(modules)
-    findings.extend(name_findings(index, bundle.data, lambda pattern: schema.describes(bundle.schemas, pattern)))
+    findings.extend(name_findings(index, bundle.data, lambda pattern: schema.describes(schemas, pattern)))
     findings.extend(rule_findings(index, bundle.data))
-    findings.extend(shape_findings(index, bundle.schemas))
+    findings.extend(shape_findings(index, schemas))
     return tuple(sorted(set(findings)))
 
 
@@ -87,8 +88,16 @@ def compiled(texts: Mapping[str, str], data: Mapping[str, Any]) -> list[Module]:
     return modules
 
 
-def _settings(bundle: Bundle) -> Iterator[Finding]:
+def _bad_schemas(bundle: Bundle) -> Iterator[Finding]:
     for path, one in bundle.schemas.items():
+        problem = schema.schema_problem(one)
+        if problem:
+            name = path.removesuffix("data.json") + "schema.json"
+            yield Finding(name, 0, "bad_schema", problem, "correct the schema, or remove the file")
+
+
+def _settings(bundle: Bundle, schemas: Mapping[str, schema.Schema]) -> Iterator[Finding]:
+    for path, one in schemas.items():
         value = bundle.data
         for folder in path.split("/")[:-1]:
             value = value.get(folder, {})

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files as package_files
 from typing import Any, Final, TypeAlias
@@ -119,6 +119,42 @@ def problems(schema: Schema, value: object, path: tuple[str, ...] = ()) -> Itera
             yield path, f"must be at least {schema['minimum']}"
         if value > schema.get("maximum", value):
             yield path, f"must be at most {schema['maximum']}"
+
+
+def schema_problem(value: object) -> str:
+    """The first thing that keeps a value from being a schema as this module reads it; empty when nothing does."""
+    if not isinstance(value, dict):
+        return "a schema must be an object"
+    for member, sound in _SOUND.items():
+        if member in value and not sound(value[member]):
+            return f"{member} is not what JSON Schema wants there"
+    inner = [*value.get("properties", {}).values()]
+    inner += [value[name] for name in ("items", "additionalProperties") if not isinstance(value.get(name, True), bool)]
+    return next((problem for one in inner if (problem := schema_problem(one))), "")
+
+
+def _is_type(value: object) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return isinstance(names, list) and all(isinstance(name, str) and name in _TYPE_NAMES for name in names)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TYPE_NAMES: Final = frozenset(_TYPES.values())
+_SOUND: Final[Mapping[str, Callable[[object], bool]]] = {
+    "type": _is_type,
+    "enum": lambda value: isinstance(value, list),
+    "properties": lambda value: isinstance(value, dict),
+    "required": _is_names,
+    "minimum": _is_number,
+    "maximum": _is_number,
+}
 
 
 def _object_problems(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.dialects import sqlite
 
 from stepgrant_broker.domain.entries import GENESIS
-from stepgrant_broker.domain.errors import AnswerTaken, GuardMoved, ProofReplayed, VersionMoved
+from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofReplayed, VersionMoved
 from stepgrant_broker.domain.state import Run
 from stepgrant_broker.domain.writes import Tenant
 from stepgrant_broker.store import rows

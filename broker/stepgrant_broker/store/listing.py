@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, select, tuple_
 
 from stepgrant import canonical
 from stepgrant_broker.domain.errors import InvalidRequest
-from stepgrant_broker.domain.ports import Listed, Page
+from stepgrant_broker.domain.reads import Listed, Page
 from stepgrant_broker.domain.state import Approval, Grant, GrantStatus, Run, Step
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.loading import SQL

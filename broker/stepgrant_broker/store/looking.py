@@ -9,7 +9,7 @@ from typing import Any
 from stepgrant import canonical
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.errors import InvalidRequest
-from stepgrant_broker.domain.ports import StoredEntry
+from stepgrant_broker.domain.reads import StoredEntry
 from stepgrant_broker.domain.writes import Operator, PolicyText
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.loading import SQL, one

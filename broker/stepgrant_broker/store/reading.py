@@ -11,7 +11,8 @@ from stepgrant_broker.store.loading import SQL, every, one
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.commitments import Payload
-    from stepgrant_broker.domain.ports import Clock, Listed, Page, SecretRecord, StoredEntry
+    from stepgrant_broker.domain.ports import Clock, SecretRecord
+    from stepgrant_broker.domain.reads import Listed, Page, StoredEntry
     from stepgrant_broker.domain.state import Approval, Grant, Run, Step
     from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Tenant, Workload
     from stepgrant_broker.store.readers import Readers

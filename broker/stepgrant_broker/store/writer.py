@@ -15,7 +15,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreRefusal, StoreUnavailable
+from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
+from stepgrant_broker.domain.refusals import StoreRefusal
 from stepgrant_broker.store import connecting
 from stepgrant_broker.store.faults import LASTING, RETRY_MS, is_of_one_set, malformed, primary_code, unavailable
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start

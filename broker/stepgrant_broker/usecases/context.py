@@ -11,17 +11,8 @@ from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.commitments import Committer
 from stepgrant_broker.domain.decisions import Decision
 from stepgrant_broker.domain.errors import StoreUnavailable
-from stepgrant_broker.domain.ports import (
-    Clock,
-    Failpoints,
-    Ids,
-    Issuer,
-    KeyWrap,
-    PolicyEngine,
-    Reads,
-    Signer,
-    Store,
-)
+from stepgrant_broker.domain.ports import Clock, Failpoints, Ids, Issuer, KeyWrap, PolicyEngine, Signer, Store
+from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.writes import ChainKey
 

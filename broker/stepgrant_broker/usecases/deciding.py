@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from stepgrant_broker.domain.decisions import Decided
-from stepgrant_broker.domain.errors import RevisionMoved
+from stepgrant_broker.domain.refusals import RevisionMoved
 from stepgrant_broker.usecases.context import Ports
 
 

@@ -19,19 +19,15 @@ from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
 from stepgrant_broker.domain.commitments import Committer, Payload
 from stepgrant_broker.domain.entries import Head
 from stepgrant_broker.domain.errors import (
-    AnswerTaken,
     DuplicateRequest,
-    GuardMoved,
     InvalidProof,
     InvalidRequest,
     PolicyUnavailable,
-    ProofReplayed,
     RetriesExhausted,
-    RevisionMoved,
     StepgrantFault,
-    VersionMoved,
 )
 from stepgrant_broker.domain.journal import By, Journal
+from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofReplayed, RevisionMoved, VersionMoved
 from stepgrant_broker.domain.state import View
 from stepgrant_broker.domain.writes import ChainKey, Loaded, ProofUse, Query, Row, StoredAnswer, Tenant, WriteSet
 from stepgrant_broker.usecases.context import Ports, present

@@ -2,6 +2,8 @@
 
 Nothing secret is ever handed to a logger; the masking here is a second wall for the day when somebody does. It masks
 by name (members that hold secrets) and by look (operator tokens, compact JWS, `Authorization` values).
+
+A log that cannot be written (its disk is full, its reader is gone) loses lines and changes no answer.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, Final, TextIO
 
 import structlog
@@ -71,9 +74,21 @@ def configure_events(style: str = "text", level: str = "info", stream: TextIO | 
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: structlog.PrintLogger(stream if stream is not None else sys.stderr),
+        logger_factory=lambda *_: _Printer(stream if stream is not None else sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+class _Printer(structlog.PrintLogger):
+    """structlog's raises what its file raises, in the middle of answering a request."""
+
+    def msg(self, message: str) -> None:
+        """Write one line, if it can be written."""
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def _mask_record(record: logging.LogRecord) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from stepgrant_broker.domain.ports import Clock, Failpoints, Reads, SecretSource, Store
+from stepgrant_broker.domain.ports import Clock, Failpoints, SecretSource, Store
+from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.store import connecting, schema
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.store.tables import METADATA

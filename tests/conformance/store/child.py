@@ -15,7 +15,7 @@ from typing import Final
 
 from conformance.store.adapters import ADAPTERS, AnyStore
 from conformance.store.making import Chain, SetClock, a_payload, a_proof, a_step
-from stepgrant_broker.domain.errors import VersionMoved
+from stepgrant_broker.domain.refusals import VersionMoved
 from stepgrant_broker.domain.writes import Query
 
 ACKNOWLEDGED: Final = "acknowledged"

@@ -6,7 +6,7 @@ import asyncio
 
 from conformance.store.adapters import AnyStore, Database
 from conformance.store.making import NOW, Chain, Gate, SetClock, a_proof, a_step, an_answer
-from stepgrant_broker.domain.errors import GuardMoved, ProofReplayed, StoreRefusal, VersionMoved
+from stepgrant_broker.domain.refusals import GuardMoved, ProofReplayed, StoreRefusal, VersionMoved
 from stepgrant_broker.domain.writes import Workload
 from stepgrant_broker.store.faults import WriteSetMalformed
 

@@ -14,8 +14,9 @@ import pytest
 
 from conformance.store.adapters import AnyStore, Database
 from conformance.store.making import Chain, Gate, Raising, SetClock, Several, a_payload, a_proof, a_step
-from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable, VersionMoved
-from stepgrant_broker.domain.ports import Page
+from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
+from stepgrant_broker.domain.reads import Page
+from stepgrant_broker.domain.refusals import VersionMoved
 from stepgrant_broker.domain.writes import Query
 
 CHILD = Path(__file__).with_name("child.py")

@@ -18,7 +18,8 @@ from conformance.store.making import (
 )
 from stepgrant import canonical
 from stepgrant_broker.domain.errors import InvalidRequest
-from stepgrant_broker.domain.ports import Listed, Page, Revocation, Wrapped
+from stepgrant_broker.domain.ports import Revocation, Wrapped
+from stepgrant_broker.domain.reads import Listed, Page
 from stepgrant_broker.domain.state import ApprovalStatus, GrantStatus, RunState
 
 WRAPPED = Wrapped("k", b"n", b"c")

@@ -24,8 +24,8 @@ from conformance.store.making import (
     an_epoch,
 )
 from stepgrant_broker.domain.entries import GENESIS
-from stepgrant_broker.domain.errors import AnswerTaken, GuardMoved, ProofReplayed, VersionMoved
 from stepgrant_broker.domain.ports import SecretRecord, Wrapped
+from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofReplayed, VersionMoved
 from stepgrant_broker.domain.writes import (
     ChainKey,
     Operator,

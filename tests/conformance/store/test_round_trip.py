@@ -18,7 +18,8 @@ from conformance.store.adapters import AnyStore
 from conformance.store.making import NOW, Chain, a_grant, a_payload, an_answer, unique
 from stepgrant import canonical
 from stepgrant_broker.domain.commitments import Payload
-from stepgrant_broker.domain.ports import Page, SecretRecord
+from stepgrant_broker.domain.ports import SecretRecord
+from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step
 from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Query, StoredAnswer, Workload
 

@@ -17,6 +17,8 @@ from shop import Shop
 from stepgrant._failpoints import NAMES
 from stepgrant.testing import TestBroker
 
+pytestmark = pytest.mark.timeout(240)
+
 TESTS = Path(__file__).parents[2]
 AGENT = """
 import sys
@@ -51,7 +53,7 @@ def start(broker: TestBroker, shop: Shop, face: str, **environment: str) -> subp
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
     )
 
 

@@ -8,6 +8,10 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
 PLUGIN = "stepgrant.testing.plugin"
 INI = """[pytest]
 asyncio_mode = auto
@@ -68,7 +72,7 @@ def test_plugin_gives_a_broker_to_each_test(tmp_path: Path) -> None:
     found_by_itself = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
     named = [] if found_by_itself else ["-p", PLUGIN]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *named, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env=kept, check=False, capture_output=True, text=True, timeout=55)
+    done = subprocess.run(command, cwd=tmp_path, env=kept, check=False, capture_output=True, text=True, timeout=150)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 passed" in done.stdout

@@ -17,7 +17,7 @@ from fakes.served import Broker, Caller, fresh_key, served, step_body
 from stepgrant_broker.api.app import ENDPOINTS
 from stepgrant_broker.api.problems import STATUSES
 from stepgrant_broker.api.routing import WITH_BODY, Needs
-from stepgrant_broker.domain.ports import Page
+from stepgrant_broker.domain.reads import Page
 
 T = TypeVar("T")
 Header = tuple[bytes, bytes]

@@ -14,7 +14,7 @@ from stepgrant_broker.api import access
 from stepgrant_broker.api.access import AccessTokens, Attestation
 from stepgrant_broker.api.auth import Proofs
 from stepgrant_broker.domain.errors import InvalidToken
-from stepgrant_broker.domain.ports import Reads
+from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.writes import Workload
 from stepgrant_broker.identity.nonces import Nonces

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from stepgrant_broker.api import problems
-from stepgrant_broker.domain import errors
+from stepgrant_broker.domain import errors, refusals
 
 
 def body(fault: errors.StepgrantFault) -> dict[str, Any]:
@@ -112,6 +112,6 @@ def test_an_unexpected_exception_is_told_by_type_and_place_only() -> None:
 
 
 def test_a_refusal_of_the_store_that_got_through_is_a_retry() -> None:
-    fault = problems.fault_of(errors.VersionMoved("moved"), route="/v1/runs")
+    fault = problems.fault_of(refusals.VersionMoved("moved"), route="/v1/runs")
 
     assert (fault.code, problems.problem(fault).status) == ("conflict", 503)

@@ -23,9 +23,9 @@ from stepgrant_broker.domain.errors import (
     StoreUnavailable,
     TooLarge,
     UnsupportedMediaType,
-    VersionMoved,
 )
 from stepgrant_broker.domain.ports import PublicKey, Signature
+from stepgrant_broker.domain.refusals import VersionMoved
 from stepgrant_broker.domain.writes import Loaded, Query, Tenant, WriteSet
 
 # -------------------------------------------------------------------------------------------------------------- limits

@@ -81,10 +81,13 @@ def test_existing_key_file_is_kept_and_nothing_is_enrolled(run: Run, desk: Desk,
 
 
 def test_key_that_cannot_be_saved_is_enrolled_for_nobody(run: Run, desk: Desk, tmp_path: Path) -> None:
-    desk.says("POST /v1/workloads", {"id": "wkl_1\x00", "name": "w", "agents": ["a"], "audiences": []})
+    desk.says("POST /v1/workloads", {"id": "wkl_1", "name": "w", "agents": ["a"], "audiences": []})
     desk.says("DELETE /v1/workloads/wkl_1", {"id": "wkl_1"})
+    path = tmp_path / "w.key.json"
+    desk.meanwhile["POST /v1/workloads"] = lambda: path.write_text("somebody else's", encoding="utf-8")
     assert run("workload", "enroll", "w", "--agent", "a").code == ExitCode.USAGE
-    assert not (tmp_path / "w.key.json").exists()
+    assert desk.calls() == ["POST /v1/workloads", "DELETE /v1/workloads/wkl_1"]
+    assert path.read_text(encoding="utf-8") == "somebody else's"
 
 
 def test_workload_serves_or_acts(run: Run, desk: Desk) -> None:

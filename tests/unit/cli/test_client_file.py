@@ -92,7 +92,7 @@ def test_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
 
 
 def test_token_never_travels_in_clear(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="use https"):
+    with pytest.raises(ConfigurationError, match="https"):
         find(url="http://broker.example", file=None, environment=nobody(tmp_path, STEPGRANT_TOKEN=TOKEN))
     found = find(url="https://broker.example/", file=None, environment=nobody(tmp_path, STEPGRANT_TOKEN=TOKEN))
     assert found.url == "https://broker.example"

@@ -15,7 +15,7 @@ from stepgrant_broker.domain.errors import (
     UnknownGrant,
 )
 from stepgrant_broker.domain.outcomes import Result, Verdict
-from stepgrant_broker.domain.ports import Page
+from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.domain.state import FailStatus
 from stepgrant_broker.usecases.decide_approval import decide_approval
 from stepgrant_broker.usecases.fail import fail

@@ -16,7 +16,8 @@ from stepgrant_broker.domain.errors import (
     WrongHolder,
 )
 from stepgrant_broker.domain.outcomes import Result
-from stepgrant_broker.domain.ports import Evaluation, Page
+from stepgrant_broker.domain.ports import Evaluation
+from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.usecases.begin import begin
 from stepgrant_broker.usecases.complete import complete
 from stepgrant_broker.usecases.enroll import unenroll

@@ -1,0 +1,45 @@
+"""Looking at an embedded engine from the outside, for tests."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import pytest
+
+from policies import call
+from stepgrant_broker.domain.decisions import Decision
+from stepgrant_broker.domain.errors import PolicyUnavailable
+from stepgrant_broker.policy.contract import parse
+from stepgrant_broker.policy.embedded import EmbeddedEngine
+
+Make: TypeAlias = Callable[..., Awaitable[EmbeddedEngine]]
+"""(bundle, revision, **limits of the engine) to an engine that is closed after the test."""
+
+
+async def decided(engine: EmbeddedEngine, policy_input: bytes | None = None) -> Decision:
+    return parse((await engine.evaluate(policy_input or call())).raw)
+
+
+async def outcome(engine: EmbeddedEngine, policy_input: bytes) -> str:
+    try:
+        return type(await decided(engine, policy_input)).__name__
+    except PolicyUnavailable:
+        return "unavailable"
+
+
+def pid_of(engine: EmbeddedEngine) -> int:
+    assert engine._channel is not None
+    return engine._channel._process._process.pid
+
+
+async def until_gone(pid: int) -> None:
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"process {pid} is still there")
