@@ -13,7 +13,7 @@ from stepgrant_broker.ledger.findings import Finding
 if TYPE_CHECKING:
     from stepgrant_broker.domain.reads import Reads
     from stepgrant_broker.domain.state import View
-    from stepgrant_broker.domain.writes import Tenant
+    from stepgrant_broker.domain.writes import Quarantine, Tenant
     from stepgrant_broker.ledger.tenant_fold import TenantView
 
 PAGE: Final = 500
@@ -77,7 +77,7 @@ async def tenant_tables(
     tenant = row.id
     operators = {operator.id: operator for operator, _ in await reads.operators(tenant)}
     workloads = {workload.id: workload for workload in await reads.workloads(tenant)}
-    switches = {(switch.kind, switch.name): switch for switch in await reads.quarantines(tenant)}
+    switches = {(one.kind, one.name): one for one in await reads.quarantines(tenant) if not _outlives(one, view)}
     secrets = {secret.name: (secret.hosts, secret.header, secret.set_at) for secret in await reads.secrets(tenant)}
     policies = {policy.revision: policy.activated_at for policy in await reads.policies(tenant)}
     expected_secrets = {name: (known.hosts, known.header, known.set_at) for name, known in view.secrets.items()}
@@ -94,6 +94,12 @@ async def tenant_tables(
     ]  # fmt: skip
     found = [finding for table, folded, rows in pairs for finding in compare(tenant, None, table, folded, rows)]
     return [*found, *(await _policy_texts(reads, tenant, view, digest_of))]
+
+
+def _outlives(switch: Quarantine, view: TenantView) -> bool:
+    """Removing a workload throws a switch on it that releases itself (`usecases/enroll.py`): it has no entry."""
+    known = view.workloads.get(switch.name) if switch.kind == "workload" else None
+    return switch.released_at is not None and known is not None and known.removed_at is not None
 
 
 async def _policy_texts(
