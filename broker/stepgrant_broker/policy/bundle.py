@@ -48,7 +48,7 @@ class Bundle:
     tests: Mapping[str, str] = field(default_factory=_nothing)
     cases: Mapping[str, str] = field(default_factory=_nothing)
     schemas: Mapping[str, Any] = field(default_factory=_nothing)
-    """What each `schema.json` says, by the path of the `data.json` that it describes. `check` sees if it is a schema."""
+    """What each `schema.json` says, by the path of the `data.json` it describes; `check` sees if it is a schema."""
 
 
 def read_directory(root: Path) -> Bundle:

@@ -98,9 +98,9 @@ def _bad_schemas(bundle: Bundle) -> Iterator[Finding]:
 
 def _settings(bundle: Bundle, schemas: Mapping[str, schema.Schema]) -> Iterator[Finding]:
     for path, one in schemas.items():
-        value = bundle.data
+        value: Any = bundle.data
         for folder in path.split("/")[:-1]:
-            value = value.get(folder, {})
+            value = value.get(folder, {}) if isinstance(value, Mapping) else {}
         for place, problem in schema.problems(one, value):
             message = f"/{'/'.join(place)} {problem}"
             yield Finding(path, _line_of(bundle.files.get(path, ""), place), "bad_settings", message, "correct it")

@@ -173,12 +173,16 @@ def _object_problems(
 def data_root(data_schemas: Mapping[str, Schema]) -> Schema:
     """One schema of `data` that knows what the schemas of the `data.json` files know."""
     root: dict[str, Any] = {"type": "object", "properties": {}}
-    for path, one in data_schemas.items():
+    described: list[list[str]] = []
+    for folders in sorted((path.split("/")[:-1] for path in data_schemas), key=len):
+        if any(folders[: len(outer)] == outer for outer in described):
+            # The outer schema already says what is here.
+            continue
+        described.append(folders)
         at = root
-        *folders, last = path.split("/")[:-1]
-        for folder in folders:
+        for folder in folders[:-1]:
             at = at["properties"].setdefault(folder, {"type": "object", "properties": {}})
-        at["properties"][last] = one
+        at["properties"][folders[-1]] = data_schemas["/".join([*folders, "data.json"])]
     return root
 
 

@@ -225,6 +225,27 @@ def test_settings_must_fit_their_schema() -> None:
     assert {finding.code for finding in check(from_files(wrong))} == {"unknown_data", "unknown_member"}
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"settings/schema.json": "[]"},
+        {"settings/schema.json": '{"type": "text"}'},
+        {"settings/schema.json": '{"properties": {"max": 3}}'},
+        {"settings/schema.json": '{"required": "max"}'},
+        {"settings/schema.json": '{"additionalProperties": {"minimum": "0"}}'},
+    ],
+)
+def test_a_schema_that_is_none_is_a_finding(more: dict[str, str]) -> None:
+    found = check(from_files({"stepgrant/main.rego": ALLOW, "settings/data.json": '{"max": 1}', **more}))
+    assert [(finding.file, finding.code) for finding in found] == [("settings/schema.json", "bad_schema")]
+
+
+def test_schemas_within_each_other_are_borne() -> None:
+    text = HEAD + DECIDE + "data.settings.a.b.c > data.settings.z\n"
+    files = {"stepgrant/main.rego": text, "settings/data.json": '{"a": 3, "z": 1}', "settings/schema.json": "{}"}
+    assert check(from_files({**files, "settings/a/b/schema.json": "{}", "settings/z/schema.json": "{}"})) == ()
+
+
 def test_members_of_described_data_are_followed() -> None:
     files = dict(read_starter().files)
     path = "stepgrant/rules/amounts/amounts.rego"

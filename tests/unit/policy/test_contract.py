@@ -26,11 +26,11 @@ SCHEMA = Path(__file__).parents[3] / "policies" / "stepgrant_policies" / "schema
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_bytes()))
 
 
-def allow(**more: Any) -> dict[str, Any]:  # noqa: ANN401  (JSON)
+def allow(**more: object) -> dict[str, Any]:
     return {"effect": "allow", "reasons": ["ok"], **more}
 
 
-def ask(**more: Any) -> dict[str, Any]:  # noqa: ANN401  (JSON)
+def ask(**more: object) -> dict[str, Any]:
     return {"effect": "require_approval", "reasons": ["ask"], **more}
 
 
@@ -186,8 +186,7 @@ def test_what_is_no_strict_json_is_unavailable(name: str) -> None:
         parse(NOT_JSON[name])
 
 
-def test_a_line_break_at_the_end_does_not_pass_a_pattern() -> None:
-    # Python's `$` would let it through, and so does jsonschema in Python.
+def test_a_line_break_at_the_end_does_not_pass_a_pattern() -> None:  # as it does with `$`, in jsonschema too
     for answer in (allow(reasons=["ok\n"]), allow(labels=["a:b\n"]), allow(grant={"issuer": "jwt\n"})):
         with pytest.raises(PolicyUnavailable, match="outside its contract"):
             parse(raw(answer))
