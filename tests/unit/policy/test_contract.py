@@ -81,7 +81,6 @@ BAD: dict[str, Any] = {
     "reasons_text": allow(reasons="ok"),
     "reasons_object": allow(reasons={"ok": True}),
     "reason_number": allow(reasons=[1]),
-    "reason_null": allow(reasons=[None]),
     "reason_words": allow(reasons=["All fine"]),
     "reason_colon": allow(reasons=["approved:apr_1"]),
     "reason_dash": allow(reasons=["a-b"]),
