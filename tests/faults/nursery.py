@@ -45,6 +45,8 @@ class Nursery:
         """The next event that has one of these members. Raises `queue.Empty` when none comes in time."""
         while True:
             event = self.events.get(timeout=patience_s)
+            if "ended" in event:
+                self.pid = None
             if not set(names).isdisjoint(event):
                 return event
 
@@ -66,7 +68,6 @@ class Nursery:
     def end(self) -> int:
         """End the broker that runs, gracefully; its exit code."""
         self.signal(signal.SIGTERM)
-        self.pid = None
         return int(self.expect("ended")["ended"])
 
     def __enter__(self) -> Self:
@@ -131,13 +132,13 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, **settings: Any) -> Iterator[Scene]:  # noqa: ANN401 - fields of the broker's settings
-    """Data with an agent, a target and a person enrolled; no broker runs yet."""
+def scene(nursery: Nursery, folder: Path, **settings: Any) -> Iterator[Scene]:  # noqa: ANN401 - fields of the settings
+    """Data with an agent, a target and a person enrolled; no broker runs yet, and none does afterwards."""
     place = Place.free()
     with start(folder / "broker", settings=settings_for(place.url)) as host:
         target_key, agent_key = host.enroll("target", audiences=[place.url]), host.enroll("worker", agents=["worker"])
         operator = host.operator("Olga")
-    with socket.socket() as reserved, Nursery() as nursery:
+    with socket.socket() as reserved:
         # Bound but not listening: the broker can take it again and again, and nobody else can meanwhile.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))
@@ -145,4 +146,8 @@ def scene(folder: Path, **settings: Any) -> Iterator[Scene]:  # noqa: ANN401 - f
         url = f"http://127.0.0.1:{port}"
         given = {"data_dir": str(folder / "broker"), "port": port, "public_url": url, **QUICK, **settings}
         with place.target(url, target_key, folder / "book") as target:
-            yield Scene(nursery, folder, url, target, given, agent_key, operator)
+            try:
+                yield Scene(nursery, folder, url, target, given, agent_key, operator)
+            finally:
+                if nursery.pid is not None:
+                    nursery.end()

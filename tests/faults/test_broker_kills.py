@@ -17,7 +17,7 @@ from typing import Final, TypeGuard
 import pytest
 
 from faults import evidence
-from faults.nursery import Scene, scene
+from faults.nursery import Nursery, Scene, scene
 from faults.processes import ENDED, KILLED, Agent, report
 from faults.promises import broken
 
@@ -94,7 +94,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     with ExitStack() as stack:
         made = Stage(queue.Queue(), {})
         for number in range(min(SLOTS, len(chosen))):
-            made.free.put(stack.enter_context(scene(tmp_path_factory.mktemp(f"broker{number}"))))
+            nursery = stack.enter_context(Nursery())
+            made.free.put(stack.enter_context(scene(nursery, tmp_path_factory.mktemp(f"broker{number}"))))
         pool = stack.enter_context(ThreadPoolExecutor(SLOTS))
         made.tales.update((name, pool.submit(made.run, name)) for name in chosen)
         try:
