@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from fakes.clock import ArmedFailpoints, StandingClock
 from fakes.wired import Made
 from stepgrant_broker.config import Settings, explicit_settings
 from stepgrant_broker.wiring import Broker, build
 from stepgrant_broker.wiring.seams import Seams
+
+
+@pytest.fixture
+def events() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged, whatever an earlier test made of the logs."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
+    with capture_logs() as found:
+        yield found
+    if before is not None:
+        structlog.configure(**before)
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,7 +106,7 @@ async def test_calls_go_on_while_the_policy_changes(broker: Broker) -> None:
 
 
 async def test_a_saved_edit_is_activated_and_a_broken_one_is_told(
-    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Made, tmp_path: Path, events: list[MutableMapping[str, Any]]
 ) -> None:
     folder = tmp_path / "policy" / "stepgrant"
     folder.mkdir(parents=True)
@@ -113,8 +115,10 @@ async def test_a_saved_edit_is_activated_and_a_broken_one_is_told(
     async with made(policy_dir=tmp_path / "policy", watch_policy=True) as broker:
         first = broker.policy.revision
         rules.write_text("package stepgrant\n\ndecision := {")
-        await until(lambda: "policy_broken" in capsys.readouterr().out)
-        assert broker.policy.revision == first
+        await until(lambda: any(event["event"] == "policy_broken" for event in events))
+        (told,) = [event for event in events if event["event"] == "policy_broken"]
+        assert (told["log_level"], told["stays_active"], broker.policy.revision) == ("error", first, first)
+        assert "stepgrant/main.rego" in told["findings"][0]
         rules.write_text(REGO.replace("WORD", "third"))
         await until(lambda: broker.policy.revision != first)
         assert b"third" in ((await broker.policy.evaluate(QUESTION)).raw or b"")
