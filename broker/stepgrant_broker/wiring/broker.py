@@ -162,11 +162,6 @@ def check_database(settings: Settings) -> None:
     check(url_of(settings.database_file))
 
 
-def check_database(settings: Settings) -> None:
-    """Raises `StoreUnavailable` unless the database is there with this version's schema; changes nothing."""
-    check(url_of(settings.database_file))
-
-
 def prepare(settings: Settings, *, create: bool) -> None:
     """Bring the database to this version; with `create`, make database and keys where there is neither.
 
