@@ -158,7 +158,6 @@ class Tries:
     def __init__(self, what: str, patience: Patience) -> None:
         self._what = what
         self._patience = patience
-        self._stale = False
         self._auth = 0
 
     def unanswered(self, exchanged: Unreachable | Interrupted) -> Flow[None]:
@@ -166,9 +165,8 @@ class Tries:
         if isinstance(exchanged, Interrupted):
             self._patience.shorten(_LAST_MOMENT_S)
             return
-        if exchanged.stale and not self._stale:
-            self._stale = True
-            return
+        if exchanged.stale:
+            return  # there are only so many kept connections
         yield from self._wait(BrokerUnavailable(detail=f"{self._what}: no answer ({exchanged.why})"))
 
     def refused(self, error: StepgrantError) -> Flow[None]:

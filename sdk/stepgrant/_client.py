@@ -3,6 +3,7 @@
 Rules:
 * `Answer` or `Unreachable`, never an exception of a library: whoever sends decides what to repeat (`_caller`).
 * Certificates are checked as `httpx` does. Plain `http` is for loopback only, because credentials come back in answers.
+* A kept connection may have been closed by the peer; that is noticed when it is used, and said (`stale`).
 * A connection is used by one exchange at a time and belongs to one thread or one event loop while it is used; those
   that wait are kept for the next. Whatever goes wrong on a connection closes it.
 * Proxies of the environment are not used: a broker is an internal service.
@@ -11,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import ssl
 import time
@@ -109,7 +109,7 @@ class BlockingClient:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if connection.alive:
+            if time.monotonic() - connection.kept_at < _IDLE_MAX_S:
                 return connection
             connection.close()
         return None
@@ -145,15 +145,6 @@ class _BlockingConnection:
             answer = self.exchanges.feed(self._socket.recv(_READ))
             if answer is not None:
                 return answer
-
-    @property
-    def alive(self) -> bool:
-        """Young enough, and nothing to read: a waiting connection says something only when the peer closes it."""
-        if time.monotonic() - self.kept_at > _IDLE_MAX_S:
-            return False
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
 
     def close(self) -> None:
         self._socket.close()
@@ -195,7 +186,7 @@ class AsyncClient:
     def _kept(self) -> _AsyncConnection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.alive:
+            if time.monotonic() - connection.kept_at < _IDLE_MAX_S:
                 return connection
             connection.close()
         return None
@@ -225,12 +216,6 @@ class _AsyncConnection:
             answer = self.exchanges.feed(await self._reader.read(_READ))
             if answer is not None:
                 return answer
-
-    @property
-    def alive(self) -> bool:
-        """As above."""
-        young = time.monotonic() - self.kept_at <= _IDLE_MAX_S
-        return young and not self._reader.at_eof() and not self._writer.is_closing()
 
     def close(self) -> None:
         self._writer.close()

@@ -8,7 +8,7 @@ Rules:
 * A flow that ends with `Raised` has it raised by the driver, outside of the generator (a StopIteration stays one).
 * A `must` send tells an outcome. When the caller is interrupted while it is under way, the flow learns `Interrupted`,
   tries once more for a moment, and only then does the interruption go on; else a finished effect would be in doubt.
-* On GeneratorExit nothing can be awaited any more: the flow is closed, nothing is sent, the resume table decides later.
+* On GeneratorExit a coroutine cannot await any more: it passes through, nothing is sent, the resume table decides.
 """
 
 from __future__ import annotations
@@ -120,9 +120,6 @@ async def adrive(flow: Flow[T], client: AsyncClient) -> T:
         while True:
             try:
                 answer = await _aperform(effect, client)
-            except GeneratorExit:
-                flow.close()
-                raise
             except asyncio.CancelledError as error:
                 if stopped is not None or not (isinstance(effect, Send) and effect.must):
                     effect = flow.throw(error)
@@ -151,8 +148,6 @@ async def _aperform(effect: Effect, client: AsyncClient) -> object:
             try:
                 value = call()
                 return Returned(await value if inspect.isawaitable(value) else value)
-            except GeneratorExit:
-                raise
             except BaseException as error:  # noqa: BLE001  # as above
                 return Raised(error)
 

@@ -123,7 +123,6 @@ def leaving(session: Session, result: Any, error: BaseException | None) -> Flow[
     if session.given_up:
         return
     if error is None:
-        session.require_held()
         try:
             yield from ending(session, "complete", result)
         except Exception as unfinished:

@@ -2,16 +2,14 @@
 
 Rules:
 * Once fenced, always fenced: every later call here raises what was learned, without asking the broker again.
-* The key and the connections belong to the process that opened the run; in a forked child every call is `KeyLost`.
+* The holder's key does not survive a fork, so in a forked child every call is `KeyLost` before anything is sent.
 * Time left on the lease is counted from before the call that renewed it was sent.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import time
-import weakref
 from typing import Any, Final
 
 from stepgrant import _errors as e
@@ -23,8 +21,6 @@ from stepgrant._dpop import DpopKey
 from stepgrant._flows import Flow
 from stepgrant._frames import Frame
 from stepgrant._timeouts import Patience, Timeouts
-
-_live: Final[weakref.WeakSet[Session]] = weakref.WeakSet()
 
 
 class Session:
@@ -53,7 +49,6 @@ class Session:
         self._caller = caller
         self._renewed_at = time.monotonic()
         self._lost: e.StepgrantError | None = None
-        _live.add(self)
 
     @property
     def timeouts(self) -> Timeouts:
@@ -119,13 +114,3 @@ class Session:
     def close(self) -> None:
         """Drop the blocking connections. Those of asyncio are closed in their loop."""
         self.blocking.close()
-        _live.discard(self)
-
-
-def _drop_after_fork() -> None:
-    for session in tuple(_live):
-        session.lose(e.KeyLost("this run was opened before the process forked; open or resume it in this process"))
-    _live.clear()
-
-
-os.register_at_fork(after_in_child=_drop_after_fork)

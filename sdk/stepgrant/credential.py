@@ -113,16 +113,8 @@ class Credential:
     def __repr__(self) -> str:
         return f"Credential({self.kind}, {', '.join(self.where) or 'no origin'}, <masked>)"
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a credential can be neither pickled nor copied")
-
     def __getstate__(self) -> NoReturn:
-        raise TypeError("a credential has no state to save")
-
-    def __copy__(self) -> NoReturn:
-        raise TypeError("a credential can be neither pickled nor copied")
-
-    def __deepcopy__(self, memo: object) -> NoReturn:
+        # What pickle, copy and deepcopy ask for.
         raise TypeError("a credential can be neither pickled nor copied")
 
 

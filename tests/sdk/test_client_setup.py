@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 import stepgrant
-from scripted import ScriptedBroker, scripted
-from stepgrant import errors
-from stepgrant._client import Address
+from scripted import Reply, ScriptedBroker, scripted
+from stepgrant import _calls, _outcomes, errors
+from stepgrant._caller import Caller
+from stepgrant._client import Address, BlockingClient
+from stepgrant._dpop import DpopKey
+from stepgrant._exchange import WorkloadKey
+from stepgrant._flows import drive
 
 
 @pytest.fixture
@@ -77,3 +81,20 @@ def test_forked_child_can_do_nothing_with_the_run(broker: ScriptedBroker) -> Non
 def test_timeouts_are_seconds(field: str, value: Any) -> None:
     with pytest.raises(errors.ConfigurationError, match=field):
         stepgrant.Timeouts(**{field: value})
+
+
+def test_opening_needs_an_exchange_of_a_moment_ago(broker: ScriptedBroker) -> None:
+    address = Address.of(broker.url)
+    client = BlockingClient(address)
+    caller = Caller(address, WorkloadKey.load(str(broker.workload_key)), DpopKey(), stepgrant.Timeouts())
+    call = _calls.show_step("run_1", "plan")
+    shown = Reply({"key": "plan", "state": "recorded"})
+    broker.will("step", *[shown] * 4)
+    for fresh, exchanges in [(True, 1), (True, 1), (False, 1)]:
+        drive(caller.call(call, _outcomes.ShownStep, fresh=fresh), client)
+        assert len(broker.calls("token")) == exchanges
+    caller._exchanged_at -= 31
+    drive(caller.call(call, _outcomes.ShownStep, fresh=True), client)
+    client.close()
+
+    assert len(broker.calls("token")) == 2

@@ -127,6 +127,16 @@ async def test_result_of_a_fenced_holder_is_not_returned(face: Face, broker: Scr
 
 
 @faces
+async def test_refused_completion_is_raised_as_what_it_is(face: Face, broker: ScriptedBroker) -> None:
+    broker.will("complete", problem("invalid_request", 400, detail="attempt 1 is not the step's attempt"))
+    with pytest.raises(errors.BrokerError, match="attempt 1 is not") as caught:
+        await call_once(face, Target("x"), broker.at())
+
+    assert caught.value.code == "invalid_request"
+    assert len(broker.calls("complete")) == 1
+
+
+@faces
 async def test_result_over_the_limit_is_withheld(face: Face, broker: ScriptedBroker) -> None:
     broker.will("complete", problem("too_large", 413))
     with pytest.raises(errors.BrokerError) as caught:
