@@ -178,7 +178,7 @@ def issue(
     request: str,
 ) -> Ready:
     """Write the grant. The credential is made only after this is durable."""
-    spec, held = allowed.allow.grant, _counted(journal, call.step)
+    spec, held = allowed.allow.grant, counted_meters(journal, call.step)
     redeem = (spec.redeem or RedeemMode.default_for(call.effect)) if issuer.tokens_of_ours else RedeemMode.OPTIONAL
     prior = next((g for g in journal.view.grants.values() if g.request == request), None)
     body: dict[str, Any] = {
@@ -186,11 +186,11 @@ def issue(
         "redeem": redeem.value,
         "revocation": issuer.revocation.value,
         "issued_at": journal.now,
-        "labels": sorted(set(allowed.allow.labels) - held[0]),
+        "labels": sorted(set(allowed.allow.labels) - counted_labels(journal, call.step)),
         "meters": {
-            name: amount - held[1].get(name, 0)
+            name: amount - held.get(name, 0)
             for name, amount in allowed.allow.meters.items()
-            if amount > held[1].get(name, 0)
+            if amount > held.get(name, 0)
         },
         "params": dict(spec.params),
         "jkt": journal.run.jkt,
@@ -212,15 +212,19 @@ def issue(
     return Ready(journal.step(call.step), journal.view.grants[jti])
 
 
-def _counted(journal: Journal, step: str) -> tuple[set[str], dict[str, int]]:
-    labels: set[str] = set()
+def counted_labels(journal: Journal, step: str) -> set[str]:
+    """The labels that this step's earlier grants count already."""
+    return {label for grant in journal.view.grants.values() if grant.step == step for label in grant.labels}
+
+
+def counted_meters(journal: Journal, step: str) -> dict[str, int]:
+    """The meters (in millionths) that this step's earlier grants count already."""
     meters: dict[str, int] = {}
     for grant in journal.view.grants.values():
         if grant.step == step:
-            labels.update(grant.labels)
             for name, amount in grant.meters.items():
                 meters[name] = meters.get(name, 0) + amount
-    return labels, meters
+    return meters
 
 
 def meter_number(micro: int) -> int | float:

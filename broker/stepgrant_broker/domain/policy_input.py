@@ -14,7 +14,7 @@ from stepgrant import canonical
 from stepgrant_broker.domain.approvals import usable_until
 from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.calls import Ask, StepCall
-from stepgrant_broker.domain.deciding import meter_number
+from stepgrant_broker.domain.deciding import counted_meters, meter_number
 from stepgrant_broker.domain.decisions import Json
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.state import Approval, History, Run
@@ -33,13 +33,15 @@ def _time(now: int) -> dict[str, Any]:
     }
 
 
-def _history(history: History) -> dict[str, Any]:
+def _history(history: History, own: Mapping[str, int]) -> dict[str, Any]:
+    """`own` is what this step's earlier attempts count already: a retry does not spend its budget a second time."""
+    spent = {name: micro - own.get(name, 0) for name, micro in history.meters.items()}
     return {
         "counts": {
             "tool": dict(history.tools), "effect": dict(history.effects), "outcome": dict(history.outcomes),
         },
         "labels": sorted(history.labels),
-        "meters": {name: meter_number(micro) for name, micro in history.meters.items()},
+        "meters": {name: meter_number(micro) for name, micro in spent.items() if micro > 0},
         "tools": sorted(history.tools),
         "denials": history.denials,
         "in_flight": history.in_flight,
@@ -105,7 +107,7 @@ def for_step(
             "effect": call.effect.value,
             "idempotency_key": step.idempotency_key if step is not None else call.idempotency_key,
         },
-        "history": _history(run.history),
+        "history": _history(run.history, counted_meters(journal, call.step)),
         "approval": _approval(approval),
         "requested": {"issuer": call.issuer, "ttl": call.ttl_s, "params": dict(call.params or {})},
         "time": _time(journal.now),
@@ -144,7 +146,7 @@ def for_run(
             "effect": "once",
             "idempotency_key": None,
         },
-        "history": _history(run.history if run is not None else History()),
+        "history": _history(run.history if run is not None else History(), {}),
         "approval": _approval(approval),
         "requested": {"issuer": None, "ttl": None, "params": {}},
         "time": _time(now),

@@ -25,7 +25,7 @@ from stepgrant_broker.policy.engine_process import Answer, EngineFailed, EngineP
 from stepgrant_broker.policy.probes import proven
 from stepgrant_broker.policy.rego import ENGINE
 
-DEADLINE_S: Final = 0.25
+DEADLINE_S: Final = 1.0
 PROBE_DEADLINE_S: Final = 2.0
 MAX_WAITING: Final = 256
 MAX_LOSSES: Final = 8

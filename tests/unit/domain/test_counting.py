@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 
 from fakes.world import JWT, World, agent, allow, call
+from stepgrant import canonical
+from stepgrant_broker.domain import policy_input
+from stepgrant_broker.domain.calls import Ask
 from stepgrant_broker.domain.decisions import Allow, Effect, GrantSpec
 from stepgrant_broker.domain.state import FailStatus
 
@@ -31,6 +34,22 @@ def test_labels_and_meters_count_once_per_step_and_come_back_if_unused(world: Wo
     assert (dict(run.history.labels), dict(run.history.meters)) == ({"pii": 1}, {"usd": 100_000_000})
     assert world.step().attempt == 2
     world.end("cancelled")
+
+
+def test_a_retry_does_not_find_its_own_earlier_attempt_in_the_budget(world: World) -> None:
+    decision = Allow(("ok",), GrantSpec(effect=Effect.IDEMPOTENT), (), {"usd": 90_000_000})
+    what = call(effect=Effect.IDEMPOTENT)
+    world.begin(what, decision)
+    world.redeem()
+    ask = Ask(2, 1, new=False, previous_outcome="started")
+
+    def spent(step: str) -> object:
+        document = policy_input.for_step(world.journal(), agent(), replace(what, step=step), ask, None, None)
+        members = canonical.loads(document)
+        assert isinstance(members, dict)
+        return members["history"]["meters"]
+
+    assert (spent("s1"), spent("another")) == ({}, {"usd": 90})
 
 
 def test_meters_come_back_when_the_step_is_known_not_executed_but_labels_stay(world: World) -> None:
