@@ -52,7 +52,7 @@ class Line(TypedDict):
 @pytest.mark.parametrize(
     "hint",
     [
-        bytes, set[str], datetime, Decimal, object(), Annotated[bytes, "image"], list[Decimal], dict[int, str],
+        bytes, set[str], datetime, Decimal, Ellipsis, Annotated[bytes, "image"], list[Decimal], dict[int, str],
         tuple[str, bytes], set[int] | bytes, frozenset, Iterator[str], complex, Credential, dict[str, list[datetime]],
     ],
     ids=str,
