@@ -17,7 +17,7 @@ def register(root: typer.Typer) -> None:
     def migrate(cli: Cli) -> None:
         """Make database and keys where there is neither, or bring the database to this version."""
         from stepgrant_broker.config import load_settings
-        from stepgrant_broker.wiring.broker import prepare
+        from stepgrant_broker.wiring import prepare
 
         with said():
             found = load_settings()
@@ -29,11 +29,10 @@ def register(root: typer.Typer) -> None:
     def check(cli: Cli) -> None:
         """Say whether the database has this version's schema, and change nothing. Exit code 5 if it does not."""
         from stepgrant_broker.config import load_settings
-        from stepgrant_broker.store import schema
-        from stepgrant_broker.store.connecting import url_of
+        from stepgrant_broker.wiring import check_database
 
         with said():
             found = load_settings()
-            schema.check(url_of(found.database_file))
+            check_database(found)
         value = {"database": str(found.database_file), "ok": True}
         cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_file)} has this version's schema"))

@@ -9,7 +9,7 @@ import typer
 
 from stepgrant.cli import plain
 from stepgrant.cli.command import Cli, command, group
-from stepgrant_broker.commands.local import finished, opened
+from stepgrant_broker.commands.local import finished
 from stepgrant_broker.commands.saying import said
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def register(root: typer.Typer) -> None:
 
 async def _verify(cli: Cli) -> tuple[list[Finding], Progress]:
     from stepgrant_broker.config import load_settings
+    from stepgrant_broker.wiring import opened
 
     show = cli.out.terminal and sys.stderr.isatty()
 

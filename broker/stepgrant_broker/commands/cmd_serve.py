@@ -56,7 +56,6 @@ def _print(cli: Cli, known: list[dict[str, str]]) -> None:
 def _serve(cli: Cli) -> None:
     import asyncio
 
-    from stepgrant_broker.api.serve import UnsafeBind
     from stepgrant_broker.config import load_settings
     from stepgrant_broker.wiring import build, configure_logs, listen, serve
     from stepgrant_broker.wiring.server import new_event_loop
@@ -65,8 +64,10 @@ def _serve(cli: Cli) -> None:
     configure_logs(settings.log_format, settings.log_level)
     try:
         listening = listen(settings)
-    except UnsafeBind as unsafe:
-        raise CommandError(str(unsafe), code="configuration_error") from None
+    except Exception as refused:
+        if getattr(refused, "code", None) != "unsafe_bind":
+            raise
+        raise CommandError(str(refused), code="configuration_error") from None
 
     def ready(url: str) -> None:
         if cli.out.json_mode:

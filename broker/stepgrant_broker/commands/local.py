@@ -1,30 +1,16 @@
-"""The broker's parts on its own host, for commands that need its database and keys but neither policy nor HTTP.
+"""Commands on the broker's own host that need its database and keys, but neither policy nor HTTP.
 
-Nothing is activated and nothing swept: a command beside a running broker must not change under it what it decides by.
+They use `wiring.opened`, which activates and sweeps nothing: a command beside a running broker must not change under it
+what it decides by.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from stepgrant_broker.config import Settings
-    from stepgrant_broker.wiring import Broker
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Broker]:
-    """Store, keys and ports. Raises `StepgrantFault` when database or keys are missing or cannot be used."""
-    from stepgrant_broker.wiring.broker import _open
-    from stepgrant_broker.wiring.seams import Seams
-
-    async with AsyncExitStack() as stack:
-        yield await _open(stack, settings, Seams(), create=False)
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepgrant_broker.commands.local import finished, opened
+from stepgrant_broker.commands.local import finished
 from stepgrant_broker.commands.saying import said
 
 
@@ -12,6 +12,7 @@ def create_operator(*, name: str, roles: list[str], groups: list[str]) -> dict[s
     """As `stepgrant.cli.extensions.CreateOperator` says. Raises `CommandError`."""
     from stepgrant_broker.config import load_settings
     from stepgrant_broker.usecases.operators import create_operator as create
+    from stepgrant_broker.wiring import opened
 
     async def work() -> dict[str, Any]:
         settings = load_settings()
