@@ -189,62 +189,60 @@ def _verb_of(path: str) -> str:
     return f"run.{parts[-1]}" if len(parts) == 5 else parts[-1]
 
 
-def _handler(broker: ScriptedBroker) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 65_536
+class _Handler(BaseHTTPRequestHandler):
+    broker: ScriptedBroker
+    protocol_version = "HTTP/1.1"
+    wbufsize = 65_536
 
-        def setup(self) -> None:
-            super().setup()
-            broker.connections += 1
-            self.number = broker.connections
+    def setup(self) -> None:
+        super().setup()
+        self.broker.connections += 1
+        self.number = self.broker.connections
 
-        def do_POST(self) -> None:
-            length = int(self.headers.get("content-length", 0))
-            data = self.rfile.read(length)
-            verb = _verb_of(self.path)
-            url = f"http://{self.headers['host']}{self.path}"
-            token = self.headers["authorization"].removeprefix("DPoP ") if verb != "token" else None
-            proof = verify_proof(self.headers["dpop"], method=self.command, url=url, token=token, now_s=time.time())
-            body = json.loads(data) if data and verb != "token" else None
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            seen = Seen(verb, self.command, self.path, headers, body, proof, time.monotonic(), self.number)
-            item = broker._next(verb)
-            broker.seen.append(seen)
-            self._answer(item, seen)
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length", 0))
+        data = self.rfile.read(length)
+        verb = _verb_of(self.path)
+        url = f"http://{self.headers['host']}{self.path}"
+        token = self.headers["authorization"].removeprefix("DPoP ") if verb != "token" else None
+        proof = verify_proof(self.headers["dpop"], method=self.command, url=url, token=token, now_s=time.time())
+        body = json.loads(data) if data and verb != "token" else None
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        seen = Seen(verb, self.command, self.path, headers, body, proof, time.monotonic(), self.number)
+        item = self.broker._next(verb)
+        self.broker.seen.append(seen)
+        self._answer(item, seen)
 
-        do_GET = do_POST  # noqa: N815 - the name that http.server calls
+    do_GET = do_POST  # noqa: N815 - the name that http.server calls
 
-        def _answer(self, item: Item | None, seen: Seen) -> None:
-            if isinstance(item, Lost):
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
-            if isinstance(item, Raw):
-                self.close_connection = True
-                self.wfile.write(item.data)
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
-            if isinstance(item, Slow):
-                time.sleep(item.seconds)
-            reply = item if isinstance(item, Reply) else item(seen) if callable(item) else broker._recorded(seen)
-            text = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-            self.send_response(reply.status)
-            self.send_header("content-type", reply.content_type)
-            self.send_header("content-length", str(len(text)))
-            self.send_header("dpop-nonce", broker.nonce)
-            for name, value in reply.headers:
-                self.send_header(name, value)
-            if reply.retry_after is not None:
-                self.send_header("retry-after", str(reply.retry_after))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
+    def _answer(self, item: Item | None, seen: Seen) -> None:
+        if isinstance(item, Lost):
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if isinstance(item, Raw):
+            self.close_connection = True
+            self.wfile.write(item.data)
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if isinstance(item, Slow):
+            time.sleep(item.seconds)
+        reply = item if isinstance(item, Reply) else item(seen) if callable(item) else self.broker._recorded(seen)
+        text = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        self.send_response(reply.status)
+        self.send_header("content-type", reply.content_type)
+        self.send_header("content-length", str(len(text)))
+        self.send_header("dpop-nonce", self.broker.nonce)
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        if reply.retry_after is not None:
+            self.send_header("retry-after", str(reply.retry_after))
+        self.end_headers()
+        self.wfile.write(text)
 
-    return Handler
+    def log_message(self, *_: object) -> None:
+        return
 
 
 class _Server(ThreadingHTTPServer):
@@ -258,7 +256,7 @@ class _Server(ThreadingHTTPServer):
 def scripted(folder: Path) -> Iterator[ScriptedBroker]:
     """A running server."""
     broker = ScriptedBroker()
-    server = _Server(("127.0.0.1", 0), _handler(broker))
+    server = _Server(("127.0.0.1", 0), type("_Bound", (_Handler,), {"broker": broker}))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     broker.url, broker.workload_key = f"http://127.0.0.1:{server.server_port}", folder / "workload.json"

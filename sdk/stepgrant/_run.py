@@ -242,10 +242,9 @@ def run(
     """A run to enter with `with` or `async with`: opened, or resumed if `key` names an unfinished one of this agent.
 
     Args:
-        key: the caller's name of the run, the same after a crash; without one the broker names it and it cannot be
-            resumed by key.
-        agent: the agent's name, one that this workload is enrolled for.
-        input: JSON, stored with the run, so that any worker can resume it. Another one under the same key is refused.
+        key: the caller's name of the run, the same after a crash; without one it cannot be resumed by key.
+        agent: a name that this workload is enrolled for.
+        input: JSON, stored with the run for whoever resumes it. Another one under the same key is refused.
         version: the agent's version.
         labels: what the agent says of the run, for policy (`claimed.labels`).
         principal: for whom it runs, as the agent says (`claimed.principal`).
@@ -254,32 +253,31 @@ def run(
         takeover: ask to take the run from a holder whose lease still runs; policy decides.
         timeouts: how long to wait for what.
         on_wait: called before each wait for another holder's lease.
-        passthrough: exception types with which a framework leaves a tool and comes back: suspended, not failed.
+        passthrough: exceptions with which a framework leaves a tool and comes back: suspended, not failed.
 
-    Raises, on entering:
-        ConfigurationError: URL, key file or arguments are unusable.
-        AuthenticationFailed: the workload is not enrolled.
-        Denied, ApprovalRequired: policy decides on opening and resuming too.
-        LeaseHeld: another holder renewed its lease for longer than `timeouts.lease`.
-        RunEnded, Quarantined, NotJson, BrokerUnavailable, BrokerError.
+    Raises, on entering: `ConfigurationError`, `AuthenticationFailed`, `Denied`, `ApprovalRequired` (policy decides then
+    too), `LeaseHeld`, `RunEnded`, `Quarantined`, `NotJson`, `BrokerUnavailable`, `BrokerError`.
     """
-    path = workload_key or os.environ.get("STEPGRANT_WORKLOAD_KEY")
-    if not path:
-        raise e.ConfigurationError(
-            "no workload key: set STEPGRANT_WORKLOAD_KEY to the key file (stepgrant dev makes one)"
+    return Opening(
+        Order(
+            agent=agent,
+            run_key=key,
+            version=version,
+            input=None if input is UNSET else encode(input, "the run's input"),
+            labels=dict(labels or {}),
+            principal=principal,
+            takeover=takeover,
+            url=url or os.environ.get("STEPGRANT_URL") or DEFAULT_URL,
+            workload_key=_key_file(workload_key),
+            timeouts=timeouts or Timeouts(),
+            on_wait=on_wait,
+            passthrough=passthrough,
         )
-    order = Order(
-        agent=agent,
-        run_key=key,
-        version=version,
-        input=None if input is UNSET else encode(input, "the run's input"),
-        labels=dict(labels or {}),
-        principal=principal,
-        takeover=takeover,
-        url=url or os.environ.get("STEPGRANT_URL") or DEFAULT_URL,
-        workload_key=os.fspath(path),
-        timeouts=timeouts or Timeouts(),
-        on_wait=on_wait,
-        passthrough=passthrough,
     )
-    return Opening(order)
+
+
+def _key_file(given: str | os.PathLike[str] | None) -> str:
+    path = given or os.environ.get("STEPGRANT_WORKLOAD_KEY")
+    if not path:
+        raise e.ConfigurationError("no workload key: set STEPGRANT_WORKLOAD_KEY to the key file")
+    return os.fspath(path)

@@ -97,17 +97,16 @@ def tool(
             than `once` needs policy's consent.
         reconcile: for `once`: asks the target whether a step that is in doubt happened. Gets the step; returns
             `done(result)`, `not_done()` or `unknown()`.
-        idempotency_key: the key that the target knows; by default one of the run and the step.
-        step_id: the step's key in the run, a text like `"charge-{invoice_id}"` or a function of the bound arguments.
-            Needed where calls run side by side; by default the order of calls.
+        idempotency_key: the key that the target knows; by default one of run and step.
+        step_id: the step's key, a text like `"charge-{invoice_id}"` or a function of the bound arguments. Needed
+            where calls run side by side; by default the order of calls.
         resource: what is acted on, as `step_id`; a resource server compares it.
         settle: seconds that the target may take until a look at it tells the truth.
         safe_exceptions: types that mean for sure that nothing happened, like `NotExecuted`.
         name: for policy and ledger; by default the function's name.
         retry_failed: whether a recorded failure is tried again instead of raised again.
 
-    Raises:
-        ConfigurationError: the declaration is contradictory, or the return type can never be JSON.
+    Raises `ConfigurationError`: the declaration is contradictory, or the return type can never be JSON.
     """
 
     def declare_function(target: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,16 +122,17 @@ def tool(
             safe_exceptions=tuple(safe_exceptions),
             retry_failed=retry_failed,
         )
-        spec.require_parameters(set(shape.visible.parameters) - {shape.receiver})
-        why = why_not_json(shape.hints.get("return"))
-        if why is not None:
-            raise ConfigurationError(f"{spec.name} cannot be recorded: its declared result is not JSON: {why}")
         return _wrapped(target, shape, spec)
 
     return declare_function if function is None else declare_function(function)
 
 
 def _wrapped(function: Callable[..., Any], shape: Shape, spec: ToolSpec) -> Callable[..., Any]:
+    spec.require_parameters(set(shape.visible.parameters) - {shape.receiver})
+    why = why_not_json(shape.hints.get("return"))
+    if why is not None:
+        raise ConfigurationError(f"{spec.name} cannot be recorded: its declared result is not JSON: {why}")
+
     def work_of(args: tuple[Any, ...], kwargs: dict[str, Any], step_id: str | None) -> Work:
         bound = shape.bind(args, kwargs)
         return Work(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import stepgrant
-from scripted import Reply, ScriptedBroker, scripted
+from faces import Face, faces
+from scripted import TOKEN, Lost, Reply, ScriptedBroker, scripted
 from stepgrant import _calls, _outcomes, errors
 from stepgrant._caller import Caller
 from stepgrant._client import Address, BlockingClient
@@ -98,3 +99,19 @@ def test_opening_needs_an_exchange_of_a_moment_ago(broker: ScriptedBroker) -> No
     client.close()
 
     assert len(broker.calls("token")) == 2
+
+
+@faces
+async def test_no_error_shows_a_token_or_arguments(face: Face, broker: ScriptedBroker) -> None:
+    broker.will("begin", *[Lost()] * 30)
+    tool = face.tool(lambda note: note, name="charge")
+    with pytest.raises(errors.BrokerUnavailable) as caught:
+        async with face.run(**broker.at(), timeouts=stepgrant.Timeouts(broker=0.4)):
+            await face.call(tool, "the patient's diagnosis")
+
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        assert "diagnosis" not in repr(seen)
+        assert TOKEN not in repr(seen)
+        assert "access.token" not in repr(seen)
+        seen = seen.__cause__ or seen.__context__

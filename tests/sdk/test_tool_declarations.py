@@ -52,7 +52,7 @@ class Line(TypedDict):
 @pytest.mark.parametrize(
     "hint",
     [
-        bytes, set[str], datetime, Decimal, Ellipsis, Annotated[bytes, "image"], list[Decimal], dict[int, str],
+        bytes, set[str], datetime, Decimal, Annotated[bytes, "image"], list[Decimal], dict[int, str],
         tuple[str, bytes], set[int] | bytes, frozenset, Iterator[str], complex, Credential, dict[str, list[datetime]],
     ],
     ids=str,
@@ -61,9 +61,6 @@ def test_result_that_can_never_be_json_is_refused_before_anything_runs(hint: Any
     def tool() -> None: ...
 
     tool.__annotations__ = {"return": hint}
-    if not isinstance(hint, type) and repr(hint).startswith("<object"):
-        assert stepgrant.tool(tool).spec.name == "tool"  # not a type: nobody can say
-        return
     with pytest.raises(errors.ConfigurationError, match="tool cannot be recorded: its declared result is not JSON"):
         stepgrant.tool(tool)
     with pytest.raises(errors.ConfigurationError, match="tool cannot be recorded"):
@@ -75,7 +72,7 @@ def test_result_that_can_never_be_json_is_refused_before_anything_runs(hint: Any
     [
         None, str, int, float, bool, list, dict, tuple, Any, object, dict[str, Any], list[int], tuple[int, ...], Order,
         Line, list[Line], str | bytes, Mapping[str, Sequence[str]], Literal["a", 1], Annotated[str, "text"],
-        Line | None, dict[str, object],
+        Line | None, dict[str, object], Ellipsis,
     ],
     ids=str,
 )  # fmt: skip
