@@ -1,0 +1,41 @@
+"""The SDK's README does what it says: its Python blocks, in order, against a real broker and a real service."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepgrant
+from shop import Shop, quick
+from stepgrant.testing import TestBroker
+
+README = Path(stepgrant.__file__).parent / "README.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@quick
+def test_blocks_run(broker: TestBroker, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools: dict[str, Any] = {**shop.tools(charge="once", pay="once"), "github.create_issue": "once"}
+    broker.allow("billing", tools)
+    monkeypatch.setenv("STEPGRANT_URL", broker.url)
+    monkeypatch.setenv("STEPGRANT_WORKLOAD_KEY", str(broker.key_of("billing")))
+    space: dict[str, Any] = {"PSP": shop.url}
+    blocks = BLOCK.findall(README.read_text(encoding="utf-8"))
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"README.md block {number}", "exec"), space)  # noqa: S102 - it is our own page
+
+    assert len(blocks) == 6
+    assert space["receipt"] == {"done": "charge", "invoice": "inv_9", "amount": 4200}
+    assert space["issue"] == {"number": 7, "title": "refund", "by": "issue-refund"}
+    assert [act[1]["invoice"] for act in shop.acts] == ["inv_9", "inv_1", "inv_2"]
+
+    shop.faults.append("lost")
+    assert asyncio.run(space["agent"]()) == {"invoice": "inv_3"}
+    assert shop.done("pay") == 1
+
+    space["test_charging"](broker)
+    assert shop.done("charge") == 4
