@@ -23,7 +23,7 @@ class Blocking:
     name = "blocking"
 
     @asynccontextmanager
-    async def run(self, key: str = "job", *, agent: str = "agent", **options: Any) -> AsyncIterator[Any]:
+    async def run(self, key: str | None = "job", *, agent: str = "agent", **options: Any) -> AsyncIterator[Any]:
         """A run."""
         with stepgrant.run(key, agent=agent, **options) as held:
             yield held
@@ -47,7 +47,7 @@ class Asynchronous:
     name = "asyncio"
 
     @asynccontextmanager
-    async def run(self, key: str = "job", *, agent: str = "agent", **options: Any) -> AsyncIterator[Any]:
+    async def run(self, key: str | None = "job", *, agent: str = "agent", **options: Any) -> AsyncIterator[Any]:
         """A run."""
         async with stepgrant.run(key, agent=agent, **options) as held:
             yield held

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         StepFailed,
         StepgrantError,
     )
+    from stepgrant._prepare import Advice
     from stepgrant._reconcile import Verdict, done, not_done, unknown
     from stepgrant._run import AsyncRun, Run, run
     from stepgrant._spec import ToolSpec
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "ApprovalRequired",
     "AsyncRun",
     "BrokerUnavailable",
@@ -92,6 +94,7 @@ _HOMES: Final = {
         "StepFailed",
         "StepgrantError",
     ),
+    "stepgrant._prepare": ("Advice",),
     "stepgrant._reconcile": ("Verdict", "done", "not_done", "unknown"),
     "stepgrant._run": ("AsyncRun", "Run", "run"),
     "stepgrant._spec": ("ToolSpec",),

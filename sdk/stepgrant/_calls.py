@@ -88,9 +88,8 @@ def _step(run: str, key: str, verb: str) -> str:
     return f"/v1/runs/{run}/steps/{key}/{verb}"
 
 
-def begin(run: str, key: str, epoch: int, action: Action, id_source: _wire.IdSource) -> Call:
-    """`POST …/begin`. A retry states that no tool ever saw the credential of the lost reply, which is so."""
-    body = _wire.StepCall(
+def _step_call(epoch: int, action: Action, id_source: _wire.IdSource) -> _wire.StepCall:
+    return _wire.StepCall(
         epoch=epoch,
         action=_wire.Action(tool=action.tool, resource=action.resource, args=_raw(action.args)),
         effect=action.effect,
@@ -99,8 +98,19 @@ def begin(run: str, key: str, epoch: int, action: Action, id_source: _wire.IdSou
         settle_s=action.settle_s,
         retry_failed=action.retry_failed,
     )
+
+
+def begin(run: str, key: str, epoch: int, action: Action, id_source: _wire.IdSource) -> Call:
+    """`POST …/begin`. A retry states that no tool ever saw the credential of the lost reply, which is so."""
+    body = _step_call(epoch, action, id_source)
     again = msgspec.structs.replace(body, not_received=True)
     return Call("POST", _step(run, key, "begin"), _encode(body), f"begin step {key}", again=_encode(again))
+
+
+def prepare(run: str, key: str, epoch: int, action: Action, id_source: _wire.IdSource) -> Call:
+    """`POST …/prepare`."""
+    body = _encode(_step_call(epoch, action, id_source))
+    return Call("POST", _step(run, key, "prepare"), body, f"prepare step {key}")
 
 
 def record(

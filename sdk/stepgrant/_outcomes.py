@@ -72,6 +72,13 @@ class Run(Member, frozen=True, tag_field="outcome", tag="run"):
     credential: IssuedCredential
 
 
+class Ready(Member, frozen=True, tag_field="outcome", tag="run"):
+    """It would run."""
+
+    step: str
+    attempt: int
+
+
 class Replay(Member, frozen=True, tag_field="outcome", tag="replay"):
     """It has an outcome already."""
 
@@ -114,6 +121,7 @@ class Recorded(Member, frozen=True, tag_field="outcome", tag="recorded"):
 
 
 Outcome: TypeAlias = Run | Replay | Denied | ApprovalRequired | InDoubt | SuspectedDuplicate
+Prepared: TypeAlias = Ready | Replay | Denied | ApprovalRequired | InDoubt | SuspectedDuplicate
 RecordOutcome: TypeAlias = Recorded | Replay
 
 

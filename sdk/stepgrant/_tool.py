@@ -15,9 +15,11 @@ from typing import Any, Final, Literal, Protocol, TypeVar, cast, overload
 from stepgrant._context import CurrentStep, current_frame
 from stepgrant._errors import ConfigurationError
 from stepgrant._faces import face
-from stepgrant._flows import adrive, drive
+from stepgrant._flows import Flow, adrive, drive
+from stepgrant._frames import Frame
 from stepgrant._guard import guarded
 from stepgrant._inject import Shape, shape_of
+from stepgrant._prepare import prepared
 from stepgrant._results import why_not_json
 from stepgrant._spec import Hook, Template, ToolSpec, Work, require_id
 from stepgrant.credential import Credential
@@ -39,7 +41,12 @@ class Tool(Protocol[R_co]):
         """Its declaration."""
         ...
 
-    def with_id(self, step_id: str) -> Callable[..., R_co]:
+    @property
+    def prepare(self) -> Callable[..., Any]:
+        """Called like the tool (and awaited like it): what the call would come to now, as `Advice`. Nothing runs."""
+        ...
+
+    def with_id(self, step_id: str) -> Tool[R_co]:
         """The tool for one call under this step id."""
         ...
 
@@ -139,17 +146,21 @@ def _wrapped(function: Callable[..., Any], shape: Shape, spec: ToolSpec) -> Call
             spec, shape.arguments(bound), lambda credential: shape.invoke(function, bound, credential), step_id=step_id
         )
 
-    def guard_with(step_id: str | None) -> Callable[..., Any]:
-        return face(
-            function, shape, spec.name, lambda frame, args, kwargs: guarded(frame, work_of(args, kwargs, step_id))
-        )
+    def under(step_id: str | None) -> Callable[..., Any]:
+        def act(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
+            return guarded(frame, work_of(args, kwargs, step_id))
 
-    def with_id(step_id: str) -> Callable[..., Any]:
-        return guard_with(require_id(step_id, spec.name))
+        def ask(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
+            return prepared(frame, work_of(args, kwargs, step_id))
 
-    wrapper = guard_with(None)
-    vars(wrapper).update({"spec": spec, "with_id": with_id})
-    return wrapper
+        def with_id(other: str) -> Callable[..., Any]:
+            return under(require_id(other, spec.name))
+
+        wrapper = face(function, shape, spec.name, act)
+        vars(wrapper).update({"spec": spec, "with_id": with_id, "prepare": face(function, shape, spec.name, ask)})
+        return wrapper
+
+    return under(None)
 
 
 def _hook(function: ReconcileHook | None, *, allow_async: bool) -> Hook | None:

@@ -262,3 +262,24 @@ async def test_children_of_steps_side_by_side_are_counted_apart(broker: Scripted
 
     children = sorted(key for key in keys(broker) if "~" in key)
     assert children == ["parent-1~child-1", "parent-1~child-2", "parent-2~child-1", "parent-2~child-2"]
+
+
+# ---------------------------------------------------------------------------------------------------- asking before
+
+
+@faces
+async def test_asking_uses_no_ordinal_up_and_runs_nothing(face: Face, broker: ScriptedBroker) -> None:
+    ready = Reply({"outcome": "run", "step": "charge-1", "attempt": 1})
+    broker.will("prepare", ready, ready)
+    ran: list[int] = []
+    tool = face.tool(lambda amount: ran.append(amount), name="charge", effect="idempotent")  # noqa: PLW0108
+    async with face.run(**broker.at()):
+        for _ in range(2):
+            assert await face.call(tool.prepare, 5) == stepgrant.Advice("run", "charge-1", attempt=1)
+        assert ran == []
+        await face.call(tool, 5)
+
+    asked = [seen.body for seen in broker.calls("prepare")]
+    assert asked == [broker.calls("begin")[0].body] * 2
+    assert keys(broker) == ["charge-1"]
+    assert ran == [5]
