@@ -135,6 +135,8 @@ def tool(
 
 
 def _wrapped(function: Callable[..., Any], shape: Shape, spec: ToolSpec) -> Callable[..., Any]:
+    if isinstance(vars(function).get("spec"), ToolSpec):
+        raise ConfigurationError(f"{spec.name} is a guarded tool already; each call would be a step inside a step")
     spec.require_parameters(set(shape.visible.parameters) - {shape.receiver})
     why = why_not_json(shape.hints.get("return"))
     if why is not None:

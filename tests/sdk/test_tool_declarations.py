@@ -138,6 +138,11 @@ def test_declaration_that_cannot_be_meant(function: Any, declared: dict[str, Any
     assert said in str(caught.value)
 
 
+def test_tool_is_guarded_once() -> None:
+    with pytest.raises(errors.ConfigurationError, match="simple is a guarded tool already"):
+        stepgrant.tool(stepgrant.tool(simple))
+
+
 def test_blocking_tool_has_no_hook_that_needs_awaiting() -> None:
     async def look(step: stepgrant.CurrentStep) -> stepgrant.Verdict:
         return stepgrant.unknown(evidence=step.key)
