@@ -3,7 +3,8 @@
 Rules (each is one guard, and a zombie falls over the first that applies):
 * an ended or quarantined run admits nobody;
 * an older epoch is stale, whatever else is right; a lapsed lease or a parked run fences its holder as well;
-* the proof key must be the one that opened this epoch, and the workload the one that was attested then.
+* the proof key must be the one that opened this epoch, and the workload the one that was attested then;
+* a clock that is behind what was recorded admits nobody: by it, leases and credentials would live on after their time.
 """
 
 from __future__ import annotations
@@ -11,9 +12,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stepgrant_broker.domain.caller import AgentCaller
-from stepgrant_broker.domain.errors import Quarantined, RunEnded, StaleEpoch, UnknownRun, WrongHolder
+from stepgrant_broker.domain.errors import (
+    Quarantined,
+    RunEnded,
+    StaleEpoch,
+    StoreUnavailable,
+    UnknownRun,
+    WrongHolder,
+)
+from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.state import Run, RunState
 from stepgrant_broker.domain.writes import Loaded, Quarantine
+
+
+def refuse_clock_doubt(loaded: Loaded, limits: Limits) -> None:
+    """Raises `StoreUnavailable` when the clock was set back since this chain, or its lease, was written.
+
+    Within a process time never goes back; a restart with another clock, or another replica, can be behind.
+    """
+    recorded = max(loaded.head().last_ts, loaded.lease_until - limits.lease_ms)
+    behind = recorded - loaded.now
+    if behind > limits.leeway_ms:
+        raise StoreUnavailable(
+            f"the broker's clock is {behind // 1000} s behind what it recorded itself; set it right, or wait",
+            retry_after_ms=behind,
+        )
 
 
 def require_run(loaded: Loaded, tenant: str) -> Run:

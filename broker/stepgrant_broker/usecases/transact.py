@@ -26,6 +26,7 @@ from stepgrant_broker.domain.errors import (
     RetriesExhausted,
     StepgrantFault,
 )
+from stepgrant_broker.domain.holding import refuse_clock_doubt
 from stepgrant_broker.domain.journal import By, Journal
 from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofReplayed, RevisionMoved, VersionMoved
 from stepgrant_broker.domain.state import View
@@ -114,10 +115,16 @@ async def transact(
     proof: ProofUse | None = None,
     request: Request | None = None,
 ) -> T:
-    """Load, decide, commit. Raises what `decide` raises, `InvalidProof` on a replayed proof, `RetriesExhausted`."""
+    """Load, decide, commit. Raises what `decide` raises, `InvalidProof` on a replayed proof, `RetriesExhausted`.
+
+    With a proof also `StoreUnavailable`, when the clock is behind the ledger.
+    """
     exhausted: StepgrantFault = RetriesExhausted("others changed the run at every try; try again", retry_after_ms=200)
     for _ in range(ports.limits.max_tries):
         loaded = await ports.store.load(query)
+        if proof is not None:
+            # Agents and resource servers wait until the clock can be trusted; people can stop a run at any time.
+            refuse_clock_doubt(loaded, ports.limits)
         try:
             change = await decide(loaded)
         except RevisionMoved as moved:
