@@ -150,7 +150,8 @@ class Query:
     """What a use case needs. A run is named by `run`, by `run_key` (agent, key), by `grant` or by `approval`.
 
     `step`: that step (and `also`), its grants and approvals, and older epochs' effectful grants that may live.
-    `unfinished`: all steps without result, all open grants, all unconsumed approvals, older effectful grants.
+    `unfinished`: all steps without result, all open grants, all approvals that are unconsumed or spent by those grants,
+    and older effectful grants.
     `grant` and `approval` also load that grant or approval with its step. `run_key` and `unfinished` load all epochs.
     `answer`: the stored answer of this scope, with its payload. With `step`, the payloads behind its result and error
     come along; with `run_key`, the run's input; with `approval`, the approved step's action and resource; always the

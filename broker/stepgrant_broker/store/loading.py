@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.entries import GENESIS
+from stepgrant_broker.domain.grants import is_open
 from stepgrant_broker.domain.state import Approval, Grant, Run, Step, View
 from stepgrant_broker.domain.writes import ChainKey, Loaded, Query, StoredAnswer, Tenant
 from stepgrant_broker.store import rows
@@ -135,12 +136,20 @@ class _Loader:
             self._keep_grants(self._every(rows.GRANT, SQL.grants_open, run=run.id))
             self._keep_grants(self._every(rows.GRANT, SQL.grants_of_unfinished, run=run.id))
             self._keep_approvals(self._every(rows.APPROVAL, SQL.approvals_unconsumed, run=run.id))
+            self._load_spent_approvals()
         for name in dict.fromkeys(names):
             self._load_step(run, name)
         if run.epoch > 1 and (query.unfinished or query.step is not None):
             live = {"run": run.id, "epoch": run.epoch, "now": self._now, "limit": LIVE_MAX}
             self._keep_grants(self._every(rows.GRANT, SQL.grants_live, **live))
         self._reveal(run)
+
+    def _load_spent_approvals(self) -> None:
+        """The approvals that open grants have spent: they come back if such a grant turns out to be unused."""
+        for grant in self._grants.values():
+            if grant.approval is not None and grant.approval not in self._approvals and is_open(grant):
+                approval = self._one(rows.APPROVAL, SQL.approval, id=grant.approval)
+                self._keep_approvals([] if approval is None else [approval])
 
     def _load_step(self, run: Run, name: str) -> None:
         step = self._one(rows.STEP, SQL.step, run=run.id, key=name)

@@ -6,6 +6,7 @@ A run whose lease has lapsed is parked, and what its holder had is revoked; expi
 from __future__ import annotations
 
 from stepgrant_broker.domain import runs
+from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.domain.journal import BROKER
 from stepgrant_broker.domain.state import RunState
 from stepgrant_broker.domain.writes import Loaded, Query
@@ -18,10 +19,16 @@ BATCH = 200
 async def sweep(ports: Ports) -> int:
     """One round; how many runs were parked."""
     now = await ports.reads.now()
-    parked = 0
+    parked, failed = 0, None
     for tenant, run in await ports.reads.lapsed(now, BATCH):
-        parked += await _park_lapsed(ports, tenant, run)
+        try:
+            parked += await _park_lapsed(ports, tenant, run)
+        except StepgrantFault as fault:
+            # One run that cannot be parked must not keep the others, or the clean-up, waiting.
+            failed = fault
     await ports.reads.forget_expired(now)
+    if failed is not None:
+        raise failed
     return parked
 
 

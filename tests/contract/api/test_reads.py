@@ -145,7 +145,7 @@ async def test_a_repeated_answer_cannot_settle_an_approval_twice(broker: Broker)
 
     assert (await broker.person("POST", path, answer, who="ann", key=key)).json()["status"] == "pending"
     again = await broker.person("POST", path, answer, who="ann")
-    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    assert (again.status_code, again.json()["code"]) == (409, "duplicate_request")
     assert (await broker.person("POST", path, answer, who="bob")).json()["status"] == "approved"
 
 
