@@ -86,6 +86,18 @@ async def remove_operator_(api: Api, call: Call[PersonCaller, Nothing]) -> Answe
     return await operators.remove_operator(api.ports, call.caller.tenant, call.caller, who, call.request(who))
 
 
+async def whoami(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+    """Whose token this is, and what it may do."""
+    who = call.caller
+    return {
+        "id": who.id,
+        "name": who.name,
+        "tenant": who.tenant,
+        "roles": sorted(who.roles),
+        "groups": sorted(who.groups),
+    }
+
+
 async def list_operators(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
     """All people of the tenant."""
     rows = await api.ports.reads.operators(call.caller.tenant)
@@ -154,6 +166,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     people("POST", "/v1/operators", create_operator_, _wire.CreateOperator, shapes.CreatedOperator),
     people("GET", "/v1/operators", list_operators, Nothing, shapes.Operators),
     people("DELETE", "/v1/operators/{operator}", remove_operator_, Nothing, shapes.OperatorView),
+    people("GET", "/v1/whoami", whoami, Nothing, shapes.Whoami),
     people("GET", "/v1/secrets", list_secrets, Nothing, shapes.Secrets),
     people("PUT", "/v1/secrets/{name}", put_secret, _wire.SetSecret, shapes.SecretView),
     people("DELETE", "/v1/secrets/{name}", remove_secret_, Nothing, shapes.SecretView),

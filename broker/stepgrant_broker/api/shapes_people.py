@@ -131,6 +131,16 @@ class OperatorView(msgspec.Struct):
     removed_at: int | None
 
 
+class Whoami(msgspec.Struct):
+    """Whose token this is."""
+
+    id: str
+    name: str
+    tenant: str
+    roles: list[Role]
+    groups: list[str]
+
+
 class CreatedOperator(OperatorView, kw_only=True):
     """A new person. The token is in this answer and nowhere else."""
 

@@ -189,6 +189,7 @@ class Story:
         await self.person("DELETE", f"/v1/workloads/{made['id']}")
         who = await self.person("POST", "/v1/operators", {"name": "Eve", "roles": ["approver"], "groups": ["managers"]})
         assert who["token"].startswith("sgo_")
+        assert "operator" in (await self.person("GET", "/v1/whoami"))["roles"]
         assert who["id"] in {row["id"] for row in (await self.person("GET", "/v1/operators"))["operators"]}
         await self.person("DELETE", f"/v1/operators/{who['id']}")
         await self.person("PUT", "/v1/secrets/mail", {"value": "hunter2", "hosts": ["mail.example"]})
