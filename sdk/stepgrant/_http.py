@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
 
 import httpx
 
@@ -21,11 +21,14 @@ MAX_ANSWER_BYTES: Final = 262_144
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole HTTP answer. `headers` are case-insensitive."""
+    """A whole HTTP answer, which may hold a credential. `headers` are case-insensitive."""
 
     status: int
     headers: httpx.Headers
-    body: bytes
+    body: bytes = field(repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an answer of the broker can be neither pickled nor copied")
 
     def members(self) -> Mapping[str, JsonValue]:
         """The body as a JSON object, read strictly; `{}` for anything else."""

@@ -10,7 +10,7 @@ not followed (a token belongs to the configured address).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import h11
 import httpx
@@ -34,6 +34,9 @@ class Request:
     def __repr__(self) -> str:
         """Masked: headers hold the token, the body arguments and results."""
         return f"Request({self.method.decode()} {self.target.decode()})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a request with its token can be neither pickled nor copied")
 
 
 class Broken(Exception):

@@ -5,7 +5,7 @@ Times are milliseconds since the epoch, of the broker's clock; compare them with
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 
@@ -42,6 +42,13 @@ class IssuedCredential(Member, frozen=True):
     def __repr__(self) -> str:
         """Masked."""
         return f"IssuedCredential({self.kind}, <masked>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a credential can be neither pickled nor copied")
+
+    def __copy__(self) -> NoReturn:
+        """As `__reduce__`, which msgspec's own copying does not ask."""
+        raise TypeError("a credential can be neither pickled nor copied")
 
 
 class Failure(Member, frozen=True):

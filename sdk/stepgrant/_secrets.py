@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import quote, quote_plus
 
 NOT_SECRET: Final = frozenset({"header", "username"})
@@ -41,6 +41,9 @@ class _Known:
 
     def __repr__(self) -> str:
         return "_Known(<masked>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret can be neither pickled nor copied")
 
 
 class LiveSecrets:
@@ -86,6 +89,9 @@ class LiveSecrets:
 
     def __repr__(self) -> str:
         return f"LiveSecrets({len(self._known)} known)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("secrets can be neither pickled nor copied")
 
 
 LIVE: Final = LiveSecrets()

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -182,3 +182,10 @@ class SetSecret(Body, frozen=True):
     def __repr__(self) -> str:
         """Masked."""
         return f"SetSecret(hosts={self.hosts!r}, header={self.header!r}, value=<masked>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret can be neither pickled nor copied")
+
+    def __copy__(self) -> NoReturn:
+        """As `__reduce__`, which msgspec's own copying does not ask."""
+        raise TypeError("a secret can be neither pickled nor copied")

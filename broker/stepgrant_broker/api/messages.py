@@ -111,10 +111,10 @@ class Incoming:
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back. `cache`: the one `Cache-Control` header."""
+    """What goes back. `cache`: the one `Cache-Control` header. The body may be a credential."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
     media_type: bytes = JSON
     headers: Headers = field(default_factory=list)
     cache: tuple[bytes, bytes] = NO_STORE

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -59,7 +59,7 @@ class Call(Generic[C, Taken]):
     caller: C
     taken: Taken
     path: Mapping[str, str]
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Any] = field(repr=False)
     key: str
 
     def segment(self, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stepgrant_broker.domain.writes import ProofUse, Workload
 
@@ -39,8 +39,11 @@ class PersonCaller:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What every changing call carries: its Idempotency-Key and the JCS bytes of its body (for the comparison)."""
+    """What every changing call carries: its Idempotency-Key and the JCS bytes of its body (for the comparison).
+
+    The body may be a secret on its way to be wrapped.
+    """
 
     idempotency_key: str
-    body: bytes
+    body: bytes = field(repr=False)
     target: str = ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NoReturn
 
 from stepgrant import canonical
 
@@ -43,6 +43,9 @@ class Committer:
 
     key: bytes
     payloads: dict[str, Payload] = field(default_factory=dict)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a chain's key can be neither pickled nor copied")
 
     def _commit(self, name: str, value: bytes) -> str:
         return canonical.b64u(hmac.digest(opening(self.key, name, value), value, hashlib.sha256))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.commitments import Committer
@@ -41,6 +41,9 @@ class Keys:
         """Drop a chain's key, as erasure must."""
         for name in [name for name in self._kept if name[:2] == (tenant, run)]:
             del self._kept[name]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("chain keys can be neither pickled nor copied")
 
 
 @dataclass(frozen=True, slots=True)
