@@ -86,7 +86,7 @@ async def remove_operator_(api: Api, call: Call[PersonCaller, Nothing]) -> Answe
     return await operators.remove_operator(api.ports, call.caller.tenant, call.caller, who, call.request(who))
 
 
-async def whoami(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+async def whoami(_: Api, call: Call[PersonCaller, Nothing]) -> Answer:
     """Whose token this is, and what it may do."""
     who = call.caller
     return {
