@@ -34,7 +34,7 @@ def of_run(folder: Path, run: str) -> Evidence:
         entries = [read_event(entry.data) for entry in await store.entries(TENANT, run, limit=10_000)]
         return Evidence(tuple(entries), tuple(str(one) for one in await check._run(TENANT, run)))
 
-    return asyncio.run(_with(folder, read))
+    return opened(folder, read)
 
 
 def findings(folder: Path) -> list[str]:
@@ -43,12 +43,17 @@ def findings(folder: Path) -> list[str]:
     async def read(_: SqliteStore, check: LedgerCheck) -> list[str]:
         return [str(finding) async for finding in check.findings()]
 
-    return asyncio.run(_with(folder, read))
+    return opened(folder, read)
 
 
-async def _with(folder: Path, read: Callable[[SqliteStore, LedgerCheck], Coroutine[Any, Any, T]]) -> T:
-    store = SqliteStore(folder / "stepgrant.db", clock=SystemClock())
-    try:
-        return await read(store, LedgerCheck(store, store, LocalWrap.open(folder / "keys"), digest_of))
-    finally:
-        await store.close()
+def opened(folder: Path, read: Callable[[SqliteStore, LedgerCheck], Coroutine[Any, Any, T]]) -> T:
+    """What `read` gives, on a broker's database."""
+
+    async def work() -> T:
+        store = SqliteStore(folder / "stepgrant.db", clock=SystemClock())
+        try:
+            return await read(store, LedgerCheck(store, store, LocalWrap.open(folder / "keys"), digest_of))
+        finally:
+            await store.close()
+
+    return asyncio.run(work())

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,11 @@ class Nursery:
         if self.pid is not None:
             os.kill(self.pid, number)
 
+    def kill(self) -> int:
+        """SIGKILL for the broker that runs; its exit code."""
+        self.signal(signal.SIGKILL)
+        return int(self.expect("ended")["ended"])
+
     def end(self) -> int:
         """End the broker that runs, gracefully; its exit code."""
         self.signal(signal.SIGTERM)
@@ -100,6 +105,7 @@ class Scene:
     settings: dict[str, Any]
     agent_key: Path
     operator: str = field(repr=False)
+    policy: dict[str, Any]
 
     @property
     def data(self) -> Path:
@@ -120,7 +126,7 @@ class Scene:
         """Start a broker on this data; what came of it."""
         return self.nursery.fork({
             "settings": {**self.settings, **settings},
-            "policy": settings_for(self.target.url),
+            "policy": self.policy,
             "failpoints": failpoints,
             "log": str(self.log),
             "obey_modes": obey_modes,
@@ -132,10 +138,20 @@ class Scene:
 
 
 @contextmanager
-def scene(nursery: Nursery, folder: Path, **settings: Any) -> Iterator[Scene]:  # noqa: ANN401 - fields of the settings
-    """Data with an agent, a target and a person enrolled; no broker runs yet, and none does afterwards."""
+def scene(
+    nursery: Nursery,
+    folder: Path,
+    *,
+    tools: Mapping[str, Any] | None = None,
+    **settings: Any,  # noqa: ANN401 - fields
+) -> Iterator[Scene]:
+    """Data with an agent, a target and a person enrolled; no broker runs yet, and none does afterwards.
+
+    `tools` are more tools of the policy; `settings` more settings of the broker.
+    """
     place = Place.free()
-    with start(folder / "broker", settings=settings_for(place.url)) as host:
+    policy = settings_for(place.url, tools)
+    with start(folder / "broker", settings=policy) as host:
         target_key, agent_key = host.enroll("target", audiences=[place.url]), host.enroll("worker", agents=["worker"])
         operator = host.operator("Olga")
     with socket.socket() as reserved:
@@ -147,7 +163,7 @@ def scene(nursery: Nursery, folder: Path, **settings: Any) -> Iterator[Scene]:  
         given = {"data_dir": str(folder / "broker"), "port": port, "public_url": url, **QUICK, **settings}
         with place.target(url, target_key, folder / "book") as target:
             try:
-                yield Scene(nursery, folder, url, target, given, agent_key, operator)
+                yield Scene(nursery, folder, url, target, given, agent_key, operator, policy)
             finally:
                 if nursery.pid is not None:
                     nursery.end()

@@ -31,11 +31,11 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 
 
-def settings_for(target: str) -> dict[str, Any]:
-    """The starter policy's settings: the agent `worker` may use these tools at the target."""
+def settings_for(target: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The starter policy's settings: the agent `worker` may use these tools at the target, and `more` tools."""
     effects = {"stock.read": "read", "note.put": "idempotent", "card.charge": "once", "mail.send": "once"}
     tools = {name: {"effect": effect, "audience": target} for name, effect in effects.items()}
-    return {**SETTINGS, "agents": {"worker": {"tools": tools}}}
+    return {**SETTINGS, "agents": {"worker": {"tools": {**tools, **(more or {})}}}}
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import resource
-import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -124,8 +123,7 @@ def test_killed_while_its_disk_is_full(on: Scene) -> None:
         before = worker.told()
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
         worker.refused(2)
-        on.nursery.signal(signal.SIGKILL)
-        assert on.nursery.expect("ended")["ended"] == KILLED
+        assert on.nursery.kill() == KILLED
         assert worker.told() == before
         on.broker()
         worker.charge(2)
