@@ -187,7 +187,7 @@ def _live_until(grant: Grant) -> int:
     if not grant.effect.effectful:
         return 0
     quiet = quiet_at(grant, LEEWAY_MAX_MS)
-    return FOREVER if quiet is None else quiet
+    return FOREVER if quiet is None else min(quiet, FOREVER)
 
 
 RUN: Final = Codec(tables.RunRow, Run, own=("lease_until",))
