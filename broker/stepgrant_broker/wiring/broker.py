@@ -24,7 +24,7 @@ from stepgrant_broker.api.app import create_app
 from stepgrant_broker.api.context import ApiSettings
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.config import PREFIX, SettingsError
-from stepgrant_broker.domain.errors import StepgrantFault
+from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
 from stepgrant_broker.identity.enrolled import read_assertion
 from stepgrant_broker.identity.nonces import LABEL, Nonces
 from stepgrant_broker.issuers.jwt import JwtIssuer
@@ -171,12 +171,23 @@ def prepare(settings: Settings, *, create: bool) -> None:
     if settings.database_file.exists():
         migrate(url)
     elif create:
+        for folder in (settings.keys_folder.parent, settings.database_file.parent):
+            _make_private(folder)
         # Keys first: a database without keys would never get any.
         LocalSigner.open(settings.keys_folder, create=True)
         LocalWrap.open(settings.keys_folder, create=True)
         migrate(url)
     else:
         check(url)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for this user alone: who writes there can put other keys there."""
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        try:
+            missing.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"the folder {missing} cannot be made: {error.strerror}") from None
 
 
 async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, create: bool) -> Broker:
