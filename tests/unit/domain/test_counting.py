@@ -8,8 +8,10 @@ from fakes.world import JWT, World, agent, allow, call
 from stepgrant import canonical
 from stepgrant_broker.domain import policy_input
 from stepgrant_broker.domain.calls import Ask
+from stepgrant_broker.domain.deciding import meter_number
 from stepgrant_broker.domain.decisions import Allow, Effect, GrantSpec
-from stepgrant_broker.domain.state import FailStatus
+from stepgrant_broker.domain.fold.common import evolve, the_run
+from stepgrant_broker.domain.state import FailStatus, View
 
 
 @pytest.fixture
@@ -71,3 +73,15 @@ def test_the_grant_ends_at_the_earliest_end(world: World) -> None:
     assert world.grant("c").exp == world.now + 7_000
     world.begin(call("d"), issuer=replace(JWT, max_ttl_s=20))
     assert world.grant("d").exp == world.now + 20_000
+
+
+def test_a_meter_is_shown_whole_where_it_is_and_changed_fields_have_names(world: World) -> None:
+    assert [meter_number(micro) for micro in (2_000_000, 1_500_000, 0)] == [2, 1.5, 0]
+    assert world.view.run is not None
+    with pytest.raises(TypeError, match="epochs"):
+        evolve(world.view.run, epochs=2)
+
+
+def test_a_run_that_is_not_there_cannot_be_folded_into() -> None:
+    with pytest.raises(LookupError):
+        the_run(View())
