@@ -6,11 +6,12 @@ wakes goes around the SDK's own memory of being fenced: it is the broker, and th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -19,6 +20,9 @@ from faults.processes import ENDED, KILLED, Agent, Kill, Line, Place, Puppet, Ta
 from faults.promises import broken
 from faults.puppet import CALLS
 from stepgrant_broker.testing import TestHost, start
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.ports import Failpoints
 
 LONG_S: Final = 30.0
 """Where only the broker's clock lets a lease lapse, no slow machine can. Where a successor acts, time really passes:
@@ -52,23 +56,35 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path, lease_s: float = LONG_S, redeem_window_ms: int = 1000) -> Iterator[Stage]:
+def staged(
+    folder: Path, *, lease_s: float = LONG_S, redeem_window_ms: int = 1000, failpoints: Failpoints | None = None
+) -> Iterator[Stage]:
     place = Place.free()
-    given = {"leeway_ms": 200, "sweep_ms": 600_000, "redeem_window_ms": redeem_window_ms}
+    given = {"leeway_ms": 200, "sweep_ms": 600_000, "redeem_window_ms": redeem_window_ms, "lease_s": lease_s}
     with ExitStack() as stack:
-        host = stack.enter_context(start(folder / "broker", settings=settings_for(place.url), lease_s=lease_s, **given))
+        started = start(folder / "broker", settings=settings_for(place.url), failpoints=failpoints, **given)
+        host = stack.enter_context(started)
         key = host.enroll("target", audiences=[place.url])
         target = stack.enter_context(place.target(host.url, key, folder / "book"))
         yield Stage(host, target, folder / "broker", host.enroll("worker", agents=["worker"]), stack)
 
 
+class SlowCommits:
+    """Whoever comes at once loads before the first of them has committed."""
+
+    def hit(self, point: str) -> None:
+        if point == "store.before_apply":
+            time.sleep(0.03)
+
+
 @pytest.fixture
 def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(tmp_path, lease_s=getattr(request, "param", LONG_S)) as made:
+    with staged(tmp_path, **getattr(request, "param", {})) as made:
         yield made
 
 
-short_lease = pytest.mark.parametrize("stage", [SHORT_S], indirect=True, ids=["short-lease"])
+short_lease = pytest.mark.parametrize("stage", [{"lease_s": SHORT_S}], indirect=True, ids=["short-lease"])
+slow_commits = pytest.mark.parametrize("stage", [{"failpoints": SlowCommits()}], indirect=True, ids=["slow-commits"])
 
 
 def frozen(stage: Stage) -> tuple[Puppet, str]:
@@ -162,6 +178,7 @@ def one_holder(both: tuple[Puppet, Puppet], key: str) -> tuple[Puppet, int]:
     return both[holders[0]], int(answers[holders[0]]["epoch"])
 
 
+@slow_commits
 def test_two_that_resume_one_run_at_once(stage: Stage) -> None:
     both = stage.puppet(), stage.puppet()
     epochs = []
@@ -175,6 +192,7 @@ def test_two_that_resume_one_run_at_once(stage: Stage) -> None:
     assert evidence.findings(stage.folder) == []
 
 
+@slow_commits
 def test_two_that_open_one_new_run_at_once(stage: Stage) -> None:
     both = stage.puppet(), stage.puppet()
     for number in range(ROUNDS):
