@@ -175,7 +175,7 @@ async def test_template_that_gives_no_text(face: Face, broker: ScriptedBroker, t
 
 
 async def test_declared_tool_is_guarded_by_its_name(broker: ScriptedBroker) -> None:
-    stepgrant.declare("github.create_issue", effect="idempotent", step_id="issue-{title}")
+    stepgrant.declare("tracker.create_issue", effect="idempotent", step_id="issue-{title}")
     seen = []
 
     def create_issue(title: str) -> dict[str, str]:
@@ -186,8 +186,8 @@ async def test_declared_tool_is_guarded_by_its_name(broker: ScriptedBroker) -> N
         return create_issue(title)
 
     with stepgrant.run("job", agent="agent", **broker.at()):
-        assert stepgrant.guard_call("github.create_issue", {"title": "a"}, create_issue) == {"title": "a"}
-        got = await stepgrant.aguard_call("github.create_issue", {"title": "b"}, acreate_issue, step_id="mine")
+        assert stepgrant.guard_call("tracker.create_issue", {"title": "a"}, create_issue) == {"title": "a"}
+        got = await stepgrant.aguard_call("tracker.create_issue", {"title": "b"}, acreate_issue, step_id="mine")
         assert got == {"title": "b"}
         assert stepgrant.guard_call("nobody.declared", {}, lambda: 1) == 1
 
