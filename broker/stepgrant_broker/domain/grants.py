@@ -5,20 +5,26 @@ Rules:
 * `quiet_at`: from when on another effectful *start* may proceed. `dead_at`: from when on nothing can still happen;
   a static key never gets there.
 * The leeway covers the clocks of resource servers.
+* A grant whose lease was never recorded was never released: nobody can have used it, though something may live at its
+  issuer that has to be taken back (`due_at`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from stepgrant_broker.domain.decisions import RedeemMode
 from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.domain.state import Grant, GrantStatus
 
+MINT_DEADLINE_MS: Final = 10_000
+"""How long an issuer outside may take to mint. What comes later is taken back and never released."""
+
 
 def provably_unused(grant: Grant | None) -> bool:
     """True when no effect can have come from it, provided it is revoked now (or already was, unredeemed)."""
-    if grant is None or grant.status is GrantStatus.FAILED:
+    if grant is None or grant.status in {GrantStatus.FAILED, GrantStatus.INTENT}:
         return True
     return grant.redeem is RedeemMode.REQUIRED and grant.redeemed_at is None
 
@@ -63,8 +69,26 @@ def live_effectful(grants: Iterable[Grant], epoch: int, now: int, leeway_ms: int
 
 def is_open(grant: Grant) -> bool:
     """True while the broker still has something to do for it: revoke it, or see its revocation confirmed."""
-    if grant.status in {GrantStatus.INTENT, GrantStatus.ISSUED}:
-        return True
+    return grant.status in {GrantStatus.INTENT, GrantStatus.ISSUED} or needs_confirmation(grant)
+
+
+def needs_confirmation(grant: Grant) -> bool:
+    """True when it was taken back and its issuer has not confirmed that it is dead."""
     return (
         grant.status is GrantStatus.REVOKED and grant.revocation is Revocation.CONFIRMED and grant.confirmed_at is None
     )
+
+
+def due_at(grant: Grant) -> int | None:
+    """From when on the sweeper has to act for a credential outside; `None`: never.
+
+    An intent whose broker is gone is due once no mint of it can still be under way; a login when it expires, because
+    only its issuer can say that it is dead; one that was taken back at once.
+    """
+    if grant.status is GrantStatus.INTENT:
+        return grant.issued_at + MINT_DEADLINE_MS
+    if grant.revocation is not Revocation.CONFIRMED:
+        return None
+    if grant.status is GrantStatus.ISSUED:
+        return grant.exp
+    return grant.revoked_at if needs_confirmation(grant) else None

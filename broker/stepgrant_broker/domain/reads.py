@@ -113,6 +113,12 @@ class Reads(Protocol):
     async def lapsed(self, now: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Open runs whose lease has lapsed, as (tenant, run)."""
 
+    async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
+        """Grants for which something outside has to be taken back (`domain.grants.due_at`), as (tenant, run, jti).
+
+        The longest due first.
+        """
+
     async def held(
         self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None
     ) -> tuple[str, ...]:

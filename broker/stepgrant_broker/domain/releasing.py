@@ -29,9 +29,13 @@ def revoke(
 
     `stated_unused`: the SDK said that no tool saw it, and it is dead; it counts as unused.
 
-    Issuers whose revocation is `confirmed` get a second entry once they have confirmed it.
+    Issuers whose revocation is `confirmed` get a second entry once they have confirmed it. An intent of any other
+    issuer has failed: its credential never left, and there is nobody to confirm anything.
     """
     if grant.status not in {GrantStatus.ISSUED, GrantStatus.INTENT}:
+        return
+    if grant.status is GrantStatus.INTENT and grant.revocation is not Revocation.CONFIRMED:
+        fail_grant(journal, grant, cause)
         return
     unused = (stated_unused or provably_unused(grant)) and not settled
     body = {"unused": unused, "confirmed": grant.revocation is not Revocation.CONFIRMED}
@@ -46,6 +50,19 @@ def revoke(
         grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
         cause=cause,
         body=body,
+    )
+
+
+def fail_grant(journal: Journal, grant: Grant, detail: str) -> None:
+    """Write that the issuer gave nothing that left the broker: all that the grant counted comes back."""
+    journal.add(
+        EntryType.GRANT_FAILED,
+        step=grant.step,
+        attempt=grant.attempt,
+        epoch=grant.epoch,
+        action=journal.action_of(grant),
+        grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
+        body={"detail": detail[:200]},
     )
 
 

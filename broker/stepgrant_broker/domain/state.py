@@ -221,6 +221,8 @@ class Grant:
     confirmed_at: int | None = None
     cause: str | None = None
     not_received: bool = False
+    handle_c: str | None = None
+    lease_c: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class WriteSet:
 
     `expect_seq` is the chain's length that the decision saw (0: the run must not exist yet). `lease_until` moves the
     run's lease; `None` leaves it. `raise_guard` is the only way to move the tenant's guard (a `Tenant` row leaves it).
+    `erase` names the commitments whose payloads are dropped with this commit.
     """
 
     tenant: str
@@ -143,6 +144,7 @@ class WriteSet:
     lease_until: int | None = None
     proof: ProofUse | None = None
     answer: StoredAnswer | None = None
+    erase: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,9 @@ def apply(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:
     chain = writes.run or ""
     db.executemany(SQL.entry, [_entry(chain, entry) for entry in writes.entries])
     db.executemany(SQL.payload, _payloads(writes, chain))
+    if writes.erase:
+        erased = [{"w_tenant": writes.tenant, "w_chain": chain, "w_c": c} for c in writes.erase]
+        db.executemany(SQL.erase, erased)
 
 
 def _write(db: sqlite3.Connection, row: Row) -> None:

@@ -66,6 +66,12 @@ def lapsed(db: sqlite3.Connection, now: int, limit: int) -> tuple[tuple[str, str
     return tuple((tenant, run) for tenant, run in db.execute(SQL.lapsed, {"now": now, "limit": max(0, limit)}))
 
 
+def leases_due(db: sqlite3.Connection, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
+    """Grants for which something outside has to be taken back, the longest due first."""
+    binds = {"now": now, "limit": max(0, limit)}
+    return tuple((tenant, run, jti) for tenant, run, jti in db.execute(SQL.leases_due, binds))
+
+
 def held(
     db: sqlite3.Connection, tenant: str, agent: str | None, workload: str | None, issuer: str | None
 ) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from sqlalchemy.sql import ClauseElement
 from stepgrant_broker.domain.state import ApprovalStatus, RunState
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.statements import ENTRIES, at_most, by_index, compile_for
-from stepgrant_broker.store.tables.base import LIVE, OPEN, UNENDED, UNFINISHED
+from stepgrant_broker.store.tables.base import DUE, LIVE, OPEN, UNENDED, UNFINISHED
 
 UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
 
@@ -168,6 +168,18 @@ class Queries:
             .order_by(runs.c.lease_until)
         )
         self.lapsed = self.text(at_most(lapsed, "limit"))
+        self.leases_due = self.text(
+            at_most(
+                by_index(
+                    select(grants.c.tenant, grants.c.run, grants.c.jti)
+                    .where(said(DUE), grants.c.due_at <= bindparam("now"))
+                    .order_by(grants.c.due_at, grants.c.jti),
+                    grants,
+                    "ix_grants_due",
+                ),
+                "limit",
+            )
+        )
         of_issuer = (
             select(grants.c.jti)
             .where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))

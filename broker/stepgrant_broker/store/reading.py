@@ -126,6 +126,10 @@ class Reading:
         """Open runs whose lease has lapsed, as (tenant, run), the longest lapsed first."""
         return await self._run(lambda db: looking.lapsed(db, now, limit))
 
+    async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
+        """Grants whose credential outside has to be taken back, as (tenant, run, jti), the longest due first."""
+        return await self._run(lambda db: looking.leases_due(db, now, limit))
+
     async def held(
         self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None
     ) -> tuple[str, ...]:

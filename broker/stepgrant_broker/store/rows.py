@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from sqlalchemy import Table as CoreTable
 
 from stepgrant_broker.domain.commitments import Payload
-from stepgrant_broker.domain.grants import is_open, quiet_at
+from stepgrant_broker.domain.grants import due_at, is_open, quiet_at
 from stepgrant_broker.domain.ports import SecretRecord, Wrapped
 from stepgrant_broker.domain.state import Answer, Approval, Epoch, Grant, History, Run, Step
 from stepgrant_broker.domain.writes import (
@@ -190,11 +190,17 @@ def _live_until(grant: Grant) -> int:
     return FOREVER if quiet is None else min(quiet, FOREVER)
 
 
+def _due_at(grant: Grant) -> int:
+    return due_at(grant) or 0
+
+
 RUN: Final = Codec(tables.RunRow, Run, own=("lease_until",))
 EPOCH: Final = Codec(tables.EpochRow, Epoch)
 STEP: Final = Codec(tables.StepRow, Step, derived={"done": lambda step: int(step.state.done)})
 GRANT: Final = Codec(
-    tables.GrantRow, Grant, derived={"is_open": lambda grant: int(is_open(grant)), "live_until": _live_until}
+    tables.GrantRow,
+    Grant,
+    derived={"is_open": lambda grant: int(is_open(grant)), "live_until": _live_until, "due_at": _due_at},
 )
 APPROVAL: Final = Codec(tables.ApprovalRow, Approval)
 TENANT: Final = Codec(tables.TenantRow, Tenant)

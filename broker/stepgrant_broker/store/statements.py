@@ -95,6 +95,7 @@ class Statements:
         self.whole: Mapping[type, str] = {value: self._upsert(codec) for value, codec in rows.WHOLE.items()}
         self.entry = self._text(insert(ENTRIES), ENTRY_COLUMNS)
         self.payload = self._payload()
+        self.erase = self._text(delete(rows.PAYLOAD.table).where(*self._here(rows.PAYLOAD.table)))
         self.forget = tuple(
             self._forget(table, *key)
             for table, key in (
@@ -103,6 +104,9 @@ class Statements:
                 (rows.PROOF.table, ("id",)),
             )
         )
+
+    def _here(self, table: CoreTable) -> list[ColumnElement[bool]]:
+        return [table.c[column.name] == bindparam(f"w_{column.name}") for column in table.primary_key.columns]
 
     def _text(self, statement: ClauseElement, columns: Sequence[str] | None = None) -> str:
         return compile_for(self._dialect, statement, columns)

@@ -46,6 +46,7 @@ def _grant(run: Run, at: At) -> Grant:
         params=body["params"],
         request=body.get("request"),
         not_received=body.get("not_received", False),
+        handle_c=named.get("handle_c"),
     )
 
 
@@ -94,7 +95,8 @@ def failed(view: View, at: At) -> View:
 def lease_recorded(view: View, at: At) -> View:
     """An outside issuer's lease stands in the record; only now may the credential leave."""
     grant = view.grants[at.part("grant")["jti"]]
-    return with_grant(view, evolve(grant, status=GrantStatus.ISSUED, exp=at.part("grant")["exp"]))
+    recorded = evolve(grant, status=GrantStatus.ISSUED, exp=at.part("grant")["exp"], lease_c=at.body["lease_c"])
+    return with_grant(view, recorded)
 
 
 def redeemed(view: View, at: At) -> View:

@@ -19,6 +19,7 @@ UNENDED: Final = "ended_at IS NULL"
 UNFINISHED: Final = "done = 0"
 OPEN: Final = "is_open = 1"
 LIVE: Final = "live_until > 0"
+DUE: Final = "due_at > 0"
 PASSING: Final = "expires_at IS NOT NULL"
 """Conditions of partial indexes. A query uses such an index only if it says the same, so both take it from here."""
 

@@ -6,9 +6,10 @@ its cost does not grow with the run.
 
 from __future__ import annotations
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import Index, UniqueConstraint, text
 
 from stepgrant_broker.store.tables.base import (
+    DUE,
     LIVE,
     ONE_TREE,
     OPEN,
@@ -124,6 +125,7 @@ class GrantRow(Table, table=True):
     """A grant. `is_open`: the broker has still to act on it. `live_until`: no effect can come from it after that.
 
     `live_until` is an upper bound with the largest leeway (`rows.LEEWAY_MAX_MS`); 0 for `read`.
+    `due_at`: from when on the sweeper has to act for a credential outside; 0: never.
     """
 
     __tablename__ = "grants"
@@ -133,6 +135,7 @@ class GrantRow(Table, table=True):
         Index("ix_grants_newest", "tenant", "issued_at", "jti"),
         where("ix_grants_open", OPEN, "tenant", "run"),
         where("ix_grants_live", LIVE, "tenant", "run", "live_until"),
+        where("ix_grants_due", DUE, "due_at"),
         ONE_TREE,
     )
     tenant: str = pk()
@@ -168,6 +171,9 @@ class GrantRow(Table, table=True):
     not_received: bool
     is_open: int = flag()
     live_until: int = big()
+    handle_c: str | None = None
+    lease_c: str | None = None
+    due_at: int = big(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class ApprovalRow(Table, table=True):
