@@ -43,7 +43,11 @@ class Action(Body, frozen=True):
 
 
 class StepCall(Body, frozen=True):
-    """`POST …/prepare`, `…/start` and `…/begin`. `not_received` stands outside the body's digest."""
+    """`POST …/prepare`, `…/start` and `…/begin`. `not_received` stands outside the body's digest.
+
+    `csr` is a certificate request in PEM, for an issuer that signs a key which the agent made. It is no part of the
+    action: each attempt may have a key of its own.
+    """
 
     epoch: int
     action: Action
@@ -57,6 +61,7 @@ class StepCall(Body, frozen=True):
     retry_failed: bool = False
     context: dict[str, Any] = {}
     not_received: bool = False
+    csr: str | None = None
 
 
 class RecordStep(Body, frozen=True):

@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from stepgrant import _wire, canonical
-from stepgrant_broker.domain.calls import StepCall
+from stepgrant._csr import RequestRefused, read_request
+from stepgrant_broker.domain.calls import CertificateOrder, StepCall
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import DigestMismatch, InvalidRequest, SchemaViolation, TooLarge
 from stepgrant_broker.domain.outcomes import Result
@@ -165,7 +166,18 @@ def step_call(step: str, body: _wire.StepCall, limits: Limits) -> StepCall:
         retry_failed=body.retry_failed,
         context=body.context,
         not_received=body.not_received,
+        csr=_certificate_order(body.csr),
     )
+
+
+def _certificate_order(pem: str | None) -> CertificateOrder | None:
+    if pem is None:
+        return None
+    try:
+        request = read_request(pem)
+    except RequestRefused as error:
+        raise InvalidRequest(str(error), field="csr") from None
+    return CertificateOrder(request.pem, request.key)
 
 
 def _action(action: _wire.Action, limits: Limits) -> tuple[Json, str, bytes | None]:

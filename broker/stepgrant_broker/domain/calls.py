@@ -11,6 +11,14 @@ from stepgrant_broker.domain.state import Approval, Grant, IdSource, Step
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateOrder:
+    """A certificate request (PEM), and the name of its public key: `sha-256:` of its SubjectPublicKeyInfo."""
+
+    pem: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepCall:
     """The body of prepare, start and begin. `preimage` is the JCS action, or `None` when only its digest came."""
 
@@ -31,6 +39,7 @@ class StepCall:
     retry_failed: bool = False
     context: Mapping[str, Json] | None = None
     not_received: bool = False
+    csr: CertificateOrder | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,8 @@ def issue(
     if prior is not None:
         body["inherits"] = prior.jti
         body["not_received"] = call.not_received
+    if call.csr is not None:
+        body["csr_key"] = call.csr.key
     journal.add(
         EntryType.GRANT_ISSUED,
         step=call.step,

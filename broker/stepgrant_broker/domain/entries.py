@@ -100,7 +100,7 @@ BODY: Final[Mapping[EntryType, tuple[frozenset[str], frozenset[str]]]] = {
     EntryType.APPROVAL_REQUESTED: _body("binding_c issuer groups quorum answer_by valid_for_ms", "why_again"),
     EntryType.APPROVAL_DECIDED: _body("verdict settled operator", "note_c"),
     EntryType.GRANT_ISSUED: _body(
-        "audience redeem revocation issued_at labels meters params jkt intent", "inherits request not_received"
+        "audience redeem revocation issued_at labels meters params jkt intent", "inherits request not_received csr_key"
     ),
     EntryType.GRANT_FAILED: _body("detail"),
     EntryType.LEASE_RECORDED: _body("lease_c"),

@@ -78,6 +78,8 @@ class GrantOrder:
     approval_id: str | None
     principal: str | None
     params: Mapping[str, Json]
+    csr: str | None = None
+    """A certificate request in PEM over a key that the agent made, signed by that key; for issuers of certificates."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

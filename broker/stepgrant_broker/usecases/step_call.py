@@ -229,6 +229,7 @@ def _order(
         approval_id=grant.approval,
         principal=None,
         params=grant.params,
+        csr=None if call.csr is None else call.csr.pem,
     )
 
 

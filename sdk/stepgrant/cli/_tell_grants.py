@@ -38,6 +38,8 @@ def issued(teller: Teller, at: At) -> None:
         parts.append("a static secret, which nobody can revoke")
     if body["labels"]:
         parts.append(f"carries {plain.joined(body['labels'])}")
+    if "csr_key" in body:
+        parts.append("over a key that the agent made")
     parts += [f"counts {_amount(micro)} {plain.visible(name)}" for name, micro in body["meters"].items()]
     if body["intent"]:
         parts.append("recorded before the issuer is asked")
