@@ -1,0 +1,287 @@
+"""Requests to Vault on threads, because hvac is synchronous: a bounded pool, an outer deadline, nothing secret said.
+
+Rules:
+* hvac's adapter carries the requests; its `Client` is not used: it takes tokens from the environment and home folder.
+* Nothing of the environment counts (proxies, netrc, CA bundles): only what the operator set. Redirects are not
+  followed: a token would be sent wherever an answer points.
+* Who waits is answered at the deadline. The thread may still be at it, so a request that was sent `maybe` happened.
+  Its place in the bounded queue is free only when the thread is done: a hung Vault fills the queue, not the memory.
+* An answer is at most `ANSWER_MAX` bytes of JSON without repeated names.
+* Exceptions of hvac, requests and urllib3 hold requests with their tokens. They end in the thread that saw them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import requests
+from hvac.adapters import RawAdapter
+from urllib3.exceptions import NewConnectionError
+
+from stepgrant_broker.vault.faults import (
+    VaultBad,
+    VaultDenied,
+    VaultFault,
+    VaultMissing,
+    VaultSealed,
+    VaultUnavailable,
+    trimmed,
+)
+
+ANSWER_MAX: Final = 1_048_576
+CHUNK: Final = 65_536
+CONNECT_S: Final = 2.0
+DEADLINE_S: Final = 5.0
+WORKERS: Final = 8
+QUEUE: Final = 64
+PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@~+ /-]{0,511}")
+REDIRECTS: Final = 3
+REFUSALS: Final = 4
+BUSY: Final = frozenset({412, 429, 472, 473})
+CAPABILITY: Final = {"GET": "read", "LIST": "list", "POST": "update", "PUT": "update", "DELETE": "delete"}
+
+
+class VaultToken:
+    """A Vault token in memory: masked, neither comparable, picklable nor copyable."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The token itself, for the one header it belongs in."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "VaultToken(<masked>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Vault token can be neither pickled nor copied")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which Vault: its address, the namespace (Enterprise, OpenBao), and a CA bundle instead of the usual ones."""
+
+    addr: str
+    namespace: str | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: str
+    path: str
+    body: dict[str, Any] | None
+    token: VaultToken | None
+    wrap_ttl_s: int | None
+    until: float
+
+    def left(self) -> float:
+        return self.until - time.monotonic()
+
+    def named(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class Wire:
+    """One Vault's requests. It lives on the event loop that uses it; `close` waits for its threads."""
+
+    def __init__(self, where: Where, *, workers: int = WORKERS, queue: int = QUEUE) -> None:
+        self.where = where
+        self._most = workers + queue
+        self._open = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stepgrant-vault")
+        self._local = threading.local()
+        self._adapters: list[RawAdapter] = []
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        token: VaultToken | None,
+        wrap_ttl_s: int | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> dict[str, Any]:
+        """Send one request and return the answer's JSON object, `{}` for an empty one. Raises `VaultFault`."""
+        if not PATH.fullmatch(path) or any(part in {"", ".", ".."} for part in path.split("/")):
+            raise VaultBad("a path of this form is not sent to Vault; see the names in the issuers file")
+        call = _Call(method, path, body, token, wrap_ttl_s, time.monotonic() + deadline_s)
+        running = self._submit(call)
+        waiting = asyncio.wrap_future(running)
+        done, _ = await asyncio.wait({waiting}, timeout=deadline_s)
+        if done:
+            answer = waiting.result()
+            if isinstance(answer, VaultFault):
+                raise answer
+            return answer
+        # Cancelled before a thread took it: then nothing was sent.
+        sent = not running.cancel()
+        raise VaultUnavailable(f"Vault did not answer {call.named()} within {deadline_s:g} s", maybe=sent)
+
+    async def close(self) -> None:
+        """Refuse what is queued, wait for what runs (at most its deadline), close the connections."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        for adapter in self._adapters:
+            adapter.close()
+
+    def _submit(self, call: _Call) -> Future[dict[str, Any] | VaultFault]:
+        with self._lock:
+            if self._open >= self._most:
+                raise VaultUnavailable(f"{self._open} requests to Vault are under way; {call.named()} was not sent")
+            self._open += 1
+        try:
+            running = self._pool.submit(self._run, call)
+        except RuntimeError:
+            self._release()
+            raise VaultUnavailable(f"the connection to Vault is closed; {call.named()} was not sent") from None
+        running.add_done_callback(self._release)
+        return running
+
+    def _release(self, _: object = None) -> None:
+        with self._lock:
+            self._open -= 1
+
+    # From here on in a thread. A fault is returned, not raised: raised, it would carry the frames that hold the token.
+
+    def _run(self, call: _Call) -> dict[str, Any] | VaultFault:
+        if call.left() <= 0:
+            return VaultUnavailable(f"{call.named()} waited too long for a free thread and was not sent")
+        try:
+            response = self._adapter().request(
+                call.method,
+                f"v1/{call.path}",
+                headers=_headers(call.token),
+                raise_exception=False,
+                json=call.body,
+                wrap_ttl=f"{call.wrap_ttl_s}s" if call.wrap_ttl_s is not None else None,
+                timeout=(min(CONNECT_S, call.left()), call.left()),
+                stream=True,
+            )
+            with response:
+                text = _read(response, call)
+        except requests.ConnectTimeout:
+            return VaultUnavailable(f"Vault at {self.where.addr} cannot be reached; {call.named()} was not sent")
+        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL, OSError) as error:
+            return self._lost(call, error)
+        except Exception as error:  # noqa: BLE001 - urllib3's own, which requests lets through while streaming
+            return VaultUnavailable(f"the connection broke during {call.named()} ({type(error).__name__})", maybe=True)
+        return text if isinstance(text, VaultFault) else _answer(call, response.status_code, text)
+
+    def _lost(self, call: _Call, error: Exception) -> VaultFault:
+        """What a failed exchange means. `NewConnectionError` and TLS errors: no request went out."""
+        if isinstance(error, requests.exceptions.SSLError):
+            return VaultUnavailable(
+                f"Vault's certificate at {self.where.addr} is not accepted; set vault_ca_file to the CA that signed it"
+            )
+        reason = getattr(error.args[0] if error.args else None, "reason", None)
+        if isinstance(reason, NewConnectionError) or isinstance(error, requests.exceptions.InvalidURL):
+            return VaultUnavailable(f"Vault at {self.where.addr} cannot be reached; {call.named()} was not sent")
+        return VaultUnavailable(f"the connection broke during {call.named()} ({type(error).__name__})", maybe=True)
+
+    def _adapter(self) -> RawAdapter:
+        """This thread's adapter with its own connection: `requests.Session` is not made to be shared."""
+        adapter: RawAdapter | None = getattr(self._local, "adapter", None)
+        if adapter is None:
+            session = requests.Session()
+            session.trust_env = False
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            session.verify = True if self.where.ca_file is None else str(self.where.ca_file)
+            adapter = RawAdapter(
+                base_uri=self.where.addr, session=session, allow_redirects=False, namespace=self.where.namespace
+            )
+            self._local.adapter = adapter
+            with self._lock:
+                self._adapters.append(adapter)
+        return adapter
+
+
+def _headers(token: VaultToken | None) -> dict[str, str]:
+    # Identity: an answer that unpacks to more than was read would get past the limit.
+    headers = {"Accept-Encoding": "identity"}
+    if token is not None:
+        headers["X-Vault-Token"] = token.reveal()
+    return headers
+
+
+def _read(response: requests.Response, call: _Call) -> bytes | VaultFault:
+    """The body, within size and time; `raw.read1` returns after each packet, so that a dripping one is noticed."""
+    body = bytearray()
+    while chunk := response.raw.read1(CHUNK, decode_content=False):
+        body += chunk
+        if len(body) > ANSWER_MAX:
+            return VaultBad(f"Vault's answer to {call.named()} is larger than {ANSWER_MAX} bytes", maybe=True)
+        if call.left() <= 0:
+            return VaultUnavailable(f"Vault's answer to {call.named()} did not end in time", maybe=True)
+    return bytes(body)
+
+
+def _answer(call: _Call, status: int, text: bytes) -> dict[str, Any] | VaultFault:
+    if status == HTTPStatus.NO_CONTENT or (status == HTTPStatus.OK and not text):
+        return {}
+    answer = _object(text)
+    if status == HTTPStatus.OK:
+        return answer if answer is not None else VaultBad(f"Vault's answer to {call.named()} is no JSON", maybe=True)
+    return _fault(call, status, _errors(answer))
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name is repeated")
+    return made
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _errors(answer: dict[str, Any] | None) -> str:
+    errors = (answer or {}).get("errors")
+    return "; ".join(str(one) for one in errors) if isinstance(errors, list) else ""
+
+
+def _fault(call: _Call, status: int, errors: str) -> VaultFault:
+    said = trimmed(errors)
+    if status == HTTPStatus.FORBIDDEN:
+        capability = CAPABILITY.get(call.method, "update")
+        text = f"Vault denied {call.named()}: the token is dead, or its policy lacks {capability!r} on {call.path}"
+        return VaultDenied(text, said=said, status=status)
+    if status == HTTPStatus.NOT_FOUND or (status == HTTPStatus.BAD_REQUEST and "unknown role" in errors.lower()):
+        return VaultMissing(f"Vault has nothing at {call.path}: check mount and name", said=said, status=status)
+    if status // 100 == REDIRECTS:
+        return VaultUnavailable(
+            f"Vault at the configured address redirects {call.named()} (a standby?); vault_addr must name one that "
+            "answers itself",
+            status=status,
+        )
+    sealed = status == HTTPStatus.SERVICE_UNAVAILABLE and "sealed" in errors.lower()
+    if sealed or status == HTTPStatus.NOT_IMPLEMENTED:
+        return VaultSealed("Vault is sealed or not initialised; unseal it", said=said, status=status)
+    if status in BUSY:
+        return VaultUnavailable(f"Vault does not serve {call.named()} now ({status})", said=said, status=status)
+    if status // 100 == REFUSALS:
+        return VaultBad(f"Vault refused {call.named()} ({status})", maybe=True, said=said, status=status)
+    return VaultUnavailable(f"Vault failed at {call.named()} ({status})", maybe=True, said=said, status=status)
