@@ -11,10 +11,11 @@ from types import MappingProxyType
 from stepgrant import canonical
 from stepgrant_broker.domain import approvals, deciding, outcomes, redeeming, runs, steps
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
-from stepgrant_broker.domain.calls import Ask, Ready, Settled, StepCall
+from stepgrant_broker.domain.calls import Ask, BeingRevoked, Ready, Settled, StepCall
 from stepgrant_broker.domain.commitments import Committer
 from stepgrant_broker.domain.decisions import Allow, ApprovalSpec, Decided, Decision, Effect, GrantSpec, RequireApproval
 from stepgrant_broker.domain.entries import GENESIS, Entry, Head
+from stepgrant_broker.domain.errors import PriorCredentialLive
 from stepgrant_broker.domain.holding import require_holder
 from stepgrant_broker.domain.journal import BROKER, By, Journal
 from stepgrant_broker.domain.ports import Revocation
@@ -185,6 +186,9 @@ class World:
         journal = self.journal(By("workload", who.subject))
         request = request or self.fresh("req")
         considered = steps.consider(journal, what, self.limits, act=act, request=request)
+        if isinstance(considered, BeingRevoked):
+            self.hold(journal)
+            raise PriorCredentialLive("being revoked", step=considered.step)
         if not isinstance(considered, Ask):
             self.hold(journal)
             return considered
@@ -203,8 +207,9 @@ class World:
             return Ready(self.step(what.step))
         exp = deciding.expiry(settled, issuer, now=self.now, not_after=who.not_after, limits=self.limits)
         ready = deciding.issue(
-            journal, what, settled, issuer, jti=self.fresh("grn"), exp=exp, audience=AUDIENCE, request=request
-        )
+            journal, what, settled, issuer, jti=self.fresh("grn"), exp=exp, audience=AUDIENCE, request=request,
+            redeem=deciding.redeem_mode(settled, what, issuer), handle="handle" if issuer.outside else None,
+        )  # fmt: skip
         self.hold(journal)
         return ready
 

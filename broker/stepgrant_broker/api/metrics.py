@@ -40,6 +40,18 @@ class Counter:
         return head + [f"{self._name}{_labels(self._labels, k)} {_number(v)}" for k, v in sorted(self._values.items())]
 
 
+class Gauge:
+    """A number as it is now."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text, self.value = name, text, 0.0
+
+    def lines(self) -> list[str]:
+        """The series in text form."""
+        head = [f"# HELP {self._name} {self._text}", f"# TYPE {self._name} gauge"]
+        return [*head, f"{self._name} {_number(self.value)}"]
+
+
 class Histogram:
     """How long something took, in seconds, per set of label values."""
 
@@ -94,6 +106,13 @@ class Metrics:
         self._store_errors = Counter("stepgrant_store_errors_total", "Failures of the store.", ("kind",))
         self._sweeps = Counter("stepgrant_sweeps_total", "Rounds of the sweeper.")
         self._swept = Counter("stepgrant_swept_runs_total", "Runs whose lease lapsed and that were parked.")
+        self._confirmed = Counter(
+            "stepgrant_leases_confirmed_total", "Credentials outside whose death the sweeper saw."
+        )
+        self._unconfirmed = Gauge(
+            "stepgrant_leases_unconfirmed", "Credentials outside that should be dead and may live."
+        )
+        self._oldest = Gauge("stepgrant_leases_oldest_due_seconds", "For how long the oldest of those is due: alarm.")
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """One answer."""
@@ -118,11 +137,17 @@ class Metrics:
         self._sweeps.add()
         self._swept.add(by=parked)
 
+    def leases(self, confirmed: int, unconfirmed: int, oldest_s: float) -> None:
+        """What a round of the sweeper found outside."""
+        self._confirmed.add(by=confirmed)
+        self._unconfirmed.value, self._oldest.value = unconfirmed, oldest_s
+
     def text(self) -> str:
         """All series."""
         parts = (
             self._requests, self._seconds, self._outcomes, self._commits,
             self._commit_seconds, self._store_errors, self._sweeps, self._swept,
+            self._confirmed, self._unconfirmed, self._oldest,
         )  # fmt: skip
         return "\n".join(line for part in parts for line in part.lines()) + "\n"
 

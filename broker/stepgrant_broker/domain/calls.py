@@ -79,6 +79,13 @@ class Doubtful:
     step: Step
 
 
+@dataclass(frozen=True, slots=True)
+class BeingRevoked:
+    """The credential of an equal call, which nobody received, is being taken back; then the call can come again."""
+
+    step: str
+
+
 Settled: TypeAlias = Ready | Replayed | Refusal | Waiting | Doubtful
 
 

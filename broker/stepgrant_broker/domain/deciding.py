@@ -166,6 +166,13 @@ def expiry(allowed: Allowed, issuer: IssuerFacts, *, now: int, not_after: int, l
     return min(ends) // 1000 * 1000
 
 
+def redeem_mode(allowed: Allowed, call: StepCall, issuer: IssuerFacts) -> RedeemMode:
+    """Whether the grant must be redeemed before it is used. Only tokens of ours can be."""
+    if not issuer.tokens_of_ours:
+        return RedeemMode.OPTIONAL
+    return allowed.allow.grant.redeem or RedeemMode.default_for(call.effect)
+
+
 def issue(
     journal: Journal,
     call: StepCall,
@@ -175,11 +182,12 @@ def issue(
     jti: str,
     exp: int,
     audience: str,
+    redeem: RedeemMode,
     request: str,
+    handle: str | None = None,
 ) -> Ready:
-    """Write the grant. The credential is made only after this is durable."""
+    """Write the grant; with `handle`, an outside issuer's intent. The credential is made only after this is durable."""
     spec, held = allowed.allow.grant, counted_meters(journal, call.step)
-    redeem = (spec.redeem or RedeemMode.default_for(call.effect)) if issuer.tokens_of_ours else RedeemMode.OPTIONAL
     prior = next((g for g in journal.view.grants.values() if g.request == request), None)
     body: dict[str, Any] = {
         "audience": audience,
@@ -202,13 +210,16 @@ def issue(
         body["not_received"] = call.not_received
     if call.csr is not None:
         body["csr_key"] = call.csr.key
+    named: dict[str, Any] = {"jti": jti, "issuer": issuer.name, "exp": exp}
+    if handle is not None:
+        named["handle_c"] = journal.commit.value("grant.handle", handle)
     journal.add(
         EntryType.GRANT_ISSUED,
         step=call.step,
         attempt=allowed.ask.attempt,
         action=allowed.action,
         approval={"id": allowed.approval.id} if allowed.approval is not None else None,
-        grant={"jti": jti, "issuer": issuer.name, "exp": exp},
+        grant=named,
         body=body,
     )
     return Ready(journal.step(call.step), journal.view.grants[jti])

@@ -22,7 +22,7 @@ from stepgrant_broker.domain.errors import (
 )
 from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.state import Run, RunState
-from stepgrant_broker.domain.writes import Loaded, Quarantine
+from stepgrant_broker.domain.writes import Loaded, Quarantine, Workload
 
 
 def refuse_clock_doubt(loaded: Loaded, limits: Limits) -> None:
@@ -55,11 +55,15 @@ def refuse_ended(run: Run) -> None:
         raise Quarantined("the run is quarantined; an operator must release it")
 
 
-def refuse_quarantined(quarantines: Iterable[Quarantine], now: int, **names: str | None) -> None:
-    """Raises `Quarantined` when any of the named things (agent=, workload=, issuer=) is under the kill switch."""
+def refuse_quarantined(quarantines: Iterable[Quarantine], now: int, **names: str | Workload | None) -> None:
+    """Raises `Quarantined` when any of the named things (agent=, workload=, issuer=) is under the kill switch.
+
+    A workload that is given whole is looked for by its id and by its name.
+    """
     for switch in quarantines:
         held = switch.released_at is None or switch.released_at > now
-        if held and names.get(switch.kind) == switch.name:
+        named = names.get(switch.kind)
+        if held and switch.name in ((named.id, named.name) if isinstance(named, Workload) else (named,)):
             raise Quarantined(f"{switch.kind} {switch.name} is quarantined; an operator must release it")
 
 
@@ -75,5 +79,5 @@ def require_holder(loaded: Loaded, caller: AgentCaller, epoch: int) -> Run:
         raise StaleEpoch("the lease has lapsed; resume the run to go on", epoch=run.epoch)
     if caller.jkt != run.jkt or caller.workload.id != run.workload:
         raise WrongHolder("this key or workload does not hold the run")
-    refuse_quarantined(loaded.quarantines, loaded.now, agent=run.agent, workload=run.workload)
+    refuse_quarantined(loaded.quarantines, loaded.now, agent=run.agent, workload=caller.workload)
     return run

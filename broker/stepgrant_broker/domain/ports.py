@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.writes import (
         Loaded,
         Query,
+        Workload,
         WriteSet,
     )
 
@@ -230,3 +231,32 @@ class SecretSource(Protocol):
 
     async def secret(self, tenant: str, name: str) -> SecretRecord | None:
         """The named secret of the tenant, or `None`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """What an identity token proved. Times in milliseconds since the epoch; nothing in it comes from the request.
+
+    `workload` has tenant, id and name, and the agents and audiences it may claim. `subject` is unique in the tenant.
+    `evidence` is the digest of the token, which itself is kept nowhere. `not_after` ends what is based on it (`None`:
+    the identity lasts until it is taken away). `replay` is an id to be refused from now until `dead_at`; `None` where
+    the method uses one token many times. `jkt` is the only key that it may be exchanged for, where the token names one.
+    """
+
+    workload: Workload
+    subject: str
+    method: str
+    trust_domain: str
+    attributes: Mapping[str, str]
+    evidence: str
+    not_after: int | None
+    dead_at: int
+    replay: str | None = None
+    jkt: str | None = None
+
+
+class Identity(Protocol):
+    """Proves by a token which workload calls; one adapter for each method and issuer."""
+
+    async def attest(self, token: str, now: int) -> Attested:
+        """Verify the token at this time. Raises `InvalidToken`, or `Unavailable` when its keys are out of reach."""

@@ -86,7 +86,7 @@ def _refuse_dead(journal: Journal, loaded: Loaded, grant: Grant, caller: AgentCa
         raise GrantRevoked(f"the grant is {grant.status.value}")
     if run.state is not RunState.OPEN or grant.epoch != run.epoch or loaded.lease_until <= journal.now:
         raise GrantRevoked("the holder of this grant is fenced")
-    refuse_quarantined(loaded.quarantines, journal.now, workload=caller.workload.id)
+    refuse_quarantined(loaded.quarantines, journal.now, workload=caller.workload)
     refuse_quarantined(loaded.quarantines, journal.now, agent=run.agent, workload=run.workload, issuer=grant.issuer)
     if grant.exp <= journal.now:
         raise GrantExpired("the grant has expired")

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepgrant_broker.domain.calls import Ask, Doubtful, Replayed, Settled, StepCall
-from stepgrant_broker.domain.decisions import Effect
+from stepgrant_broker.domain.calls import Ask, BeingRevoked, Doubtful, Replayed, Settled, StepCall
+from stepgrant_broker.domain.decisions import Effect, RedeemMode
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import BudgetExhausted, InvalidRequest, PriorCredentialLive, StepDrift
 from stepgrant_broker.domain.grants import dead_at, live_effectful, provably_unused
 from stepgrant_broker.domain.ids import STEP_KEY, default_idempotency_key, parent_of
 from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.domain.releasing import doubt, revoke
 from stepgrant_broker.domain.resume_table import Next, next_for
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.state import Grant, IdSource, Step, StepState
+from stepgrant_broker.domain.state import Grant, GrantStatus, IdSource, Step, StepState
+
+CONFIRMING_MS = 500
+"""When to come again while an issuer's confirmation is waited for; nobody knows how long that takes."""
 
 
 def refuse_bad_key(key: str) -> None:
@@ -59,7 +63,9 @@ def _refuse_drift(journal: Journal, step: Step, call: StepCall) -> bool:
     return True
 
 
-def consider(journal: Journal, call: StepCall, limits: Limits, *, act: bool, request: str = "") -> Settled | Ask:
+def consider(
+    journal: Journal, call: StepCall, limits: Limits, *, act: bool, request: str = ""
+) -> Settled | Ask | BeingRevoked:
     """What is to be answered without policy, or what policy must be asked. `request` scopes a lost reply.
 
     Raises `InvalidRequest`, `StepDrift`, `BudgetExhausted`, `PriorCredentialLive`.
@@ -72,11 +78,26 @@ def consider(journal: Journal, call: StepCall, limits: Limits, *, act: bool, req
         result: Settled | Ask = Ask(attempt=1, revision=1, new=True, previous_outcome=None)
     elif _refuse_drift(journal, step, call):
         result = Ask(attempt=step.attempt, revision=step.revision + 1, new=True, previous_outcome=None)
+    elif act and (lost := _lost(journal, step, call, request)) is not None:
+        revoke(journal, lost, "not_received")
+        return BeingRevoked(step.key)
     else:
         result = _by_table(journal, step, act=act, stated=_stated_unused(journal, step, call, limits, request))
     if act and isinstance(result, Ask):
         refuse_prior_credential(journal, call, limits)
     return result
+
+
+def _lost(journal: Journal, step: Step, call: StepCall, request: str) -> Grant | None:
+    """The credential of this very request that the SDK never received, if only its issuer can end it.
+
+    Waiting would not kill it: it is taken back now, so that its death can be confirmed.
+    """
+    grant = journal.view.grants.get(step.grant or "")
+    if not call.not_received or grant is None or not request or grant.request != request:
+        return None
+    ends = grant.revocation is Revocation.CONFIRMED and grant.redeem is RedeemMode.OPTIONAL
+    return grant if ends and grant.status is GrantStatus.ISSUED and step.effect is Effect.ONCE else None
 
 
 def _stated_unused(journal: Journal, step: Step, call: StepCall, limits: Limits, request: str) -> bool:
@@ -92,7 +113,8 @@ def _stated_unused(journal: Journal, step: Step, call: StepCall, limits: Limits,
         return False
     dead = dead_at(grant, limits.leeway_ms)
     if dead is None or dead > journal.now:
-        wait = None if dead is None else dead - journal.now
+        asked = CONFIRMING_MS if grant.revocation is Revocation.CONFIRMED else None
+        wait = asked if dead is None else dead - journal.now
         raise PriorCredentialLive("the credential that was not received may still work", retry_after_ms=wait)
     return True
 
@@ -146,7 +168,7 @@ def refuse_prior_credential(journal: Journal, call: StepCall, limits: Limits) ->
     live = live_effectful(journal.view.grants.values(), journal.run.epoch, journal.now, limits.leeway_ms)
     if live is not None:
         grant, until = live
-        wait = None if until is None else until - journal.now
+        wait = CONFIRMING_MS if until is None else until - journal.now
         raise PriorCredentialLive(
             f"a credential of epoch {grant.epoch} for step {grant.step} may still work",
             retry_after_ms=wait,

@@ -4,6 +4,7 @@ Rules:
 * It discloses value and `r` of each commitment, never `k_run`; fields that the caller leaves out stay closed.
 * Chain and payloads are checked first: what was changed at rest is named, not signed over.
 * The head is signed over the entries that are in the receipt, so a run that goes on meanwhile does no harm.
+* Handles and leases at issuers outside stay closed: while they live, whoever knows them may be able to end them.
 * After erasure the entries still verify; nothing is left to disclose.
 """
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PURPOSE: Final = "heads"
 PAGE: Final = 500
 MAX_ENTRIES: Final = 100_000
+CLOSED: Final = frozenset({"grant.handle", "grant.lease"})
 
 
 async def make_receipt(
@@ -62,7 +64,7 @@ async def make_receipt(
         "tenant": tenant,
         "run": run,
         "entries": [canonical.b64u(entry.data) for entry in stored],
-        "disclosures": await _disclosures(reads, wrap, tenant, run, events, frozenset(redact), preimages=preimages),
+        "disclosures": await _disclosures(reads, wrap, tenant, run, events, CLOSED.union(redact), preimages=preimages),
         "head": {
             "tenant": tenant,
             "run": run,

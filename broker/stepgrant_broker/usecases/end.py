@@ -12,6 +12,7 @@ from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.holder_call import holder_call
+from stepgrant_broker.usecases.leases import transact_and_take_back
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -19,7 +20,6 @@ from stepgrant_broker.usecases.transact import (
     by_person,
     journal_for,
     scope_of,
-    transact,
 )
 
 Status = Literal["completed", "failed", "cancelled"]
@@ -73,4 +73,6 @@ async def cancel_by_person(ports: Ports, person: PersonCaller, run: str, request
         answer = _answer(journal)
         return Change(answer, journal, lease_until=loaded.now, raise_guard=True, stored=answer)
 
-    return await transact(ports, Query(person.tenant, run=run, unfinished=True, answer=scope), work, request=request)
+    return await transact_and_take_back(
+        ports, Query(person.tenant, run=run, unfinished=True, answer=scope), work, request=request
+    )

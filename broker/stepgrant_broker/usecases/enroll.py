@@ -18,6 +18,7 @@ from stepgrant_broker.usecases.tenant_call import Effectuated, require_operator,
 AUDIENCE_MAX = 500
 NAMES_MAX = 100
 TOKENS_GONE_MS = 3_600_000
+ENROLLED_KEY = "enrolled_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +72,21 @@ async def enroll(
             id="wkl_" + ports.ids.ulid(journal.now),
             tenant=tenant,
             name=new.name,
-            kind="enrolled_key",
+            kind=ENROLLED_KEY,
             agents=tuple(sorted(set(new.agents))),
             audiences=tuple(sorted(set(new.audiences))),
             jwk=dict(new.jwk),
             jkt=new.jkt,
             enrolled_at=journal.now,
         )
-        _write(journal, workload, "enrolled")
+        write_workload(journal, workload, "enrolled")
         return Effectuated(view(workload), (workload,))
 
     return await tenant_call(ports, tenant, person, call="enroll", act=act, request=request)
 
 
-def _write(journal: Journal, workload: Workload, status: str) -> None:
+def write_workload(journal: Journal, workload: Workload, status: str) -> None:
+    """Write what a workload is from here on: `enrolled`, `attested` or `removed`."""
     journal.add(
         EntryType.WORKLOAD_ENROLLED,
         body={
@@ -108,10 +110,15 @@ async def unenroll(
     known = await ports.reads.workload(workload_id)
     if known is None or known.tenant != tenant or known.removed_at is not None:
         raise NotFound("no such workload")
+    if known.kind != ENROLLED_KEY:
+        raise InvalidRequest(
+            "this workload is admitted by a rule of the trust file: take the rule out, or quarantine the workload",
+            field="workload",
+        )
 
     def act(journal: Journal, _: Loaded) -> Effectuated:
         gone = replace(known, removed_at=journal.now)
-        _write(journal, gone, "removed")
+        write_workload(journal, gone, "removed")
         # Its tokens outlive the enrolment by minutes; the switch, compared by every commit, does not let them act.
         held = Quarantine(tenant, "workload", workload_id, journal.now, released_at=journal.now + TOKENS_GONE_MS)
         return Effectuated(view(gone), (gone, held), raise_guard=True)

@@ -12,6 +12,7 @@ from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.state import RunState
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.leases import transact_and_take_back
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -19,7 +20,6 @@ from stepgrant_broker.usecases.transact import (
     by_agent,
     journal_for,
     scope_of,
-    transact,
 )
 
 Act = Callable[["Journal", "Loaded"], dict[str, Any]]
@@ -56,7 +56,7 @@ async def holder_call(
 
     if keep:
         query = replace(query, answer=scope)
-    return await transact(ports, query, work, proof=caller.proof, request=request if keep else None)
+    return await transact_and_take_back(ports, query, work, proof=caller.proof, request=request if keep else None)
 
 
 def _own(loaded: Loaded, caller: AgentCaller, epoch: int) -> bool:

@@ -27,6 +27,7 @@ from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
 from stepgrant_broker.usecases.context import Ports, present
 from stepgrant_broker.usecases.deciding import decide
+from stepgrant_broker.usecases.leases import transact_and_take_back
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -34,7 +35,6 @@ from stepgrant_broker.usecases.transact import (
     by_agent,
     journal_for,
     scope_of,
-    transact,
 )
 
 LABELS_MAX = 32
@@ -85,7 +85,7 @@ async def open_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: R
             return await _open(ports, caller, call, loaded)
         return await _resume(ports, caller, call, loaded, loaded.view.run)
 
-    return await transact(ports, query, work, proof=caller.proof, request=request)
+    return await transact_and_take_back(ports, query, work, proof=caller.proof, request=request)
 
 
 async def _open(ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded) -> Change[dict[str, Any]]:

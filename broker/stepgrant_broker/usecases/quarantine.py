@@ -19,8 +19,9 @@ from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import release_all
 from stepgrant_broker.domain.writes import Loaded, Quarantine, Query
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.leases import transact_and_take_back
 from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
-from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for, transact
+from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for
 
 KINDS: Final = frozenset({"run", "agent", "workload", "issuer"})
 
@@ -40,10 +41,20 @@ async def quarantine(ports: Ports, person: PersonCaller, kind: str, name: str) -
         return Effectuated({}, (row,), raise_guard=True)
 
     await tenant_call(ports, person.tenant, person, call="quarantine", act=act)
-    held = await ports.reads.held(person.tenant, **{"agent": None, "workload": None, "issuer": None, kind: name})
+    held: dict[str, None] = {}
+    for one in await _named(ports, person.tenant, kind, name):
+        found = await ports.reads.held(person.tenant, **{"agent": None, "workload": None, "issuer": None, kind: one})
+        held.update(dict.fromkeys(found))
     for run in held:
         await _on_run(ports, person, run, _takes_back(kind, name))
     return {"kind": kind, "name": name, "runs": list(held)}
+
+
+async def _named(ports: Ports, tenant: str, kind: str, name: str) -> list[str]:
+    """What the switch is on, as runs name it: a workload's name stands for every workload that has it."""
+    if kind != "workload":
+        return [name]
+    return [name, *(row.id for row in await ports.reads.workloads(tenant) if row.name == name)]
 
 
 def _takes_back(kind: str, name: str) -> Callable[[Journal], None]:
@@ -72,7 +83,7 @@ async def _on_run(
             return Repeat(None)
         return Change(None, journal, raise_guard=raise_guard)
 
-    await transact(ports, Query(person.tenant, run=run, unfinished=True), work)
+    await transact_and_take_back(ports, Query(person.tenant, run=run, unfinished=True), work)
 
 
 async def release(ports: Ports, person: PersonCaller, kind: str, name: str) -> dict[str, Any]:

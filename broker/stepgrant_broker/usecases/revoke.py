@@ -10,6 +10,7 @@ from stepgrant_broker.domain.releasing import revoke
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.leases import transact_and_take_back
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -17,7 +18,6 @@ from stepgrant_broker.usecases.transact import (
     by_person,
     journal_for,
     scope_of,
-    transact,
 )
 
 
@@ -39,4 +39,4 @@ async def revoke_grant(ports: Ports, person: PersonCaller, jti: str, request: Re
         answer = answers.grant(journal.view.grants[jti], journal.view.steps.get(grant.step))
         return Change(answer, journal, stored=answer)
 
-    return await transact(ports, Query(person.tenant, grant=jti, answer=scope), work, request=request)
+    return await transact_and_take_back(ports, Query(person.tenant, grant=jti, answer=scope), work, request=request)

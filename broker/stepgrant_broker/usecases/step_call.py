@@ -6,52 +6,43 @@ budget. The credential is minted after the commit: a grant that is not recorded 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from stepgrant_broker.domain import approvals, deciding, policy_input, steps
 from stepgrant_broker.domain.caller import AgentCaller, Request
-from stepgrant_broker.domain.calls import Ask, Doubtful, Ready, Refusal, Replayed, Settled, StepCall, Waiting
+from stepgrant_broker.domain.calls import (
+    Ask,
+    BeingRevoked,
+    Doubtful,
+    Ready,
+    Refusal,
+    Replayed,
+    Settled,
+    StepCall,
+    Waiting,
+)
 from stepgrant_broker.domain.decisions import Allow, Decided
-from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import (
     ApprovalNeeded,
-    InvalidToken,
-    IssuerUnavailable,
     PolicyDenied,
+    PriorCredentialLive,
     StepgrantFault,
     StepInDoubt,
     UnknownStep,
 )
-from stepgrant_broker.domain.grants import is_open
-from stepgrant_broker.domain.holding import refuse_quarantined, require_holder
-from stepgrant_broker.domain.journal import BROKER, Journal
-from stepgrant_broker.domain.ports import GrantOrder, Issuer
-from stepgrant_broker.domain.state import Approval, Grant
+from stepgrant_broker.domain.holding import require_holder
+from stepgrant_broker.domain.journal import Journal
+from stepgrant_broker.domain.ports import GrantOrder
+from stepgrant_broker.domain.state import Approval
 from stepgrant_broker.domain.writes import Loaded, Query
-from stepgrant_broker.usecases import answers
+from stepgrant_broker.usecases import answers, leases
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.deciding import decide
-from stepgrant_broker.usecases.transact import (
-    Change,
-    Repeat,
-    answered_before,
-    by_agent,
-    journal_for,
-    scope_of,
-    transact,
-)
+from stepgrant_broker.usecases.issuing import Desk, Granted, issue, release
+from stepgrant_broker.usecases.transact import Change, Repeat, answered_before, by_agent, journal_for, scope_of
 
 Phase = Literal["prepare", "start", "begin"]
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """What a start wants minted once it is durable."""
-
-    answer: dict[str, Any]
-    order: GrantOrder | None
-    grant: Grant | None
+AGAIN_MS: Final = 100
 
 
 async def run_call(
@@ -60,42 +51,62 @@ async def run_call(
     """The answer to a prepare, start or begin, with the credential if one was granted."""
     scope = scope_of(caller.tenant, caller.jkt, phase, f"{run}/{call.step}", call.epoch, request.idempotency_key)
     query = Query(caller.tenant, run=run, step=call.step, answer=scope)
+    desk = Desk(ports, caller, call, scope)
 
     async def work(loaded: Loaded) -> Change[Granted] | Repeat[Granted]:
-        return await _decide(ports, caller, call, request, phase, loaded, scope)
+        return await _decide(desk, request, phase, loaded)
 
-    granted = await transact(ports, query, work, proof=caller.proof, request=request)
-    if granted.order is None or granted.grant is None:
-        return granted.answer
-    return await _release(ports, caller, granted)
+    async def decided() -> Granted:
+        return await leases.transact_and_take_back(ports, query, work, proof=caller.proof, request=request)
+
+    try:
+        try:
+            granted = await decided()
+        except PriorCredentialLive:
+            # What older epochs held is killed here and now, if it can be, before the caller is told to wait.
+            if desk.taking_back or not await leases.confirm_older(ports, caller.tenant, run):
+                raise
+            granted = await decided()
+    except BaseException:
+        await leases.forget(desk.intents)
+        raise
+    await leases.forget(desk.unused(granted))
+    return await release(desk, granted)
 
 
-async def _decide(
-    ports: Ports, caller: AgentCaller, call: StepCall, request: Request, phase: Phase, loaded: Loaded, scope: str
-) -> Change[Granted] | Repeat[Granted]:
+async def _decide(desk: Desk, request: Request, phase: Phase, loaded: Loaded) -> Change[Granted] | Repeat[Granted]:
+    ports, caller, call = desk.ports, desk.caller, desk.call
     require_holder(loaded, caller, call.epoch)
     before = answered_before(ports, loaded, request)
     if before is not None:
-        return Repeat(Granted(before, None, None))
+        return Repeat(Granted(before))
     if phase == "start" and call.step not in loaded.view.steps:
         raise UnknownStep("prepare the step first, or use begin")
     journal = journal_for(ports, loaded, by_agent(caller))
     act = phase != "prepare"
-    considered = steps.consider(journal, call, ports.limits, act=act, request=scope)
+    considered = steps.consider(journal, call, ports.limits, act=act, request=desk.scope)
     order: GrantOrder | None = None
+    if isinstance(considered, BeingRevoked):
+        desk.taking_back = True
+        return Change(Granted({}), journal, guarded=act, raising=_comes_again(considered))
     if isinstance(considered, Ask):
-        settled, order = await _ask(ports, caller, call, considered, phase, loaded, journal, scope)
+        settled, order = await _ask(desk, considered, phase, loaded, journal)
     else:
         settled = considered
     answer = answers.settled(settled, loaded.payloads)
-    grant = settled.grant if isinstance(settled, Ready) else None
     return Change(
-        Granted(answer, order, grant),
+        Granted(answer, settled if isinstance(settled, Ready) else None, order),
         journal,
         lease_until=loaded.now + ports.limits.lease_ms,
         guarded=act,
         raising=_refusal(settled, phase),
         stored=answer if phase == "prepare" else None,
+    )
+
+
+def _comes_again(known: BeingRevoked) -> StepgrantFault:
+    return PriorCredentialLive(
+        "the credential that was not received is being taken back; call again", retry_after_ms=AGAIN_MS, step=known.step
     )
 
 
@@ -115,16 +126,10 @@ def _refusal(settled: Settled, phase: Phase) -> StepgrantFault | None:
 
 
 async def _ask(
-    ports: Ports,
-    caller: AgentCaller,
-    call: StepCall,
-    ask: Ask,
-    phase: Phase,
-    loaded: Loaded,
-    journal: Journal,
-    scope: str,
+    desk: Desk, ask: Ask, phase: Phase, loaded: Loaded, journal: Journal
 ) -> tuple[Settled, GrantOrder | None]:
-    decided, shown = await _decided(ports, caller, call, ask, loaded, journal)
+    ports, call = desk.ports, desk.call
+    decided, shown = await _decided(ports, desk.caller, call, ask, loaded, journal)
     action = steps.prepare(journal, call, ask)
     settled = deciding.settle(
         journal,
@@ -141,7 +146,7 @@ async def _ask(
         return settled, None
     if phase == "prepare":
         return Ready(journal.step(call.step)), None
-    return _issue(ports, caller, call, settled, loaded, journal, scope)
+    return await issue(desk, settled, loaded, journal)
 
 
 async def _decided(
@@ -158,113 +163,3 @@ async def _decided(
         document = policy_input.for_step(journal, caller, call, ask, None, principal)
         return await decide(ports, document, active), None
     return decided, shown
-
-
-def _issuer(ports: Ports, name: str) -> Issuer:
-    issuer = ports.issuers.get(name)
-    if issuer is None:
-        raise IssuerUnavailable(f"policy chose issuer {name}, which this broker does not have")
-    return issuer
-
-
-def _issue(
-    ports: Ports,
-    caller: AgentCaller,
-    call: StepCall,
-    allowed: deciding.Allowed,
-    loaded: Loaded,
-    journal: Journal,
-    scope: str,
-) -> tuple[Settled, GrantOrder]:
-    spec = allowed.allow.grant
-    issuer = _issuer(ports, spec.issuer)
-    refuse_quarantined(loaded.quarantines, loaded.now, issuer=spec.issuer)
-    facts = deciding.IssuerFacts(
-        issuer.name, issuer.revocation, issuer.outside, issuer.max_ttl_s, issuer.tokens_of_ours
-    )
-    exp = deciding.expiry(allowed, facts, now=journal.now, not_after=caller.not_after, limits=ports.limits)
-    if exp <= journal.now:
-        raise InvalidToken("identity or approval ends too soon for a grant; exchange again")
-    ready = deciding.issue(
-        journal,
-        call,
-        allowed,
-        facts,
-        jti="grn_" + ports.ids.ulid(journal.now),
-        exp=exp,
-        audience=spec.audience or f"urn:stepgrant:tool:{call.tool}",
-        request=scope,
-    )
-    return ready, _order(caller, call, allowed, journal, ready)
-
-
-def _order(
-    caller: AgentCaller, call: StepCall, allowed: deciding.Allowed, journal: Journal, ready: Ready
-) -> GrantOrder:
-    grant, step, run = ready.grant, ready.step, journal.run
-    if grant is None:
-        raise LookupError("an order needs a grant")
-    return GrantOrder(
-        tenant=run.tenant,
-        run=run.id,
-        step=step.key,
-        attempt=grant.attempt,
-        epoch=grant.epoch,
-        jti=grant.jti,
-        subject=caller.subject,
-        client_id=caller.workload.id,
-        instance=caller.jkt,
-        jkt=grant.jkt,
-        audience=grant.audience,
-        tool=grant.tool,
-        resource=call.resource,
-        args_digest=call.digest,
-        effect=grant.effect.value,
-        idempotency_key=step.idempotency_key,
-        redeem=grant.redeem.value,
-        issued_at=grant.issued_at,
-        expires_at=grant.exp,
-        policy_revision=allowed.decided.revision,
-        decision_id=allowed.decided.decision_id,
-        approval_id=grant.approval,
-        principal=None,
-        params=grant.params,
-        csr=None if call.csr is None else call.csr.pem,
-    )
-
-
-async def _release(ports: Ports, caller: AgentCaller, granted: Granted) -> dict[str, Any]:
-    """Mint for a recorded grant. What the issuer cannot give is recorded as `grant_failed`."""
-    order, grant = granted.order, granted.grant
-    if order is None or grant is None:
-        raise LookupError("nothing was granted")
-    try:
-        issuer = _issuer(ports, grant.issuer)
-        ports.failpoints.hit("usecase.before_mint")
-        minted = await issuer.mint(order, None)
-        issuer.check(order, minted)
-    except IssuerUnavailable as fault:
-        await _record_failure(ports, caller.tenant, grant, fault.detail)
-        raise
-    ports.failpoints.hit("usecase.after_mint")
-    return {**granted.answer, "credential": answers.credential(minted, grant, order.run)}
-
-
-async def _record_failure(ports: Ports, tenant: str, grant: Grant, detail: str) -> None:
-    async def work(loaded: Loaded) -> Change[None] | Repeat[None]:
-        journal = journal_for(ports, loaded, BROKER)
-        known = journal.view.grants.get(grant.jti)
-        if known is None or not is_open(known):
-            return Repeat(None)
-        journal.add(
-            EntryType.GRANT_FAILED,
-            step=grant.step,
-            attempt=grant.attempt,
-            epoch=grant.epoch,
-            action=journal.action_of(known),
-            grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
-            body={"detail": detail[:200]},
-        )
-        return Change(None, journal)
-
-    await transact(ports, Query(tenant, run=grant.run, step=grant.step), work)

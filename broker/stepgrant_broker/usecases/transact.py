@@ -43,6 +43,7 @@ class Change(Generic[T]):
 
     `lease_until`: the run's new lease. `guarded`: refuse if the kill switch moved. `raising`: a fault to raise after
     the commit. `stored`: the JSON answer to keep for the Idempotency-Key (`None`: only that the key was used).
+    `erase`: commitments whose payloads are dropped with this commit.
     """
 
     answer: T
@@ -54,6 +55,7 @@ class Change(Generic[T]):
     raising: StepgrantFault | None = None
     stored: dict[str, Any] | None = None
     status: int = 200
+    erase: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,12 @@ async def transact(
     *,
     proof: ProofUse | None = None,
     request: Request | None = None,
+    committed: Callable[[Journal], None] | None = None,
 ) -> T:
-    """Load, decide, commit. Raises what `decide` raises, `InvalidProof` on a replayed proof, `RetriesExhausted`.
+    """Load, decide, commit; `committed` is then given the journal.
 
-    With a proof also `StoreUnavailable`, when the clock is behind the ledger.
+    Raises what `decide` raises, `InvalidProof` on a replayed proof, `RetriesExhausted`. With a proof also
+    `StoreUnavailable`, when the clock is behind the ledger.
     """
     exhausted: StepgrantFault = RetriesExhausted("others changed the run at every try; try again", retry_after_ms=200)
     for _ in range(ports.limits.max_tries):
@@ -141,6 +145,8 @@ async def transact(
             continue
         except ProofReplayed:
             raise InvalidProof("this DPoP proof was used before") from None
+        if committed is not None:
+            committed(change.journal)
         if change.raising is not None:
             raise change.raising
         return change.answer
@@ -177,6 +183,7 @@ def write_set(
         lease_until=change.lease_until,
         proof=proof,
         answer=answer,
+        erase=change.erase,
     )
 
 

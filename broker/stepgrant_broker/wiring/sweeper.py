@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stepgrant_broker.usecases.context import Ports
 
 LONGEST_WAIT_MS: Final = 30_000
+ALARM_MS: Final = 60_000
+"""A credential outside that could not be taken back for so long is told to people, once."""
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +31,7 @@ class Sweeper:
         self._every_ms = every_ms
         self._wait_ms = every_ms
         self._task: asyncio.Task[None] | None = None
+        self._alarmed = False
         self.failures = 0
 
     def start(self) -> None:
@@ -45,9 +48,13 @@ class Sweeper:
 
     async def round(self) -> int:
         """One round; how many runs were parked. Raises what the store raises."""
-        parked = await sweep(self._ports)
-        self._metrics.swept(parked)
-        return parked
+        swept = await sweep(self._ports)
+        self._metrics.swept(swept.parked)
+        self._metrics.leases(swept.confirmed, swept.unconfirmed, swept.oldest_ms / 1000)
+        if swept.oldest_ms > ALARM_MS and not self._alarmed:
+            _log.error("leases_not_confirmed", unconfirmed=swept.unconfirmed, oldest_s=swept.oldest_ms // 1000)
+        self._alarmed = swept.oldest_ms > ALARM_MS
+        return swept.parked
 
     async def _run(self) -> None:
         while True:

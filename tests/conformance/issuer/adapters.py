@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from fakes.outside import OutsideIssuer
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.ports import GrantOrder, Issuer, SecretRecord
 from stepgrant_broker.issuers.jwt import JwtIssuer
@@ -82,5 +83,10 @@ async def static(folder: Path) -> Adapter:
     return Adapter(StaticIssuer(secrets, wrap), StaticIssuer(secrets, other), order, SECRET)
 
 
+async def outside(folder: Path) -> Adapter:
+    """The fake of an issuer outside, which tests of its faults use."""
+    return Adapter(OutsideIssuer(), OutsideIssuer(up=False), replace(ORDER, redeem="optional"))
+
+
 Make: TypeAlias = Callable[[Path], Awaitable[Adapter]]
-ADAPTERS: Final[Mapping[str, Make]] = {"jwt": jwt, "static": static}
+ADAPTERS: Final[Mapping[str, Make]] = {"jwt": jwt, "static": static, "outside": outside}

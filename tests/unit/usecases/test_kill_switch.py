@@ -84,7 +84,7 @@ async def test_the_sweeper_parks_what_lapsed_and_nothing_else(broker: Hand) -> N
     broker.clock.tick(20_000)
     kept = (await broker.open("two", who="k2"))["run"]
     broker.clock.tick(15_000)
-    assert await sweep(broker.ports) == 1
-    assert await sweep(broker.ports) == 0
+    assert (await sweep(broker.ports)).parked == 1
+    assert (await sweep(broker.ports)).parked == 0
     assert (await broker.entries(lapsed))[-2:] == ["grant_revoked", "run_parked"]
     assert await broker.entries(kept) == ["run_opened"]
