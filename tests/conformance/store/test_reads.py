@@ -13,11 +13,13 @@ from conformance.store.making import (
     Chain,
     SetClock,
     a_grant,
+    a_payload,
     a_step,
     an_approval,
 )
 from stepgrant import canonical
 from stepgrant_broker.domain.errors import InvalidRequest
+from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.domain.ports import Revocation, Wrapped
 from stepgrant_broker.domain.reads import Listed, Page
 from stepgrant_broker.domain.state import ApprovalStatus, GrantStatus, RunState
@@ -202,3 +204,35 @@ async def test_held(store: AnyStore) -> None:
     assert await held(agent="a", issuer="i") == {mine.run, other.run}
     assert await held() == set()
     assert await held(agent="nobody") == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "due"),
+    [
+        ({"status": GrantStatus.INTENT}, NOW + MINT_DEADLINE_MS),
+        ({"status": GrantStatus.INTENT, "revocation": Revocation.NONE}, NOW + MINT_DEADLINE_MS),
+        ({"status": GrantStatus.ISSUED}, NOW + 60_000),
+        ({"status": GrantStatus.REVOKED, "revoked_at": NOW + 5}, NOW + 5),
+        ({"status": GrantStatus.REVOKED, "revoked_at": NOW + 5, "confirmed_at": NOW + 6}, None),
+        ({"status": GrantStatus.FAILED}, None),
+        ({"status": GrantStatus.ISSUED, "revocation": Revocation.EXPIRY}, None),
+    ],
+)
+async def test_leases_due(store: AnyStore, state: dict[str, Any], due: int | None) -> None:
+    chain = Chain.of_run()
+    grant = a_grant(chain.the_run, "s", **{"revocation": Revocation.CONFIRMED, **state})
+    await store.commit(chain.adds(rows=(grant,)))
+    mine = (grant.tenant, grant.run, grant.jti)
+    for now in (NOW, NOW + 5, NOW + MINT_DEADLINE_MS - 1, NOW + MINT_DEADLINE_MS, NOW + 59_999, NOW + 60_000):
+        assert (mine in await store.leases_due(now, 1000)) is (due is not None and due <= now), now
+    assert await store.leases_due(NOW + 10**9, 0) == ()
+
+
+async def test_what_a_commit_erases_is_gone_and_nothing_else(store: AnyStore) -> None:
+    chain, other = Chain.of_run(), Chain.of_run()
+    gone, kept = a_payload(), a_payload()
+    await store.commit(chain.adds(payloads=(gone, kept)))
+    await store.commit(other.adds(payloads=(gone,)))
+    await store.commit(chain.adds(erase=(gone.c,)))
+    assert await store.payloads("acme", chain.run or "", [gone.c, kept.c]) == {kept.c: kept}
+    assert await store.payloads("acme", other.run or "", [gone.c]) == {gone.c: gone}

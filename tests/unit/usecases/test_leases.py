@@ -335,6 +335,7 @@ async def test_an_issuer_that_is_gone_from_the_configuration_is_an_alarm(broker:
     await broker.complete(run)
     swept = await sweep(broker.ports)
     assert (swept.confirmed, swept.unconfirmed) == (0, 1)
+    assert len(issuer.alive) == 1
 
 
 async def test_one_broken_issuer_does_not_keep_the_others_waiting(broker: Hand, issuer: OutsideIssuer) -> None:
@@ -381,7 +382,9 @@ async def test_no_handle_lease_or_password_is_in_entries_or_receipt(broker: Hand
         assert secret not in receipt
 
 
-async def test_two_calls_with_one_key_mint_once_each_and_one_is_released(broker: Hand, issuer: OutsideIssuer) -> None:
+async def test_of_two_calls_with_one_key_at_most_one_has_a_credential_and_nothing_else_lives(
+    broker: Hand, issuer: OutsideIssuer
+) -> None:
     run = await opened(broker)
     request = Request("same-key", b"{}")
     what = call(context={"decide": LOGIN})
@@ -389,5 +392,5 @@ async def test_two_calls_with_one_key_mint_once_each_and_one_is_released(broker:
         *(begin(broker.ports, broker.agent(), run, what, request) for _ in range(2)), return_exceptions=True
     )
     released = [one for one in said if isinstance(one, dict) and "credential" in one]
-    assert len(released) <= 1
-    assert len(issuer.alive) == len(released)
+    # The call that came second may have put the first one's credential in doubt, which takes it back.
+    assert len(issuer.alive) <= len(released) <= 1
