@@ -88,7 +88,7 @@ def _step(run: str, key: str, verb: str) -> str:
     return f"/v1/runs/{run}/steps/{key}/{verb}"
 
 
-def _step_call(epoch: int, action: Action, id_source: _wire.IdSource) -> _wire.StepCall:
+def _step_call(epoch: int, action: Action, id_source: _wire.IdSource, csr: str | None = None) -> _wire.StepCall:
     return _wire.StepCall(
         epoch=epoch,
         action=_wire.Action(tool=action.tool, resource=action.resource, args=_raw(action.args)),
@@ -97,12 +97,13 @@ def _step_call(epoch: int, action: Action, id_source: _wire.IdSource) -> _wire.S
         idempotency_key=action.idempotency_key,
         settle_s=action.settle_s,
         retry_failed=action.retry_failed,
+        csr=csr,
     )
 
 
-def begin(run: str, key: str, epoch: int, action: Action, id_source: _wire.IdSource) -> Call:
+def begin(run: str, key: str, epoch: int, action: Action, id_source: _wire.IdSource, *, csr: str | None = None) -> Call:
     """`POST …/begin`. A retry states that no tool ever saw the credential of the lost reply, which is so."""
-    body = _step_call(epoch, action, id_source)
+    body = _step_call(epoch, action, id_source, csr)
     again = msgspec.structs.replace(body, not_received=True)
     return Call("POST", _step(run, key, "begin"), _encode(body), f"begin step {key}", again=_encode(again))
 

@@ -26,6 +26,7 @@ from stepgrant._calls import Action, Call, FailOutcome
 from stepgrant._context import Active, CurrentStep, inside
 from stepgrant._flows import Flow, Invoke, Raised, Returned, Sleep
 from stepgrant._frames import Frame, Place
+from stepgrant._own_key import OwnKey
 from stepgrant._reconcile import settle_doubt
 from stepgrant._results import as_recorded, encode
 from stepgrant._secrets import LIVE
@@ -69,9 +70,15 @@ def guarded(frame: Frame, work: Work) -> Flow[Any]:
 
 def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
     session, action = frame.session, work.action()
-    begin = functools.partial(_calls.begin, session.run_id, place.key, session.epoch, action, place.source)
+
+    def begin() -> tuple[Call, OwnKey | None]:
+        # A key of its own for each attempt: nothing that an older attempt left behind can use the newer certificate.
+        own = OwnKey() if work.spec.certificate else None
+        csr = own.request.pem if own is not None else None
+        return _calls.begin(session.run_id, place.key, session.epoch, action, place.source, csr=csr), own
+
     prior = Patience(session.timeouts.prior_credential)
-    call, doubts, again = begin(), 0, False
+    (call, own), doubts, again = begin(), 0, False
     while True:
         patience = Patience(session.timeouts.broker)
         try:
@@ -86,14 +93,14 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
             continue
         match outcome:
             case _outcomes.Run():
-                return (yield from _run(session, place, work, action, outcome, asked_at=patience.sent_at))
+                return (yield from _run(session, place, work, action, outcome, asked_at=patience.sent_at, own=own))
             case _outcomes.Replay():
                 return _replayed(place, work, outcome)
             case _outcomes.InDoubt() if doubts < _DOUBTS_PER_CALL and work.spec.reconcile is not None:
                 stopped = yield from settle_doubt(session, place.key, work, action, outcome, guarded)
                 if stopped is not None:
                     return stopped
-                call, doubts, again = begin(), doubts + 1, False
+                (call, own), doubts, again = begin(), doubts + 1, False
             case _:
                 raise refusal(place, outcome)
 
@@ -130,9 +137,16 @@ def _replayed(place: Place, work: Work, outcome: _outcomes.Replay) -> Any:  # no
 
 
 def _run(
-    session: Session, place: Place, work: Work, action: Action, outcome: _outcomes.Run, *, asked_at: float
+    session: Session,
+    place: Place,
+    work: Work,
+    action: Action,
+    outcome: _outcomes.Run,
+    *,
+    asked_at: float,
+    own: OwnKey | None,
 ) -> Flow[Any]:
-    credential = receive(outcome, asked_at=asked_at, key=session.key, alive=session.require_held)
+    credential = receive(outcome, asked_at=asked_at, key=session.key, alive=session.require_held, own=own)
     secrets: list[str] = []
     step = CurrentStep(
         run_id=session.run_id,

@@ -125,6 +125,7 @@ def _look_work(session: Session, key: str, work: Work, action: Action, doubt: _o
         effect="read",
         resource=(lambda _: resource) if resource is not None else None,
         retry_failed=True,
+        certificate=work.spec.certificate,
     )
     return Work(spec, work.args, lambda credential: hook.call(step, credential), outgoing=_written)
 

@@ -14,13 +14,23 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import quote, quote_plus
 
-NOT_SECRET: Final = frozenset({"header", "username"})
-"""Fields of a credential that its holder may show."""
+_NAMES: Final = frozenset({"header", "username"})
+_NOT_SECRET: Final[Mapping[str, frozenset[str]]] = {
+    # Somebody else's names: any of them may be the secret.
+    "vault-kv": frozenset(),
+    "vault-pki": frozenset({"certificate", "ca_chain", "serial_number"}),
+}
+
+
+def not_secret(kind: str) -> frozenset[str]:
+    """The fields of a credential of this kind that its holder may show."""
+    return _NOT_SECRET.get(kind, _NAMES)
+
 
 _MASK: Final = "[secret]"
 

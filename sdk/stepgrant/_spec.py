@@ -44,6 +44,7 @@ class ToolSpec:
     settle: float = 0
     safe_exceptions: tuple[type[Exception], ...] = ()
     retry_failed: bool = False
+    certificate: bool = False
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError`."""

@@ -79,6 +79,7 @@ def tool(
     safe_exceptions: Sequence[type[Exception]] = ...,
     name: str | None = ...,
     retry_failed: bool = ...,
+    certificate: bool = ...,
 ) -> Decorator: ...
 
 
@@ -95,6 +96,7 @@ def tool(
     safe_exceptions: Sequence[type[Exception]] = (),
     name: str | None = None,
     retry_failed: bool = False,
+    certificate: bool = False,
 ) -> Any:
     """Guard a function, `def` or `async def`: each call is a step, decided and recorded before the function runs.
 
@@ -112,6 +114,8 @@ def tool(
         safe_exceptions: types that mean for sure that nothing happened, like `NotExecuted`.
         name: for policy and ledger; by default the function's name.
         retry_failed: whether a recorded failure is tried again instead of raised again.
+        certificate: for a tool that shows a client certificate: a key is made for each attempt, and its certificate is
+            the credential. See `Credential.ssl_context` and `Credential.private_key`.
 
     Raises `ConfigurationError`: the declaration is contradictory, or the return type can never be JSON.
     """
@@ -128,6 +132,7 @@ def tool(
             settle=settle,
             safe_exceptions=tuple(safe_exceptions),
             retry_failed=retry_failed,
+            certificate=certificate,
         )
         return _wrapped(target, shape, spec)
 
@@ -198,6 +203,7 @@ def declare(
     settle: float = 0,
     safe_exceptions: Sequence[type[Exception]] = (),
     retry_failed: bool = False,
+    certificate: bool = False,
 ) -> ToolSpec:
     """Say what a tool of somebody else does, for `guard_call` and `aguard_call`. The arguments are those of `tool`.
 
@@ -213,6 +219,7 @@ def declare(
         settle=settle,
         safe_exceptions=tuple(safe_exceptions),
         retry_failed=retry_failed,
+        certificate=certificate,
     )
     known = _declared.get(name)
     if known is not None and _plain(known) != _plain(spec):
@@ -221,7 +228,15 @@ def declare(
 
 
 def _plain(spec: ToolSpec) -> tuple[object, ...]:
-    return (spec.effect, spec.idempotency_key, spec.step_id, spec.resource, spec.settle, spec.safe_exceptions)
+    return (
+        spec.effect,
+        spec.idempotency_key,
+        spec.step_id,
+        spec.resource,
+        spec.settle,
+        spec.safe_exceptions,
+        spec.certificate,
+    )
 
 
 def guard_call(name: str, args: Mapping[str, Any], function: Callable[..., R], *, step_id: str | None = None) -> R:

@@ -22,10 +22,16 @@ from urllib.parse import urlsplit
 from stepgrant import _clock
 from stepgrant._dpop import DpopKey, normal_url
 from stepgrant._errors import CredentialMisuse
-from stepgrant._secrets import LIVE, NOT_SECRET
+from stepgrant._secrets import LIVE, not_secret
 
 if TYPE_CHECKING:
+    import os
+    from ssl import SSLContext
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from stepgrant._outcomes import Run
+    from stepgrant._own_key import OwnKey
 
 __all__ = ["Credential", "Inject"]
 
@@ -39,7 +45,18 @@ class Inject:
 class Credential:
     """The secret issued for one attempt of one step."""
 
-    __slots__ = ("_alive", "_ended", "_fields", "_key", "_origins", "_until", "idempotency_key", "kind", "where")
+    __slots__ = (
+        "_alive",
+        "_ended",
+        "_fields",
+        "_key",
+        "_origins",
+        "_own",
+        "_until",
+        "idempotency_key",
+        "kind",
+        "where",
+    )
 
     def __init__(
         self,
@@ -51,6 +68,7 @@ class Credential:
         until: float,
         key: DpopKey,
         alive: Callable[[], None],
+        own: OwnKey | None = None,
     ) -> None:
         self.kind: Final = kind
         self.where: Final = tuple(where)
@@ -60,6 +78,7 @@ class Credential:
         self._until = until
         self._key = key
         self._alive = alive
+        self._own = own
         self._ended = False
 
     def headers(self, method: str, url: str, *, nonce: str | None = None) -> dict[str, str]:
@@ -92,6 +111,24 @@ class Credential:
             raise CredentialMisuse(f"this credential has no field {name!r}; it has {', '.join(sorted(self._fields))}")
         return self._fields[name]
 
+    @property
+    def private_key(self) -> EllipticCurvePrivateKey:
+        """The key that `field("certificate")` is for, made in this process for this attempt. Raises as `headers`."""
+        return self._require_own().private
+
+    def ssl_context(self, url: str, *, cafile: str | os.PathLike[str] | None = None) -> SSLContext:
+        """A TLS client context that shows this certificate and checks the server's.
+
+        Args:
+            url: where it will be used; its origin must be one of the grant's.
+            cafile: the CAs that may have signed the server's certificate; by default the system's.
+
+        Raises as `headers`.
+        """
+        self.check_origin(url)
+        certificates = f"{self.field('certificate')}\n{self.field('ca_chain')}\n"
+        return self._require_own().client_context(certificates, cafile)
+
     def check_origin(self, url: str) -> None:
         """Raises `CredentialMisuse` unless the URL's origin is one of the grant's."""
         try:
@@ -102,6 +139,12 @@ class Credential:
         if not any(_matches(one, parts.scheme, host, port) for one in self._origins):
             allowed = ", ".join(self.where) or "no origin: let policy name an audience for this tool"
             raise CredentialMisuse(f"{parts.scheme}://{parts.netloc} is outside this grant, which is for {allowed}")
+
+    def _require_own(self) -> OwnKey:
+        self._require_live()
+        if self._own is None:
+            raise CredentialMisuse("no key was made for this step; declare its tool with certificate=True")
+        return self._own
 
     def _require_live(self) -> None:
         if self._ended:
@@ -118,11 +161,16 @@ class Credential:
         raise TypeError("a credential can be neither pickled nor copied")
 
 
-def receive(run: Run, *, asked_at: float, key: DpopKey, alive: Callable[[], None]) -> Credential:
+def receive(
+    run: Run, *, asked_at: float, key: DpopKey, alive: Callable[[], None], own: OwnKey | None = None
+) -> Credential:
     """Take the credential out of the broker's answer; from here on its secrets are known as live."""
     grant, issued = run.grant, run.credential
     until = asked_at + (grant.expires_at - grant.issued_at) / 1000
-    LIVE.add(_secret_values(issued.fields), until=math.inf if issued.kind == "static" else until)
+    # What nobody can revoke stays a secret after its grant.
+    LIVE.add(_secret_values(issued.kind, issued.fields), until=math.inf if issued.revocation == "none" else until)
+    if own is not None:
+        LIVE.add(own.texts(), until=until)
     return Credential(
         issued.kind,
         issued.fields,
@@ -131,17 +179,19 @@ def receive(run: Run, *, asked_at: float, key: DpopKey, alive: Callable[[], None
         until=until,
         key=key,
         alive=alive,
+        own=own,
     )
 
 
 def end(credential: Credential) -> list[str]:
     """Its step is over: wipe it. The secrets that it held stay live until whoever calls this forgets them."""
     fields, credential._fields, credential._ended = credential._fields, {}, True  # noqa: SLF001  # same module
-    return _secret_values(fields)
+    credential._own = None  # noqa: SLF001  # as above
+    return _secret_values(credential.kind, fields)
 
 
-def _secret_values(fields: Mapping[str, str]) -> list[str]:
-    return [value for name, value in fields.items() if name not in NOT_SECRET]
+def _secret_values(kind: str, fields: Mapping[str, str]) -> list[str]:
+    return [value for name, value in fields.items() if name not in not_secret(kind)]
 
 
 _Origin = tuple[str | None, str, int | None]
