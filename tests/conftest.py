@@ -21,6 +21,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+# Loaded before the settings are cleaned below: it keeps those that name binaries.
+pytest_plugins = ("services",)
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

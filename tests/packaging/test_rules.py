@@ -61,7 +61,8 @@ def pytest_run(folder: Path, files: dict[str, str], **environment: str) -> tuple
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "broker").mkdir()
     (folder / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
+    for part in ("conftest.py", "services.py"):
+        shutil.copy(ROOT / "tests" / part, folder / "tests")
     for name, source in files.items():
         (folder / "tests" / name).write_text(source, encoding="utf-8")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_") and name != "CI"}
