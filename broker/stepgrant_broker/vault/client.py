@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from stepgrant_broker.vault.faults import VaultBad, VaultDenied
 from stepgrant_broker.vault.login import Login
-from stepgrant_broker.vault.wire import DEADLINE_S, VaultToken, Wire
+from stepgrant_broker.vault.wire import DEADLINE_S, Late, VaultToken, Wire
 
 NO_TOKEN: Final = VaultToken("")
 
@@ -49,6 +49,7 @@ class Vault:
         token: VaultToken | None = None,
         wrap_ttl_s: int | None = None,
         deadline_s: float = DEADLINE_S,
+        late: Late | None = None,
     ) -> dict[str, Any]:
         """Send one request and return the answer's JSON object, `{}` for an empty one.
 
@@ -59,6 +60,7 @@ class Vault:
             token: instead of the broker's session; `NO_TOKEN` for none.
             wrap_ttl_s: ask for a wrapped answer that lives this many seconds.
             deadline_s: for all of it, a login included.
+            late: told of an answer that came when nobody waited any more; only for requests with `token`.
 
         Raises:
             VaultDenied: 403.
@@ -70,7 +72,9 @@ class Vault:
         until = time.monotonic() + deadline_s
         if token is not None:
             used = None if token is NO_TOKEN else token
-            return await self.wire.send(method, path, body, token=used, wrap_ttl_s=wrap_ttl_s, deadline_s=deadline_s)
+            return await self.wire.send(
+                method, path, body, token=used, wrap_ttl_s=wrap_ttl_s, deadline_s=deadline_s, late=late
+            )
         own = await self.login.token(deadline_s)
         try:
             return await self.wire.send(

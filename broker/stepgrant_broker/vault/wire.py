@@ -13,30 +13,22 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 import requests
 from hvac.adapters import RawAdapter
 from urllib3.exceptions import NewConnectionError
 
-from stepgrant_broker.vault.faults import (
-    VaultBad,
-    VaultDenied,
-    VaultFault,
-    VaultMissing,
-    VaultSealed,
-    VaultUnavailable,
-    trimmed,
-)
+from stepgrant_broker.vault.answers import answer_of
+from stepgrant_broker.vault.faults import VaultBad, VaultFault, VaultUnavailable
 
 ANSWER_MAX: Final = 1_048_576
 CHUNK: Final = 65_536
@@ -45,10 +37,11 @@ DEADLINE_S: Final = 5.0
 WORKERS: Final = 8
 QUEUE: Final = 64
 PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@~+ /-]{0,511}")
-REDIRECTS: Final = 3
-REFUSALS: Final = 4
-BUSY: Final = frozenset({412, 429, 472, 473})
-CAPABILITY: Final = {"GET": "read", "LIST": "list", "POST": "update", "PUT": "update", "DELETE": "delete"}
+
+
+Answer: TypeAlias = dict[str, Any] | VaultFault
+Late: TypeAlias = Callable[[Answer], None]
+"""Is told of an answer that comes when nobody waits for it any more."""
 
 
 class VaultToken:
@@ -116,14 +109,22 @@ class Wire:
         token: VaultToken | None,
         wrap_ttl_s: int | None = None,
         deadline_s: float = DEADLINE_S,
+        late: Late | None = None,
     ) -> dict[str, Any]:
-        """Send one request and return the answer's JSON object, `{}` for an empty one. Raises `VaultFault`."""
+        """Send one request and return the answer's JSON object, `{}` for an empty one. Raises `VaultFault`.
+
+        `late` is told of an answer that comes when nobody waits for it any more.
+        """
         if not PATH.fullmatch(path) or any(part in {"", ".", ".."} for part in path.split("/")):
             raise VaultBad("a path of this form is not sent to Vault; see the names in the issuers file")
         call = _Call(method, path, body, token, wrap_ttl_s, time.monotonic() + deadline_s)
         running = self._submit(call)
         waiting = asyncio.wrap_future(running)
-        done, _ = await asyncio.wait({waiting}, timeout=deadline_s)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=deadline_s)
+        except asyncio.CancelledError:
+            _tell(waiting, late)
+            raise
         if done:
             answer = waiting.result()
             if isinstance(answer, VaultFault):
@@ -131,6 +132,7 @@ class Wire:
             return answer
         # Cancelled before a thread took it: then nothing was sent.
         sent = not running.cancel()
+        _tell(waiting, late)
         raise VaultUnavailable(f"Vault did not answer {call.named()} within {deadline_s:g} s", maybe=sent)
 
     async def close(self) -> None:
@@ -139,7 +141,7 @@ class Wire:
         for adapter in self._adapters:
             adapter.close()
 
-    def _submit(self, call: _Call) -> Future[dict[str, Any] | VaultFault]:
+    def _submit(self, call: _Call) -> Future[Answer]:
         with self._lock:
             if self._open >= self._most:
                 raise VaultUnavailable(f"{self._open} requests to Vault are under way; {call.named()} was not sent")
@@ -158,7 +160,7 @@ class Wire:
 
     # From here on in a thread. A fault is returned, not raised: raised, it would carry the frames that hold the token.
 
-    def _run(self, call: _Call) -> dict[str, Any] | VaultFault:
+    def _run(self, call: _Call) -> Answer:
         if call.left() <= 0:
             return VaultUnavailable(f"{call.named()} waited too long for a free thread and was not sent")
         try:
@@ -180,7 +182,7 @@ class Wire:
             return self._lost(call, error)
         except Exception as error:  # noqa: BLE001 - urllib3's own, which requests lets through while streaming
             return VaultUnavailable(f"the connection broke during {call.named()} ({type(error).__name__})", maybe=True)
-        return text if isinstance(text, VaultFault) else _answer(call, response.status_code, text)
+        return text if isinstance(text, VaultFault) else answer_of(call.method, call.path, response.status_code, text)
 
     def _lost(self, call: _Call, error: Exception) -> VaultFault:
         """What a failed exchange means. `NewConnectionError` and TLS errors: no request went out."""
@@ -210,6 +212,14 @@ class Wire:
         return adapter
 
 
+def _tell(waiting: asyncio.Future[Answer], late: Late | None) -> None:
+    def arrived(answered: asyncio.Future[Answer]) -> None:
+        if late is not None and not answered.cancelled():
+            late(answered.result())
+
+    waiting.add_done_callback(arrived)
+
+
 def _headers(token: VaultToken | None) -> dict[str, str]:
     # Identity: an answer that unpacks to more than was read would get past the limit.
     headers = {"Accept-Encoding": "identity"}
@@ -228,60 +238,3 @@ def _read(response: requests.Response, call: _Call) -> bytes | VaultFault:
         if call.left() <= 0:
             return VaultUnavailable(f"Vault's answer to {call.named()} did not end in time", maybe=True)
     return bytes(body)
-
-
-def _answer(call: _Call, status: int, text: bytes) -> dict[str, Any] | VaultFault:
-    if status == HTTPStatus.NO_CONTENT or (status == HTTPStatus.OK and not text):
-        return {}
-    answer = _object(text)
-    if status == HTTPStatus.OK:
-        return answer if answer is not None else VaultBad(f"Vault's answer to {call.named()} is no JSON", maybe=True)
-    return _fault(call, status, _errors(answer))
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a name is repeated")
-    return made
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _errors(answer: dict[str, Any] | None) -> str:
-    errors = (answer or {}).get("errors")
-    return "; ".join(str(one) for one in errors) if isinstance(errors, list) else ""
-
-
-def _fault(call: _Call, status: int, errors: str) -> VaultFault:
-    said = trimmed(errors)
-    if status == HTTPStatus.FORBIDDEN:
-        capability = CAPABILITY.get(call.method, "update")
-        text = f"Vault denied {call.named()}: the token is dead, or its policy lacks {capability!r} on {call.path}"
-        return VaultDenied(text, said=said, status=status)
-    if status == HTTPStatus.NOT_FOUND or (status == HTTPStatus.BAD_REQUEST and "unknown role" in errors.lower()):
-        return VaultMissing(f"Vault has nothing at {call.path}: check mount and name", said=said, status=status)
-    if status // 100 == REDIRECTS:
-        return VaultUnavailable(
-            f"Vault at the configured address redirects {call.named()} (a standby?); vault_addr must name one that "
-            "answers itself",
-            status=status,
-        )
-    sealed = status == HTTPStatus.SERVICE_UNAVAILABLE and "sealed" in errors.lower()
-    if sealed or status == HTTPStatus.NOT_IMPLEMENTED:
-        return VaultSealed("Vault is sealed or not initialised; unseal it", said=said, status=status)
-    if status in BUSY:
-        return VaultUnavailable(f"Vault does not serve {call.named()} now ({status})", said=said, status=status)
-    if status // 100 == REFUSALS:
-        return VaultBad(f"Vault refused {call.named()} ({status})", maybe=True, said=said, status=status)
-    return VaultUnavailable(f"Vault failed at {call.named()} ({status})", maybe=True, said=said, status=status)

@@ -1,0 +1,214 @@
+"""Per-grant tokens of Vault: made before the intent is recorded, used once, taken back with all that hangs on them.
+
+Rules:
+* Orphan (it outlives no parent and no parent's end kills it early), not renewable, without the `default` policy, with
+  an explicit maximum: the grant's TTL and the mint deadline. `meta` says which grant, also in Vault's audit log.
+* What Vault made is compared with what was asked for before it is used: a token role can silently give more.
+* The handle is `<accessor>.<until>`: `until` (milliseconds) is when even a login that nobody knows of is over.
+* Held tokens are bounded and dropped after the mint deadline. A token that was never taken has made nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
+from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
+from stepgrant_broker.vault.faults import VaultBad, VaultFault
+from stepgrant_broker.vault.wire import VaultToken
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.ports import Clock, GrantOrder
+    from stepgrant_broker.vault.client import Vault
+
+DEFAULT_ROLE: Final = "stepgrant"
+POLICY_PREFIX: Final = "stepgrant."
+HELD_MAX: Final = 1024
+KNOWN_MAX: Final = 4096
+REQUEST_MS: Final = 30_000
+"""How long Vault may still be at a request that nobody waits for any more."""
+
+
+class Seen(Enum):
+    """What this process knows of a handle's mint besides a lease id."""
+
+    NOTHING = "nothing was made"
+    UNKNOWN = "something may have been made"
+
+
+@dataclass(slots=True)
+class _Held:
+    token: VaultToken
+    timer: asyncio.TimerHandle
+
+
+def policy_name(issuer: str, role: str) -> str:
+    """The policy of an issuer's role. A point ends the issuer's name, which has none, so no two share a policy."""
+    return f"{POLICY_PREFIX}{issuer}.{role}".lower()
+
+
+def broker_rules(token_role: str) -> Mapping[str, tuple[str, ...]]:
+    """What the broker's own session must be allowed for per-grant tokens: path to capabilities."""
+    return {
+        f"auth/token/create/{token_role}": ("update",),
+        "auth/token/revoke-accessor": ("update",),
+        "sys/leases/revoke": ("update",),
+        "sys/leases/lookup": ("update",),
+    }
+
+
+class GrantTokens:
+    """Makes, holds and revokes the per-grant tokens of one issuer."""
+
+    def __init__(self, vault: Vault, clock: Clock, issuer: str, token_role: str) -> None:
+        self._vault = vault
+        self._clock = clock
+        self._issuer = issuer
+        self._token_role = token_role
+        self._held: dict[str, _Held] = {}
+        self._known: dict[str, str | Seen] = {}
+
+    async def make(self, order: GrantOrder, role: str, *, longest_s: int) -> str:
+        """Make a token that may use `role`; its handle. `longest_s`: the longest life of what it can make.
+
+        Raises `IssuerRefused`, `IssuerUnavailable`, `VaultFault`.
+        """
+        if len(self._held) >= HELD_MAX:
+            raise IssuerUnavailable(f"{HELD_MAX} grants wait for Vault; try again", retry_after_ms=1000)
+        policy = policy_name(self._issuer, role)
+        life_s = math.ceil((order.expires_at - order.issued_at + MINT_DEADLINE_MS) / 1000)
+        body = {
+            "policies": [policy],
+            "no_default_policy": True,
+            "renewable": False,
+            "ttl": f"{life_s}s",
+            "explicit_max_ttl": f"{life_s}s",
+            "type": "service",
+            "display_name": "stepgrant",
+            "meta": {"stepgrant": order.tenant, "run": order.run, "step": order.step, "jti": order.jti},
+        }
+        answer = await self._vault.request("POST", f"auth/token/create/{self._token_role}", body)
+        auth = answer.get("auth")
+        token, accessor = _token_of(auth)
+        wrong = _difference(auth, policy, life_s) or _missing_policy(answer, policy)
+        if wrong is not None:
+            await self._drop(accessor)
+            raise IssuerRefused(f"token role {self._token_role}: {wrong}; run `stepgrant vault setup`")
+        handle = f"{accessor}.{order.issued_at + MINT_DEADLINE_MS + REQUEST_MS + 1000 * longest_s}"
+        self._hold(handle, token)
+        return handle
+
+    def take(self, handle: str | None) -> VaultToken:
+        """The token, out of the memory for good. Raises `IssuerUnavailable`."""
+        held = self._held.pop(handle or "", None)
+        if held is None:
+            raise IssuerUnavailable("the token of this grant is gone (too late, or another process made it)")
+        held.timer.cancel()
+        self.saw(handle, Seen.UNKNOWN)
+        return held.token
+
+    def saw(self, handle: str | None, what: str | Seen) -> None:
+        """Remember what became of the handle's mint: its lease id, or what is known without one."""
+        if handle is not None:
+            self._known.pop(handle, None)
+            self._known[handle] = what
+            while len(self._known) > KNOWN_MAX:
+                # The oldest; without it, confirmation takes until the handle's `until`.
+                del self._known[next(iter(self._known))]
+
+    async def revoke(self, handle: str | None, lease: str | None) -> bool:
+        """Revoke lease (at once) and token. True when nothing of it can live. Raises `VaultFault`."""
+        held = self._held.pop(handle or "", None)
+        if held is not None:
+            held.timer.cancel()
+            self.saw(handle, Seen.NOTHING)
+        known = self._known.get(handle or "", Seen.UNKNOWN)
+        lease = lease or (known if isinstance(known, str) else None)
+        failed = await self._revoke_lease(lease) if lease is not None else None
+        accessor, until = _parts(handle)
+        if accessor is not None:
+            # Also when the lease stays: without its token Vault goes on trying by itself.
+            await self._drop(accessor)
+        if failed is not None:
+            raise failed
+        over = lease is not None or handle is None or known is Seen.NOTHING or self._clock.now() > until
+        if over:
+            self._known.pop(handle or "", None)
+        return over
+
+    async def _revoke_lease(self, lease: str) -> VaultFault | None:
+        try:
+            await self._vault.request("PUT", "sys/leases/revoke", {"lease_id": lease, "sync": True})
+        except VaultFault as fault:
+            return None if isinstance(fault, VaultBad) and await self._is_unknown(lease) else fault
+        return None
+
+    async def _is_unknown(self, lease: str) -> bool:
+        """True when Vault says that there is no such lease: it was revoked between."""
+        try:
+            await self._vault.request("POST", "sys/leases/lookup", {"lease_id": lease})
+        except VaultBad as bad:
+            return "invalid lease" in bad.said
+        except VaultFault:
+            return False
+        return False
+
+    async def _drop(self, accessor: str) -> None:
+        # Vault answers 200 with a warning when there is no such token (any more).
+        await self._vault.request("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+
+    def _hold(self, handle: str, token: VaultToken) -> None:
+        timer = asyncio.get_running_loop().call_later(MINT_DEADLINE_MS / 1000, self._expire, handle)
+        self._held[handle] = _Held(token, timer)
+
+    def _expire(self, handle: str) -> None:
+        if self._held.pop(handle, None) is not None:
+            self.saw(handle, Seen.NOTHING)
+
+
+def accessor_of(handle: str) -> str:
+    """The accessor that a handle names."""
+    return handle.rpartition(".")[0]
+
+
+def _parts(handle: str | None) -> tuple[str | None, float]:
+    if handle is None:
+        return None, 0.0
+    accessor, _, until = handle.rpartition(".")
+    # A handle that is not ours proves nothing by time.
+    return (accessor, float(until)) if accessor and until.isdigit() else (handle, math.inf)
+
+
+def _token_of(auth: object) -> tuple[VaultToken, str]:
+    if isinstance(auth, dict):
+        token, accessor = auth.get("client_token"), auth.get("accessor")
+        if isinstance(token, str) and token and isinstance(accessor, str) and accessor:
+            return VaultToken(token), accessor
+    raise VaultBad("Vault made no token with an accessor: the token role must be of type service", maybe=True)
+
+
+def _difference(auth: Any, policy: str, life_s: int) -> str | None:  # noqa: ANN401 - JSON
+    """What of the token is not as asked; `None` when nothing is."""
+    if auth.get("policies") != [policy]:
+        return f"it gives other policies than {policy} alone (allowed_policies_glob, token_no_default_policy)"
+    if auth.get("orphan") is not True:
+        return "its tokens are no orphans (orphan=true)"
+    if auth.get("renewable") is not False:
+        return "its tokens are renewable (renewable=false)"
+    life = auth.get("lease_duration")
+    if not isinstance(life, int) or not 0 < life <= life_s:
+        return f"its tokens live longer than the {life_s} s that were asked for (token_period, token_explicit_max_ttl)"
+    if auth.get("num_uses") not in {0, None}:
+        return "its tokens have a use limit, which takes a login back as it is read (token_num_uses=0)"
+    return None
+
+
+def _missing_policy(answer: dict[str, Any], policy: str) -> str | None:
+    warnings = answer.get("warnings")
+    said = " ".join(str(one) for one in warnings) if isinstance(warnings, list) else ""
+    return f"policy {policy} does not exist" if "does not exist" in said else None
