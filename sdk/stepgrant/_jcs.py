@@ -1,17 +1,18 @@
 """Writing RFC 8785 bytes. `stepgrant.canonical` is the public face and states the rules.
 
-`dumps` has two paths. `_emit` is the readable one and defines the result. `_is_plain` finds the values for which the C
-encoder of the standard library gives the same bytes, about four times faster; every doubt goes to `_emit`.
+`dumps` has two paths. `_emit` is the readable one and defines the result. `_is_plain` finds the values for which
+msgspec's encoder gives the same bytes, about ten times faster; every doubt goes to `_emit`. That the two agree is a
+property test over all values, not a promise of msgspec's.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring as _quote
-from types import NoneType
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 """What JSON can say. At run time an array is a `list` or a `tuple`, an object any `Mapping` with `str` keys."""
@@ -27,7 +28,6 @@ _ES6_SMALL_ZEROS: Final = 6
 """Below 1e-6 ECMAScript prints an exponent."""
 _MAX_LEVEL_WIDTH: Final = 1_000_000
 """Values side by side at one depth. A few shared lists, nested, stand for 2^64 values and would never end."""
-_SCALARS: Final = frozenset((str, bool, NoneType))
 
 
 class CanonicalError(Exception):
@@ -48,16 +48,14 @@ class CanonicalError(Exception):
         return f"{self.code}: {self.detail}{where}"
 
 
-_c_encoder = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-)
+_encode_plain: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def dumps(value: JsonValue) -> bytes:
     """The RFC 8785 bytes of `value`. Raises `CanonicalError`."""
     try:
         if _is_plain(value):
-            return _c_encoder.encode(value).encode("utf-8")
+            return _encode_plain(value)
     except (TypeError, UnicodeEncodeError):
         pass  # a key that is no string, a lone surrogate: `_emit` says where
     chunks: list[str] = []
@@ -66,25 +64,25 @@ def dumps(value: JsonValue) -> bytes:
 
 
 def _is_plain(value: object) -> bool:
-    """True if the C encoder gives canonical bytes: exact built-in types, no floats, ASCII keys, safe integers, shallow.
+    """True if msgspec gives canonical bytes: exact built-in types, no floats, ASCII keys, safe integers, shallow.
 
-    ASCII keys only, because the C encoder sorts by code point and RFC 8785 by UTF-16 code unit. No floats, because
-    Python prints 1e-06 and 1.0 where ECMAScript prints 0.000001 and 1. Raises TypeError for a key that is no string,
-    which the C encoder would turn into one.
+    ASCII keys only, because msgspec sorts by code point and RFC 8785 by UTF-16 code unit. No floats, because msgspec
+    prints 1.0 where ECMAScript prints 1. No other types, because msgspec also writes bytes, sets, dates and more, which
+    are not JSON. Raises TypeError for a key that is no string, which msgspec would turn into one.
     """
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
             kind = type(item)
-            if kind in _SCALARS:
+            if kind is str or kind is bool or item is None:
                 continue
             if kind is dict:
                 if not "".join(item).isascii():
                     return False
-                below.extend(item.values())
+                below += item.values()
             elif kind is list or kind is tuple:
-                below.extend(item)
+                below += item
             elif kind is not int or not -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
                 return False
         if not below:

@@ -2,7 +2,8 @@
 
 Rules of this module:
 
-* Standard library only: the broker's domain imports it.
+* Standard library and msgspec only: the broker's domain imports it. msgspec never decides what is accepted or how it is
+  written: where it is used, the exact code beside it gives the same, and every doubt goes there.
 * Two programs that agree on a value agree on its bytes. So whatever has two readings is refused with a named error,
   never repaired: duplicate keys, NaN and Infinity, lone surrogates, integers beyond 2^53-1, bad UTF-8, a BOM.
 * What `dumps` accepts, `loads` reads back as an equal value. That is why a float which RFC 8785 would print as an
@@ -12,13 +13,14 @@ Rules of this module:
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final, NoReturn
+
+import msgspec
 
 from stepgrant._jcs import ES6_INTEGER_END, MAX_DEPTH, MAX_SAFE_INTEGER, CanonicalError, JsonValue, dumps
 
@@ -57,6 +59,15 @@ def loads(
     if size > max_bytes:
         raise CanonicalError("too_large", f"more than {max_bytes} bytes")
     raw = bytes(data)
+    if max_depth >= _PLAIN_DEPTH:
+        value: JsonValue = _plain(raw)
+        if value is not _DOUBT:
+            return value
+    return _exact(raw, max_depth)
+
+
+def _exact(raw: bytes, max_depth: int) -> JsonValue:
+    """The readable definition of what `loads` accepts and returns."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -73,6 +84,39 @@ def loads(
     if _SURROGATE_ESCAPE.search(raw) is not None:
         _check_surrogates(value)
     return value
+
+
+_PLAIN_DEPTH: Final = 8
+_DOUBT: Final[Any] = object()
+
+
+def _plain_type() -> Any:  # noqa: ANN401 - a union, built from the inside out
+    """JSON without floats and integers beyond 2^53-1, in which at most `_PLAIN_DEPTH` arrays and objects nest."""
+    integer = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+    scalar = kind = str | integer | bool | None
+    for _ in range(_PLAIN_DEPTH):
+        kind = scalar | list[kind] | dict[str, kind]  # type: ignore[valid-type]
+    return kind
+
+
+_decode_plain: Final[Callable[[bytes], JsonValue]] = msgspec.json.Decoder(_plain_type()).decode
+_encode_again = msgspec.json.Encoder().encode
+
+
+def _plain(raw: bytes) -> Any:  # noqa: ANN401 - a JSON value or `_DOUBT`
+    """The value of an easy text, or `_DOUBT`: three times faster than `_exact`.
+
+    msgspec reads strictly but takes the last of two equal members. Without a backslash every quotation mark in the text
+    begins or ends a string, and so it does in the text that is written from the value; a member that was dropped is
+    missing there with its two quotation marks at least.
+    """
+    if not raw.isascii() or b"\\" in raw:
+        return _DOUBT
+    try:
+        value = _decode_plain(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return _DOUBT
+    return value if _encode_again(value).count(b'"') == raw.count(b'"') else _DOUBT
 
 
 def _object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -150,9 +194,13 @@ def action_digest(tool: str, resource: str | None, args: JsonValue) -> str:
     return digest_bytes(action_bytes(tool, resource, args))
 
 
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+
+
 def b64u(data: bytes) -> str:
     """Base64url without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def b64u_decode(text: str) -> bytes:
@@ -162,8 +210,8 @@ def b64u_decode(text: str) -> bytes:
     texts for one signature would let one token pass twice where tokens are remembered by their text.
     """
     try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64((text + "=" * (-len(text) % 4)).encode("ascii").translate(_FROM_URL_SAFE))
+    except ValueError:  # binascii.Error and UnicodeEncodeError are of this kind
         raise CanonicalError("not_base64url", "not base64url") from None
     if b64u(data) != text:
         raise CanonicalError("not_base64url", "not in the one base64url form of its bytes")
