@@ -10,7 +10,7 @@ Rules:
 * The name after `issuer.` is what policy writes in `grant.issuer`. Policy chooses an issuer and, from what the file
   allows, its parameters; it can never widen what is here.
 * What is not known is refused, with the name that was probably meant: a misspelt limit would otherwise be no limit.
-* A kind is a class with `kind` and `read`; which kinds there are is said where issuers are built (`wiring/vault.py`).
+* A kind is a function from a section to a configured issuer; which there are is said in `wiring/vault.py`.
 * Problems are one line each and name the issuer and the setting. Nothing in this file is secret.
 """
 
@@ -19,9 +19,9 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from stepgrant_broker.domain.ports import Clock, Issuer
 from stepgrant_broker.vault.client import Vault
@@ -60,15 +60,6 @@ class IssuerConfig(Protocol):
 
     def broker_rules(self) -> Mapping[str, tuple[str, ...]]:
         """What the broker's own session must be allowed: path to capabilities."""
-
-
-class Kind(Protocol):
-    """A class of configured issuers."""
-
-    kind: ClassVar[str]
-
-    def read(self, section: Section) -> IssuerConfig:
-        """Take what belongs to this kind out of the section. Raises `SectionInvalid`."""
 
 
 class SectionInvalid(Exception):
@@ -146,6 +137,10 @@ class Section:
         return self._settings.get(key, default)
 
 
+Kind: TypeAlias = Callable[[Section], IssuerConfig]
+"""Takes what belongs to its kind out of the section. Raises `SectionInvalid`."""
+
+
 def read_issuers(path: Path, kinds: Mapping[str, Kind]) -> dict[str, IssuerConfig]:
     """The issuers of the file by name. Raises `IssuersFileInvalid` with every problem at once."""
     found: dict[str, IssuerConfig] = {}
@@ -189,6 +184,6 @@ def _issuer(name: str, settings: object, kinds: Mapping[str, Kind]) -> IssuerCon
     kind = section.text("kind")
     if kind not in kinds:
         raise section.wrong("kind", f"must be one of {', '.join(sorted(kinds))}")
-    made = kinds[kind].read(section)
+    made = kinds[kind](section)
     section.end()
     return made

@@ -1,0 +1,76 @@
+"""Vault and the issuers that need it, from the settings and the issuers file.
+
+Rules:
+* A broker starts while Vault is away: its other issuers serve, and Vault's do as soon as it is there.
+* The issuers file is read once, at the start, and whole: one wrong line and nothing starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from stepgrant_broker.config import PREFIX, SettingsError
+from stepgrant_broker.config_vault import KUBERNETES_TOKEN
+from stepgrant_broker.issuers.file import IssuersFileInvalid, read_issuers
+from stepgrant_broker.issuers.vault_database import DatabaseConfig
+from stepgrant_broker.vault.client import Vault
+from stepgrant_broker.vault.login import Login
+from stepgrant_broker.vault.methods import AppRole, Jwt, Method, TokenFile
+from stepgrant_broker.vault.wire import Where, Wire
+
+if TYPE_CHECKING:
+    from stepgrant_broker.config import Settings
+    from stepgrant_broker.domain.ports import Clock, Issuer
+    from stepgrant_broker.issuers.file import IssuerConfig, Kind
+
+KINDS: Final[Mapping[str, Kind]] = {DatabaseConfig.kind: DatabaseConfig.read}
+
+
+def configured_issuers(settings: Settings) -> Mapping[str, IssuerConfig]:
+    """The issuers of the issuers file by name; none without one. Raises `SettingsError`."""
+    if settings.issuers_file is None:
+        return {}
+    try:
+        return read_issuers(settings.issuers_file, KINDS)
+    except IssuersFileInvalid as invalid:
+        raise SettingsError([f"{PREFIX}ISSUERS_FILE: {problem}" for problem in invalid.problems]) from None
+
+
+def vault_of(settings: Settings) -> Vault | None:
+    """The configured Vault, not yet started; `None` without one."""
+    if settings.vault_addr is None:
+        return None
+    wire = Wire(Where(settings.vault_addr, settings.vault_namespace, settings.vault_ca_file))
+    return Vault(wire, Login(wire, _method(settings)))
+
+
+def open_vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:
+    """The running Vault and its issuers; `stack` ends it. Raises `SettingsError`."""
+    configs = configured_issuers(settings)
+    vault = vault_of(settings)
+    if vault is None:
+        return None, {}
+    stack.push_async_callback(vault.close)
+    vault.start()
+    return vault, {name: config.build(vault, clock) for name, config in configs.items()}
+
+
+def _method(settings: Settings) -> Method:
+    # The settings have checked that each method has what it needs.
+    mount = settings.vault_auth_mount or settings.vault_auth
+    match settings.vault_auth:
+        case "approle":
+            return AppRole(mount, settings.vault_role_id or "", _path(settings.vault_secret_id_file))
+        case "jwt" | "kubernetes":
+            return Jwt(mount, settings.vault_role or "", settings.vault_jwt_file or KUBERNETES_TOKEN)
+        case "token":
+            return TokenFile(_path(settings.vault_token_file))
+
+
+def _path(path: Path | None) -> Path:
+    if path is None:
+        raise SettingsError([f"{PREFIX}VAULT_AUTH: its file is not set"])
+    return path
