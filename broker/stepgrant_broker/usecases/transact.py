@@ -123,34 +123,51 @@ async def transact(
     Raises what `decide` raises, `InvalidProof` on a replayed proof, `RetriesExhausted`. With a proof also
     `StoreUnavailable`, when the clock is behind the ledger.
     """
+    place = (query.tenant, query.run) if query.run is not None else None
     exhausted: StepgrantFault = RetriesExhausted("others changed the run at every try; try again", retry_after_ms=200)
-    for _ in range(ports.limits.max_tries):
-        loaded = await ports.store.load(query)
-        if proof is not None:
-            # Agents and resource servers wait until the clock can be trusted; people can stop a run at any time.
-            refuse_clock_doubt(loaded, ports.limits)
-        try:
-            change = await decide(loaded)
-        except RevisionMoved as moved:
-            exhausted = PolicyUnavailable(str(moved), retry_after_ms=1000)
-            continue
-        if isinstance(change, Repeat):
-            return change.answer
-        writes = write_set(ports, loaded, change, proof=proof, scope=query.answer, request=request)
-        try:
-            ports.failpoints.hit("usecase.before_commit")
-            await ports.store.commit(writes)
-            ports.failpoints.hit("usecase.after_commit")
-        except (VersionMoved, GuardMoved, AnswerTaken):
-            continue
-        except ProofReplayed:
-            raise InvalidProof("this DPoP proof was used before") from None
-        if committed is not None:
-            committed(change.journal)
-        if change.raising is not None:
-            raise change.raising
-        return change.answer
-    raise exhausted
+    in_turn = False
+    try:
+        for tries in range(ports.limits.max_tries):
+            if place is not None and not in_turn and (tries or ports.turns.is_waited_for(place)):
+                await ports.turns.take(place)
+                in_turn = True
+            loaded = await ports.store.load(query)
+            if proof is not None:
+                # Agents and resource servers wait until the clock can be trusted; people can stop a run at any time.
+                refuse_clock_doubt(loaded, ports.limits)
+            try:
+                change = await decide(loaded)
+            except RevisionMoved as moved:
+                exhausted = PolicyUnavailable(str(moved), retry_after_ms=1000)
+                continue
+            if isinstance(change, Repeat):
+                return change.answer
+            writes = write_set(ports, loaded, change, proof=proof, scope=query.answer, request=request)
+            if await _committed(ports, writes):
+                break
+        else:
+            raise exhausted
+    finally:
+        if place is not None and in_turn:
+            ports.turns.give(place)
+    if committed is not None:
+        committed(change.journal)
+    if change.raising is not None:
+        raise change.raising
+    return change.answer
+
+
+async def _committed(ports: Ports, writes: WriteSet) -> bool:
+    """True once it is durable; False when somebody was faster. Raises `InvalidProof`, and what the store raises."""
+    try:
+        ports.failpoints.hit("usecase.before_commit")
+        await ports.store.commit(writes)
+        ports.failpoints.hit("usecase.after_commit")
+    except (VersionMoved, GuardMoved, AnswerTaken):
+        return False
+    except ProofReplayed:
+        raise InvalidProof("this DPoP proof was used before") from None
+    return True
 
 
 def write_set(
