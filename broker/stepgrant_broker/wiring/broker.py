@@ -51,9 +51,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from stepgrant_broker.config import Settings
-    from stepgrant_broker.domain.ports import Issuer
+    from stepgrant_broker.domain.ports import Clock, Issuer
     from stepgrant_broker.ledger.findings import Progress
     from stepgrant_broker.policy.bundle import Bundle
+    from stepgrant_broker.vault.client import Vault
 
 RETRIES: Final = 5
 RETRY_S: Final = 2.0
@@ -72,6 +73,7 @@ class Broker:
     metrics: Metrics
     sweeper: Sweeper
     app: FastAPI
+    vault: Vault | None
 
     async def tenants(self) -> tuple[str, ...]:
         """All tenants, and the one that local commands administer (which begins with its first entry)."""
@@ -139,6 +141,8 @@ async def build(
         broker = await _open(stack, settings, seams or Seams(), create=create)
         bundle = policy if policy is not None else await asyncio.to_thread(policy_of, settings)
         await broker.activate(bundle)
+        if broker.vault is not None:
+            broker.vault.start()
         broker.sweeper.start()
         stack.push_async_callback(broker.sweeper.stop)
         if settings.watch_policy and settings.policy_dir is not None:
@@ -200,7 +204,8 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     policy = ActivePolicy(lambda: "dec_" + ids.ulid(clock.now()))
     stack.push_async_callback(policy.close)
     jwt, static = JwtIssuer(signer, settings.public_url), StaticIssuer(store, wrap)
-    issuers: dict[str, Issuer] = {jwt.name: jwt, static.name: static}
+    vault, from_vault = _vault(stack, settings, clock)
+    issuers: dict[str, Issuer] = {jwt.name: jwt, static.name: static, **from_vault}
     ports = Ports(
         store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits()
     )
@@ -214,7 +219,18 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
         metrics=metrics,
     )
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)
-    return Broker(settings, ports, store, policy, metrics, sweeper, app)
+    return Broker(settings, ports, store, policy, metrics, sweeper, app, vault)
+
+
+def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:
+    """Vault and its issuers, where the settings name one. Raises `SettingsError`."""
+    if settings.vault_addr is None:
+        return None, {}
+    try:
+        from stepgrant_broker.wiring.vault import open_vault  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        raise SettingsError([f"{PREFIX}VAULT_ADDR: it needs `pip install 'stepgrant[vault]'`"]) from None
+    return open_vault(stack, settings, clock)
 
 
 async def _watch(broker: Broker, folder: Path, known: str) -> None:

@@ -39,22 +39,22 @@ def configured_issuers(settings: Settings) -> Mapping[str, IssuerConfig]:
         raise SettingsError([f"{PREFIX}ISSUERS_FILE: {problem}" for problem in invalid.problems]) from None
 
 
-def vault_of(settings: Settings) -> Vault | None:
-    """The configured Vault, not yet started; `None` without one."""
+def vault_of(settings: Settings) -> Vault:
+    """The configured Vault, not yet started. Raises `SettingsError` without one."""
     if settings.vault_addr is None:
-        return None
+        raise SettingsError([f"{PREFIX}VAULT_ADDR: set it"])
     wire = Wire(Where(settings.vault_addr, settings.vault_namespace, settings.vault_ca_file))
     return Vault(wire, Login(wire, _method(settings)))
 
 
 def open_vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:
-    """The running Vault and its issuers; `stack` ends it. Raises `SettingsError`."""
+    """Vault, which logs in when it is first asked (`start`: at once), and its issuers; `stack` ends it.
+
+    Raises `SettingsError`.
+    """
     configs = configured_issuers(settings)
     vault = vault_of(settings)
-    if vault is None:
-        return None, {}
     stack.push_async_callback(vault.close)
-    vault.start()
     return vault, {name: config.build(vault, clock) for name, config in configs.items()}
 
 
