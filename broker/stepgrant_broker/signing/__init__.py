@@ -1,1 +1,1 @@
-"""Adapters of the `Signer` and `KeyWrap` ports. One file per variant; so far: keys in a folder of this machine."""
+"""Adapters of the `Signer` and `KeyWrap` ports: keys in a folder of this machine, and keys in Vault (Transit)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final, NoReturn
 
 from stepgrant._keys import JoseError, SecretKey
@@ -17,8 +16,8 @@ from stepgrant.canonical import CanonicalError, loads
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.ports import PublicKey, Signature
 from stepgrant_broker.signing.folder import KeyFolder
+from stepgrant_broker.signing.publishing import ALGORITHMS, published
 
-ALGORITHMS: Final[Mapping[str, str]] = MappingProxyType({"grants": "ES256", "access": "ES256", "heads": "EdDSA"})
 KIND: Final = "jwk"
 
 
@@ -27,7 +26,7 @@ class LocalSigner:
 
     def __init__(self, keys: Mapping[str, tuple[SecretKey, ...]]) -> None:
         self._keys = keys
-        self._published = {purpose: tuple(_publish(key) for key in found) for purpose, found in keys.items()}
+        self._published = {purpose: tuple(published(key.public) for key in found) for purpose, found in keys.items()}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, create: bool = False) -> LocalSigner:
@@ -79,9 +78,3 @@ def _read(folder: KeyFolder, purpose: str, alg: str) -> tuple[SecretKey, ...]:
             raise SignerUnavailable(f"a {purpose} key in {folder.path} is not for {alg}")
         keys.append(key)
     return tuple(keys)
-
-
-def _publish(key: SecretKey) -> PublicKey:
-    public = key.public
-    jwk = {**public.jwk, "alg": public.alg, "kid": public.jkt, "use": "sig"}
-    return PublicKey(public.jkt, public.alg, MappingProxyType(jwk))

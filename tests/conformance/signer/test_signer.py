@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from conformance.signer.adapters import ADAPTERS
+from conformance.signer.adapters import ADAPTERS, PARAMS
 from stepgrant._keys import PRIVATE_MEMBERS, JoseError, verifying_key
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.ports import Signer
@@ -17,10 +18,10 @@ PURPOSES = {"grants": "ES256", "access": "ES256", "heads": "EdDSA"}
 BY_PURPOSE = pytest.mark.parametrize("purpose", PURPOSES)
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
-def signer(request: pytest.FixtureRequest, tmp_path: Path) -> Signer:
-    made: Signer = ADAPTERS[request.param](tmp_path)
-    return made
+@pytest.fixture(params=PARAMS)
+async def signer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Signer]:
+    async with ADAPTERS[request.param](request, tmp_path) as made:
+        yield made
 
 
 @BY_PURPOSE
