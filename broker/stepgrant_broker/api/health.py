@@ -53,6 +53,7 @@ async def _state(name: str, ask: Callable[[], Awaitable[object]]) -> State:
     try:
         await asyncio.wait_for(ask(), PATIENCE_S)
     except (StepgrantFault, TimeoutError) as error:
-        _log.warning("not_ready", check=name, kind=type(error).__name__)
+        why = error.detail if isinstance(error, StepgrantFault) else f"no answer within {PATIENCE_S} s"
+        _log.warning("not_ready", check=name, kind=type(error).__name__, why=why)
         return "failed"
     return "ok"

@@ -46,7 +46,7 @@ BAD_REQUEST: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
-class OpaSettings:
+class OpaOptions:
     """Where OPA is and how long it may take. `bundle` names one of its bundles; without it, it must have just one."""
 
     place: Place
@@ -58,7 +58,7 @@ class OpaSettings:
 class OpaEngine:
     """`PolicyEngine` on OPA. Before the first `load`, and after `close`, every call is `PolicyUnavailable`."""
 
-    def __init__(self, settings: OpaSettings, *, decision_ids: Callable[[], str]) -> None:
+    def __init__(self, settings: OpaOptions, *, decision_ids: Callable[[], str]) -> None:
         """Raises `OpaFailed` for a CA file that is none; connects later."""
         self._settings = settings
         self._decision_ids = decision_ids

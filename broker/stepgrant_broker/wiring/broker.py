@@ -44,6 +44,7 @@ from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.wiring.clock import SystemClock, SystemIds
 from stepgrant_broker.wiring.failpoints import NoFailpoints, parse
 from stepgrant_broker.wiring.policy import ActivePolicy
+from stepgrant_broker.wiring.policy_engines import Wanted, engines_of
 from stepgrant_broker.wiring.seams import Seams
 from stepgrant_broker.wiring.sweeper import Sweeper
 
@@ -81,7 +82,10 @@ class Broker:
         return tuple(dict.fromkeys([*known, self.settings.tenant]))
 
     async def activate(self, bundle: Bundle) -> str:
-        """Make this the policy of all tenants; the revision. Raises `PolicyInvalid`, `StoreUnavailable`."""
+        """Make this the policy of all tenants; the revision.
+
+        Raises `PolicyInvalid`, `PolicyUnavailable` when OPA has not got it, `StoreUnavailable`.
+        """
         return await self.policy.activate(self.ports, bundle, await self.tenants())
 
     async def sweep_now(self) -> int:
@@ -140,13 +144,15 @@ async def build(
     async with AsyncExitStack() as stack:
         broker = await _open(stack, settings, seams or Seams(), create=create)
         bundle = policy if policy is not None else await asyncio.to_thread(policy_of, settings)
-        await broker.activate(bundle)
+        wanted = Wanted(broker, patient=settings.policy_engine == "opa")
+        stack.push_async_callback(wanted.stop)
+        await wanted.want(bundle)
         if broker.vault is not None:
             broker.vault.start()
         broker.sweeper.start()
         stack.push_async_callback(broker.sweeper.stop)
         if settings.watch_policy and settings.policy_dir is not None:
-            watching = asyncio.create_task(_watch(broker, settings.policy_dir, bundle.digest))
+            watching = asyncio.create_task(_watch(broker, wanted, settings.policy_dir, bundle.digest))
             stack.push_async_callback(_cancelled, watching)
         yield broker
 
@@ -201,7 +207,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     signer, wrap = LocalSigner.open(settings.keys_folder), LocalWrap.open(settings.keys_folder)
     store = SqliteStore(settings.database_file, clock=clock, failpoints=failpoints)
     stack.push_async_callback(store.close)
-    policy = ActivePolicy(lambda: "dec_" + ids.ulid(clock.now()))
+    policy = ActivePolicy(engines_of(settings, lambda: "dec_" + ids.ulid(clock.now())))
     stack.push_async_callback(policy.close)
     jwt, static = JwtIssuer(signer, settings.public_url), StaticIssuer(store, wrap)
     vault, from_vault = _vault(stack, settings, clock)
@@ -233,18 +239,19 @@ def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vau
     return open_vault(stack, settings, clock)
 
 
-async def _watch(broker: Broker, folder: Path, known: str) -> None:
+async def _watch(broker: Broker, wanted: Wanted, folder: Path, known: str) -> None:
     async def changed(bundle: Bundle) -> None:
         for _ in range(RETRIES):
             try:
-                revision = await broker.activate(bundle)
+                revision = await wanted.want(bundle)
             except PolicyInvalid:
                 raise
             except StepgrantFault as fault:
                 _log.error("policy_not_activated", code=fault.code)
                 await asyncio.sleep(RETRY_S)
             else:
-                _log.warning("policy_reloaded", revision=revision)
+                if revision is not None:
+                    _log.warning("policy_reloaded", revision=revision)
                 return
 
     async def broken(invalid: PolicyInvalid) -> None:

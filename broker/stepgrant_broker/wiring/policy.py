@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from stepgrant_broker.domain.errors import PolicyUnavailable, StepgrantFault
 from stepgrant_broker.domain.writes import Query
-from stepgrant_broker.policy.embedded import EmbeddedEngine
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
 
 if TYPE_CHECKING:
@@ -33,10 +32,27 @@ RETIRE_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
+class Engine(Protocol):
+    """A `PolicyEngine` that takes one policy at a time."""
+
+    @property
+    def revision(self) -> str | None:
+        """The revision that decides now."""
+
+    async def load(self, revision: str, bundle: Bundle) -> None:
+        """Decide by this policy from now on. Raises `PolicyInvalid`, `PolicyUnavailable`; nothing has changed then."""
+
+    async def evaluate(self, policy_input: bytes) -> Evaluation:
+        """As the port says."""
+
+    async def close(self) -> None:
+        """As the port says."""
+
+
 class Serving:
     """An engine with the number of its open questions."""
 
-    def __init__(self, engine: EmbeddedEngine, bundle: Bundle) -> None:
+    def __init__(self, engine: Engine, bundle: Bundle) -> None:
         self.engine = engine
         self.bundle = bundle
         self._open = 0
@@ -64,8 +80,11 @@ class Serving:
 class ActivePolicy:
     """`PolicyEngine` over whatever revision is active. Before the first `activate` every call is unavailable."""
 
-    def __init__(self, decision_ids: Callable[[], str]) -> None:
-        self._decision_ids = decision_ids
+    def __init__(self, engines: Callable[[], Engine]) -> None:
+        """`engines` makes an engine for each activation."""
+        self._engines = engines
+        self.waits_for: str | None = None
+        """Why the policy that the operator wants is not active yet, while it is not."""
         self._serving: Serving | None = None
         self._turn = asyncio.Lock()
 
@@ -82,7 +101,7 @@ class ActivePolicy:
     async def evaluate(self, policy_input: bytes) -> Evaluation:
         """As the port says."""
         if self._serving is None:
-            raise PolicyUnavailable("no policy is active yet", retry_after_ms=1000)
+            raise PolicyUnavailable(self.waits_for or "no policy is active yet", retry_after_ms=1000)
         return await self._serving.evaluate(policy_input)
 
     async def activate(
@@ -90,18 +109,19 @@ class ActivePolicy:
     ) -> str:
         """Make `bundle` the active policy of these tenants; the revision.
 
-        Raises `PolicyInvalid` for a policy with findings, `StoreUnavailable`; the present policy then stays.
+        Raises `PolicyInvalid` for a policy with findings, `PolicyUnavailable` when the engine has not got it,
+        `StoreUnavailable`; the present policy then stays.
         """
         async with self._turn:
             revision = await next_revision(ports, bundle.digest)
-            engine = EmbeddedEngine(decision_ids=self._decision_ids)
+            engine = self._engines()
             try:
                 await engine.load(revision, bundle)
                 await self._record(ports, bundle, revision, tuple(tenants), person)
             except BaseException:
                 await engine.close()
                 raise
-            before, self._serving = self._serving, Serving(engine, bundle)
+            before, self._serving, self.waits_for = self._serving, Serving(engine, bundle), None
             if before is not None:
                 await before.retire()
         _log.info("policy_active", revision=revision)

@@ -14,6 +14,7 @@ from fakes.wired import REGO, Made, says, until
 from stepgrant import canonical
 from stepgrant_broker.domain.errors import PolicyUnavailable, StoreUnavailable
 from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.policy.embedded import EmbeddedEngine
 from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.wiring import Broker, bundle_of
 from stepgrant_broker.wiring.bootstrap import ensure_tenant
@@ -24,7 +25,7 @@ QUESTION = canonical.dumps({"action": {"tool": "x"}})
 
 async def test_before_the_first_activation_nothing_is_decided() -> None:
     with pytest.raises(PolicyUnavailable):
-        await ActivePolicy(lambda: "dec_1").evaluate(QUESTION)
+        await ActivePolicy(lambda: EmbeddedEngine(decision_ids=lambda: "dec_1")).evaluate(QUESTION)
 
 
 async def test_a_new_policy_is_recorded_for_every_tenant_and_decides(broker: Broker) -> None:

@@ -1,0 +1,137 @@
+"""An OPA that fails, hangs, garbles or lies: a reason of its own for each, never an allow, and it is served again."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from fakes.lying_opa import LyingOpa, Teller, lying_opa
+from fakes.opa_lies import DEADLINE_S, LIES, POLICY, QUESTION, REVISION, SECRET, hang, instead
+from opas import Serve, serving
+from policies import call
+from stepgrant_broker.domain.decisions import Allow, Deny
+from stepgrant_broker.domain.errors import PolicyUnavailable
+from stepgrant_broker.policy.contract import parse
+from stepgrant_broker.policy.opa import OpaEngine, OpaOptions
+from stepgrant_broker.policy.opa_place import Limits, Place
+
+
+@pytest.fixture(scope="module")
+def real(opa_server: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real OPA."""
+    with serving(opa_server, POLICY, tmp_path_factory.mktemp("opa")) as opa:
+        yield opa.url
+
+
+@pytest.fixture
+async def liar(real: str) -> AsyncIterator[LyingOpa]:
+    async with lying_opa(real) as one_liar:
+        yield one_liar
+
+
+@pytest.fixture
+async def engine(liar: LyingOpa) -> AsyncIterator[OpaEngine]:
+    options = OpaOptions(Place(liar.url), deadline_s=DEADLINE_S, limits=Limits(in_flight=2, waiting=4))
+    made = OpaEngine(options, decision_ids=lambda: "dec_1")
+    await made.load("3:" + POLICY.digest, POLICY)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("name", LIES)
+async def test_a_lie_is_unavailable_for_its_own_reason_and_the_next_answer_is_served(
+    engine: OpaEngine, liar: LyingOpa, name: str
+) -> None:
+    liar.lie, reason = LIES[name]
+    before, asked = time.monotonic(), liar.asked
+    with pytest.raises(PolicyUnavailable) as caught:
+        parse((await engine.evaluate(QUESTION)).raw)
+    assert reason in caught.value.detail
+    assert SECRET not in caught.value.detail
+    assert time.monotonic() - before < DEADLINE_S + 0.3
+    assert liar.asked == asked + 1, "it was asked again"
+    liar.lie = None
+    assert isinstance(parse((await engine.evaluate(QUESTION)).raw), Allow)
+
+
+async def test_undefined_is_a_denial(engine: OpaEngine, liar: LyingOpa) -> None:
+    liar.lie = instead(b',"result":{"effect":"allow","reasons":["listed"]}', b"")
+    assert parse((await engine.evaluate(QUESTION)).raw) == Deny(("policy_undefined",))
+
+
+async def test_a_null_is_not_undefined(engine: OpaEngine, liar: LyingOpa) -> None:
+    liar.lie = instead(b'{"effect":"allow","reasons":["listed"]}', b"null")
+    with pytest.raises(PolicyUnavailable, match="decision must be an object"):
+        parse((await engine.evaluate(QUESTION)).raw)
+
+
+async def test_what_comes_unasked_is_not_the_next_answer(engine: OpaEngine, liar: LyingOpa) -> None:
+    forged = b'{"effect":"allow","reasons":["forged"]}'
+
+    async def and_one_more(teller: Teller) -> None:
+        await teller.send(teller.honest)
+        await asyncio.sleep(0.05)
+        await teller.replaced(b'{"effect":"allow","reasons":["listed"]}', forged)
+
+    liar.lie = and_one_more
+    assert isinstance(parse((await engine.evaluate(QUESTION)).raw), Allow)
+    liar.lie = None
+    await asyncio.sleep(0.15)
+    assert parse((await engine.evaluate(call("not.listed"))).raw) == Deny(("no_rule_matched",))
+
+
+async def test_the_whole_revision_names_the_policy_too(engine: OpaEngine, liar: LyingOpa) -> None:
+    liar.lie = instead(REVISION, b"3:" + REVISION)
+    answer = await engine.evaluate(QUESTION)
+    assert answer.revision == "3:" + POLICY.digest
+    assert isinstance(parse(answer.raw), Allow)
+
+
+async def test_connections_are_kept(engine: OpaEngine, liar: LyingOpa) -> None:
+    before = liar.connections
+    for _ in range(20):
+        await engine.evaluate(QUESTION)
+    assert liar.connections == before
+
+
+async def test_beyond_the_queue_it_is_refused_at_once_and_nobody_is_lost(engine: OpaEngine, liar: LyingOpa) -> None:
+    gate = asyncio.Event()
+
+    async def when_told(teller: Teller) -> None:
+        await gate.wait()
+        await teller.send(teller.honest)
+
+    liar.lie = when_told
+    waiting = [asyncio.ensure_future(engine.evaluate(QUESTION)) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    before = time.monotonic()
+    with pytest.raises(PolicyUnavailable, match="too many decisions are waiting") as caught:
+        await engine.evaluate(QUESTION)
+    assert time.monotonic() - before < 0.05
+    assert caught.value.retry_after_ms
+    gate.set()
+    assert len(await asyncio.gather(*waiting)) == 6
+
+
+async def test_the_wait_for_a_turn_counts(engine: OpaEngine, liar: LyingOpa) -> None:
+    liar.lie = hang
+    before = time.monotonic()
+    waiting = [asyncio.ensure_future(engine.evaluate(QUESTION)) for _ in range(6)]
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert time.monotonic() - before < DEADLINE_S + 0.3
+    assert [type(one) for one in done] == [PolicyUnavailable] * 6
+    assert liar.asked - 8 == 2, "only two were ever sent"
+
+
+async def test_whoever_goes_away_takes_its_question_back(engine: OpaEngine, liar: LyingOpa) -> None:
+    liar.lie = hang
+    leaving = [asyncio.ensure_future(engine.evaluate(QUESTION)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    for task in leaving:
+        task.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    liar.lie = None
+    begun = time.monotonic()
+    assert isinstance(parse((await engine.evaluate(QUESTION)).raw), Allow)
+    assert time.monotonic() - begun < DEADLINE_S
