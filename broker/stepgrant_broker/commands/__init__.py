@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
         cmd_db,
         cmd_demo,
         cmd_dev,
+        cmd_doctor,
         cmd_init,
         cmd_ledger,
         cmd_policy,
@@ -26,6 +27,6 @@ def register(app: typer.Typer) -> None:
         local_operator,
     )
 
-    for module in (cmd_init, cmd_dev, cmd_serve, cmd_db, cmd_policy, cmd_ledger, cmd_demo):
+    for module in (cmd_init, cmd_dev, cmd_serve, cmd_db, cmd_policy, cmd_ledger, cmd_doctor, cmd_demo):
         module.register(app)
     extensions.create_operator = local_operator.create_operator

@@ -61,6 +61,9 @@ class IssuerConfig(Protocol):
     def broker_rules(self) -> Mapping[str, tuple[str, ...]]:
         """What the broker's own session must be allowed: path to capabilities."""
 
+    async def probe(self, vault: Vault) -> tuple[str, ...]:
+        """What is wrong with it in Vault, each with its mending. Raises `VaultFault` when Vault cannot be asked."""
+
 
 class SectionInvalid(Exception):
     """One setting of one issuer is wrong."""

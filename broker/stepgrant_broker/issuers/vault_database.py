@@ -30,7 +30,7 @@ from stepgrant_broker.domain.ports import Minted, Revocation
 from stepgrant_broker.issuers import grant_tokens
 from stepgrant_broker.issuers.file import HOST, MOUNT, Section
 from stepgrant_broker.issuers.grant_tokens import GrantTokens, Seen
-from stepgrant_broker.issuers.vault_roles import Role, read_role
+from stepgrant_broker.issuers.vault_roles import Role, probe, read_role
 from stepgrant_broker.vault.client import data_of
 from stepgrant_broker.vault.faults import VaultBad, VaultFault, issuer_fault
 
@@ -98,6 +98,10 @@ class DatabaseConfig:
         roles = {f"{self.mount}/roles/{role}": ("read",) for role in self.roles}
         return {**grant_tokens.broker_rules(self.token_role), **roles}
 
+    async def probe(self, vault: Vault) -> tuple[str, ...]:
+        """What is wrong with its roles. Raises `VaultFault`."""
+        return await probe(vault, self.mount, self.roles, self.max_ttl_s)
+
     @property
     def origin(self) -> str:
         """Where the login may be used."""
@@ -138,7 +142,7 @@ class VaultDatabaseIssuer:
     async def mint(self, order: GrantOrder, handle: str | None) -> Minted:
         """Read the login with the grant's own token. Raises `IssuerRefused`, `IssuerUnavailable`."""
         role = self._ordered_role(order)
-        token = self._tokens.take(handle)
+        token = self._tokens.take(handle, order.jti)
         path = f"{self._config.mount}/creds/{role}"
         try:
             answer = await self._vault.request(

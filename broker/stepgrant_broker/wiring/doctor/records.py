@@ -1,0 +1,120 @@
+"""The database and what stands in it: schema, clock, policy in force, work left undone, credentials that live on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+from stepgrant_broker.domain.errors import StepgrantFault
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.policy.findings import PolicyInvalid
+from stepgrant_broker.wiring.doctor.findings import Area, Found
+
+if TYPE_CHECKING:
+    from stepgrant_broker.config import Settings
+    from stepgrant_broker.wiring.broker import Broker
+
+LATE_MS: Final = 60_000
+"""What is due for longer than this nobody sweeps."""
+MANY: Final = 1000
+
+DATABASE, POLICY, WORK = Area("database"), Area("policy"), Area("work")
+
+
+async def schema(settings: Settings) -> AsyncIterator[Found]:
+    """Whether the database is there, is ours, and has this version's schema."""
+    from stepgrant_broker.wiring.broker import check_database  # noqa: PLC0415 - it imports every adapter
+
+    try:
+        await asyncio.to_thread(check_database, settings)
+    except StepgrantFault as fault:
+        yield DATABASE.fail("schema", fault.detail, "`stepgrant db migrate` brings an older one up; see the message")
+    else:
+        yield DATABASE.ok("schema", "it has this version's schema")
+
+
+async def clock(broker: Broker) -> AsyncIterator[Found]:
+    """How far this host's clock is from the store's."""
+    before = time.time()
+    there = await broker.ports.reads.now()
+    apart = there - round((before + time.time()) * 500)
+    leeway = broker.ports.limits.leeway_ms
+    if abs(apart) > leeway:
+        yield DATABASE.fail(
+            "clock", f"the store's clock is {apart} ms from this host's, over the leeway of {leeway} ms",
+            "set both by NTP; leases and proofs are judged by them",
+        )  # fmt: skip
+    else:
+        yield DATABASE.ok("clock", f"{abs(apart)} ms between the store's clock and this host's")
+    for tenant in await broker.ports.reads.tenants():
+        ahead = tenant.last_ts - there
+        if ahead > leeway:
+            yield DATABASE.fail(
+                "clock", f"tenant {tenant.id} has entries {ahead // 1000} s in the future: a clock was wrong, or is",
+                "set the clock right; until it has caught up, agents are refused",
+            )  # fmt: skip
+
+
+async def policy(settings: Settings, broker: Broker | None) -> AsyncIterator[Found]:
+    """Whether the policy on disk is sound, and whether it is the one in force."""
+    from stepgrant_broker.wiring.broker import policy_of  # noqa: PLC0415 - it imports every adapter
+
+    where = settings.policy_dir or "the starter policy"
+    try:
+        bundle = await asyncio.to_thread(policy_of, settings)
+    except PolicyInvalid as invalid:
+        yield POLICY.fail(
+            "text", f"{where}: {len(invalid.findings)} findings, the first: {invalid.findings[0]}",
+            f"`stepgrant policy check {where}` lists them",
+        )  # fmt: skip
+        return
+    yield POLICY.ok("text", f"{where} has no findings ({bundle.digest})")
+    if broker is None:
+        yield POLICY.unseen("revision", "the database cannot be read, so the revision in force is not known")
+        return
+    for tenant in await broker.ports.reads.tenants():
+        active = tenant.policy_revision
+        if active is None:
+            yield POLICY.warn("revision", f"tenant {tenant.id} has no policy yet", "start the broker: it activates one")
+        elif active.partition(":")[2] != bundle.digest:
+            yield POLICY.warn(
+                "revision", f"in force for {tenant.id} is {active}, which is not what {where} says now",
+                "restart the broker (or use watch_policy) to activate it, or put the old text back",
+            )  # fmt: skip
+        else:
+            yield POLICY.ok("revision", f"in force for {tenant.id}: {active}")
+
+
+async def work(broker: Broker) -> AsyncIterator[Found]:
+    """What only a running sweeper does, and credentials outside that should be dead."""
+    reads = broker.ports.reads
+    now = await reads.now()
+    late = await reads.lapsed(now - LATE_MS, MANY)
+    if late:
+        yield WORK.warn(
+            "sweeper", f"{_many(len(late), 'run')} lapsed over a minute ago and not parked: nobody sweeps",
+            "start the broker, and look for sweep_failed in its log",
+        )  # fmt: skip
+    else:
+        yield WORK.ok("sweeper", "no lapsed run waits to be parked")
+    due = await reads.leases_due(now - LATE_MS, MANY)
+    if not due:
+        yield WORK.ok("leases", "no credential outside is due and unconfirmed")
+        return
+    issuers: Counter[str] = Counter()
+    for tenant, _, jti in due:
+        grant = (await broker.ports.store.load(Query(tenant, grant=jti))).view.grants.get(jti)
+        if grant is not None:
+            issuers[grant.issuer] += 1
+    told = ", ".join(f"{name} {count}" for name, count in sorted(issuers.items()))
+    yield WORK.fail(
+        "leases", f"{_many(len(due), 'credential')} outside should be dead and may live: {told}",
+        "mend the issuer (see below); the sweeper then takes them back by itself",
+    )  # fmt: skip
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}{' or more' if count == MANY else ''}"
