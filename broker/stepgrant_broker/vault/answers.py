@@ -37,7 +37,7 @@ def answer_of(method: str, path: str, status: int, text: bytes) -> dict[str, Any
     answer = _object(text)
     if status == HTTPStatus.OK:
         return answer if answer is not None else VaultBad(f"Vault's answer to {named} is no JSON", maybe=True)
-    return _fault(method, path, status, _errors(answer))
+    return _described(_fault(method, path, status, _errors(answer)), answer)
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
@@ -57,6 +57,14 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+def _described(fault: VaultFault, answer: dict[str, Any] | None) -> VaultFault:
+    data = (answer or {}).get("data")
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    if isinstance(fault, VaultMissing) and isinstance(metadata, dict):
+        fault.metadata = metadata
+    return fault
 
 
 def _errors(answer: dict[str, Any] | None) -> str:

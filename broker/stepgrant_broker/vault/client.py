@@ -56,7 +56,7 @@ class Vault:
         Args:
             method: GET, LIST, POST, PUT or DELETE.
             path: below `/v1/`, without slash in front.
-            body: JSON.
+            body: JSON; of GET and LIST the query.
             token: instead of the broker's session; `NO_TOKEN` for none.
             wrap_ttl_s: ask for a wrapped answer that lives this many seconds.
             deadline_s: for all of it, a login included.

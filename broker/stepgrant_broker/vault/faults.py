@@ -17,6 +17,8 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable, SignerUnavailable
@@ -47,7 +49,12 @@ class VaultDenied(VaultRefused):
 
 
 class VaultMissing(VaultRefused):
-    """There is nothing at this path: no such mount, role, key or version."""
+    """There is nothing at this path: no such mount, role, key or version.
+
+    `metadata`: what Vault says of a version of the key-value store that was deleted or destroyed; no secret is in it.
+    """
+
+    metadata: Mapping[str, object] = MappingProxyType({})
 
 
 class VaultBad(VaultRefused):

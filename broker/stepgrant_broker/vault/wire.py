@@ -81,6 +81,11 @@ class _Call:
     wrap_ttl_s: int | None
     until: float
 
+    @property
+    def asks(self) -> bool:
+        """True for a method without a body."""
+        return self.method in {"GET", "LIST"}
+
     def left(self) -> float:
         return self.until - time.monotonic()
 
@@ -169,7 +174,8 @@ class Wire:
                 f"v1/{call.path}",
                 headers=_headers(call.token),
                 raise_exception=False,
-                json=call.body,
+                json=None if call.asks else call.body,
+                params=call.body if call.asks else None,
                 wrap_ttl=f"{call.wrap_ttl_s}s" if call.wrap_ttl_s is not None else None,
                 timeout=(min(CONNECT_S, call.left()), call.left()),
                 stream=True,
