@@ -1,0 +1,152 @@
+"""`stepgrant doctor` on real installations: each broken thing is named, with what mends it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepgrant
+from clerks import SETTINGS
+from commandline import Done, caller
+from stepgrant_broker.policy.bundle import starter_files
+from stepgrant_broker.testing import TestHost, start
+
+Doctor = Callable[[], tuple[int, dict[str, dict[str, Any]]]]
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database and keys, as `stepgrant db migrate` makes them, and the environment of their broker."""
+    folder = tmp_path / "broker"
+    monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(folder))
+    monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", "http://127.0.0.1:9")
+    return folder
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    return caller(capsys, ())
+
+
+@pytest.fixture
+def doctor(command: Callable[..., Done]) -> Doctor:
+    """Run it; exit code and findings by place. One that fails has a fix, and a failure is the exit code."""
+
+    def run() -> tuple[int, dict[str, dict[str, Any]]]:
+        done = command("doctor", "--json")
+        findings = done.json["findings"]
+        assert all(one["fix"] for one in findings if one["state"] != "ok")
+        assert done.code == int(any(one["state"] == "fail" for one in findings))
+        return done.code, {f"{one['area']}.{one['name']}": one for one in findings}
+
+    return run
+
+
+def open_a_run(host: TestHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent opens a run and is never heard of again."""
+    monkeypatch.setenv("STEPGRANT_URL", host.url)
+    monkeypatch.setenv("STEPGRANT_WORKLOAD_KEY", str(host.enroll("w", agents=["clerk"])))
+    stepgrant.run("job", agent="clerk").__enter__()
+
+
+def test_a_running_broker_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    with start(tmp_path / "broker") as host:
+        monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+        monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", host.url)
+        code, found = doctor()
+    assert code == 0
+    bad = {place: one["what"] for place, one in found.items() if one["state"] == "fail"}
+    assert bad == {}
+    well = {place for place, one in found.items() if one["state"] == "ok"}
+    assert {"service.ready", "keys.signing", "keys.wrapping", "database.schema", "database.clock"} <= well
+    assert {"work.sweeper", "work.leases", "policy.text", "policy.revision"} <= well
+
+
+def test_people_read_a_line_for_each_and_what_to_do(installation: Path, command: Callable[..., Done]) -> None:
+    done = command("doctor")
+    assert done.code == 1
+    assert "FAIL keys folder" in done.out
+    assert "-> make them once with `stepgrant db migrate`" in done.out
+    assert not installation.exists()
+
+
+def test_a_misspelt_setting_is_the_first_thing_said(
+    installation: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEPGRANT_BROKER_LEESE_MS", "1000")
+    _, found = doctor()
+    assert set(found) == {"settings.environment"}
+    assert "did you mean STEPGRANT_BROKER_LEASE_MS?" in found["settings.environment"]["what"]
+    assert not installation.exists()
+
+
+def test_keys_that_others_can_read(installation: Path, command: Callable[..., Done], doctor: Doctor) -> None:
+    command("db", "migrate")
+    key = next(path for path in (installation / "keys").iterdir() if path.is_file())
+    key.chmod(0o644)
+    _, found = doctor()
+    assert found["keys.permissions"]["state"] == "fail"
+    assert key.name in found["keys.permissions"]["what"]
+
+
+def test_keys_of_another_installation_or_none(installation: Path, command: Callable[..., Done], doctor: Doctor) -> None:
+    command("db", "migrate")
+    shutil.rmtree(installation / "keys")
+    (installation / "keys").mkdir(mode=0o700)
+    _, found = doctor()
+    assert (found["keys.signing"]["state"], found["keys.wrapping"]["state"]) == ("fail", "fail")
+    assert found["database.records"]["state"] == "unseen"
+
+
+def test_a_database_that_is_none(installation: Path, command: Callable[..., Done], doctor: Doctor) -> None:
+    command("db", "migrate")
+    (installation / "stepgrant.db").write_bytes(b"no database" * 1000)
+    _, found = doctor()
+    assert found["database.schema"]["state"] == "fail"
+    assert found["policy.text"]["state"] == "ok"
+
+
+def test_plain_http_to_another_machine(installation: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", "http://192.0.2.1:1")
+    monkeypatch.setattr("stepgrant_broker.wiring.doctor.service.PATIENCE_S", 0.2)
+    _, found = doctor()
+    assert "in clear" in found["address.public_url"]["what"]
+    assert not installation.exists()
+
+
+def test_a_policy_with_a_syntax_error_and_one_that_is_not_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doctor: Doctor
+) -> None:
+    policy = tmp_path / "policy"
+    for name, text in starter_files().items():
+        (policy / name).parent.mkdir(parents=True, exist_ok=True)
+        (policy / name).write_bytes(text)
+    with start(tmp_path / "broker") as host:
+        monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+        monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", host.url)
+        monkeypatch.setenv("STEPGRANT_BROKER_POLICY_DIR", str(policy))
+        _, found = doctor()
+        assert found["policy.revision"]["state"] == "ok"
+        main = next(path for path in policy.rglob("*.rego"))
+        main.write_text(main.read_text() + "\n# a remark\n")
+        _, found = doctor()
+        assert found["policy.revision"]["state"] == "warn"
+        main.write_text(main.read_text() + "\nallow if {\n")
+        _, found = doctor()
+    assert found["policy.text"]["state"] == "fail"
+    assert main.name in found["policy.text"]["what"]
+
+
+def test_runs_that_nobody_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    with start(tmp_path / "broker", settings=SETTINGS, lease_s=1, sweep_ms=600_000) as host:
+        open_a_run(host, monkeypatch)
+        monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+        monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", host.url)
+        monkeypatch.setattr("stepgrant_broker.wiring.doctor.records.LATE_MS", -10_000)
+        _, found = doctor()
+    assert found["work.sweeper"]["state"] == "warn"
+    assert "1 run " in found["work.sweeper"]["what"]
