@@ -17,6 +17,7 @@ from typing import Any, Final
 from stepgrant_broker.policy import schema
 from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check_names import name_findings
+from stepgrant_broker.policy.check_numbers import number_findings
 from stepgrant_broker.policy.check_rules import recursions, rule_findings
 from stepgrant_broker.policy.check_shapes import shape_findings
 from stepgrant_broker.policy.findings import Finding, PolicyInvalid
@@ -37,7 +38,7 @@ _TOKENS: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(]|[\]})]|
 def check(bundle: Bundle) -> tuple[Finding, ...]:
     """Everything that is wrong with the policy as it is written, in order of place; empty when nothing is."""
     schemas = {path: one for path, one in bundle.schemas.items() if not schema.schema_problem(one)}
-    findings = [*_bad_schemas(bundle), *_settings(bundle, schemas)]
+    findings = [*_bad_schemas(bundle), *_settings(bundle, schemas), *number_findings(bundle)]
     findings.extend(finding for path, text in bundle.modules.items() for finding in _nesting(path, text))
     if any(finding.code == "too_nested" for finding in findings):
         return tuple(sorted(findings))

@@ -6,6 +6,7 @@ package stepgrant.rules.budgets
 
 import data.stepgrant.grants
 import data.stepgrant.settings
+import data.stepgrant.units
 
 # METADATA
 # title: The run's budget does not cover this action
@@ -19,4 +20,8 @@ deny contains "budget_exceeded" if {
 	not _covered(name)
 }
 
-_covered(name) if object.get(input.history.meters, name, 0) + grants.meters[name] <= settings.agent.budgets[name]
+_covered(name) if {
+	before := units.millionths(object.get(input.history.meters, name, 0))
+	now := units.millionths(grants.meters[name])
+	before + now <= units.millionths(settings.agent.budgets[name])
+}
