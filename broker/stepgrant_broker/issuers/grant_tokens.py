@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -37,12 +38,13 @@ REQUEST_MS: Final = 30_000
 class Seen(Enum):
     """What this process knows of a handle's mint besides a lease id."""
 
-    NOTHING = "nothing was made"
+    NOTHING = "nothing was made, or it is gone"
     UNKNOWN = "something may have been made"
 
 
 @dataclass(slots=True)
 class _Held:
+    jti: str
     token: VaultToken
     timer: asyncio.TimerHandle
 
@@ -52,14 +54,14 @@ def policy_name(issuer: str, role: str) -> str:
     return f"{POLICY_PREFIX}{issuer}.{role}".lower()
 
 
-def broker_rules(token_role: str) -> Mapping[str, tuple[str, ...]]:
+def token_rules(token_role: str) -> Mapping[str, tuple[str, ...]]:
     """What the broker's own session must be allowed for per-grant tokens: path to capabilities."""
-    return {
-        f"auth/token/create/{token_role}": ("update",),
-        "auth/token/revoke-accessor": ("update",),
-        "sys/leases/revoke": ("update",),
-        "sys/leases/lookup": ("update",),
-    }
+    return {f"auth/token/create/{token_role}": ("update",), "auth/token/revoke-accessor": ("update",)}
+
+
+def broker_rules(token_role: str) -> Mapping[str, tuple[str, ...]]:
+    """As `token_rules`, and for the leases that such tokens make."""
+    return {**token_rules(token_role), "sys/leases/revoke": ("update",), "sys/leases/lookup": ("update",)}
 
 
 class GrantTokens:
@@ -80,14 +82,35 @@ class GrantTokens:
         """
         if len(self._held) >= HELD_MAX:
             raise IssuerUnavailable(f"{HELD_MAX} grants wait for Vault; try again", retry_after_ms=1000)
-        policy = policy_name(self._issuer, role)
         life_s = math.ceil((order.expires_at - order.issued_at + MINT_DEADLINE_MS) / 1000)
+        token, accessor = await self._create(order, role, life_s=life_s, uses=0)
+        handle = f"{accessor}.{order.issued_at + MINT_DEADLINE_MS + REQUEST_MS + 1000 * longest_s}"
+        self._hold(handle, order.jti, token)
+        return handle
+
+    async def read_once(self, order: GrantOrder, role: str, path: str, query: dict[str, Any]) -> dict[str, Any]:
+        """Read what has no lease with a token that can read it once and nothing else. Raises as `make`.
+
+        (With one use left, Vault takes a lease back as it gives it.)
+        """
+        token, accessor = await self._create(order, role, life_s=MINT_DEADLINE_MS // 1000, uses=1)
+        try:
+            return await self._vault.request("GET", path, query, token=token)
+        except VaultFault:
+            with suppress(VaultFault):
+                await self._drop(accessor)
+            raise
+
+    async def _create(self, order: GrantOrder, role: str, *, life_s: int, uses: int) -> tuple[VaultToken, str]:
+        """A token of exactly this shape, and its accessor."""
+        policy = policy_name(self._issuer, role)
         body = {
             "policies": [policy],
             "no_default_policy": True,
             "renewable": False,
             "ttl": f"{life_s}s",
             "explicit_max_ttl": f"{life_s}s",
+            "num_uses": uses,
             "type": "service",
             "display_name": "stepgrant",
             "meta": {"stepgrant": order.tenant, "run": order.run, "step": order.step, "jti": order.jti},
@@ -95,19 +118,18 @@ class GrantTokens:
         answer = await self._vault.request("POST", f"auth/token/create/{self._token_role}", body)
         auth = answer.get("auth")
         token, accessor = _token_of(auth)
-        wrong = _difference(auth, policy, life_s) or _missing_policy(answer, policy)
+        wrong = _difference(auth, policy, life_s, uses) or _missing_policy(answer, policy)
         if wrong is not None:
             await self._drop(accessor)
             raise IssuerRefused(f"token role {self._token_role}: {wrong}; run `stepgrant vault setup`")
-        handle = f"{accessor}.{order.issued_at + MINT_DEADLINE_MS + REQUEST_MS + 1000 * longest_s}"
-        self._hold(handle, token)
-        return handle
+        return token, accessor
 
-    def take(self, handle: str | None) -> VaultToken:
-        """The token, out of the memory for good. Raises `IssuerUnavailable`."""
-        held = self._held.pop(handle or "", None)
-        if held is None:
+    def take(self, handle: str | None, jti: str) -> VaultToken:
+        """The token of this grant, out of the memory for good. Raises `IssuerUnavailable`."""
+        held = self._held.get(handle or "")
+        if held is None or held.jti != jti:
             raise IssuerUnavailable("the token of this grant is gone (too late, or another process made it)")
+        del self._held[handle or ""]
         held.timer.cancel()
         self.saw(handle, Seen.UNKNOWN)
         return held.token
@@ -138,7 +160,7 @@ class GrantTokens:
             raise failed
         over = lease is not None or handle is None or known is Seen.NOTHING or self._clock.now() > until
         if over:
-            self._known.pop(handle or "", None)
+            self.saw(handle, Seen.NOTHING)
         return over
 
     async def _revoke_lease(self, lease: str) -> VaultFault | None:
@@ -162,9 +184,9 @@ class GrantTokens:
         # Vault answers 200 with a warning when there is no such token (any more).
         await self._vault.request("POST", "auth/token/revoke-accessor", {"accessor": accessor})
 
-    def _hold(self, handle: str, token: VaultToken) -> None:
+    def _hold(self, handle: str, jti: str, token: VaultToken) -> None:
         timer = asyncio.get_running_loop().call_later(MINT_DEADLINE_MS / 1000, self._expire, handle)
-        self._held[handle] = _Held(token, timer)
+        self._held[handle] = _Held(jti, token, timer)
 
     def _expire(self, handle: str) -> None:
         if self._held.pop(handle, None) is not None:
@@ -192,7 +214,7 @@ def _token_of(auth: object) -> tuple[VaultToken, str]:
     raise VaultBad("Vault made no token with an accessor: the token role must be of type service", maybe=True)
 
 
-def _difference(auth: Any, policy: str, life_s: int) -> str | None:  # noqa: ANN401 - JSON
+def _difference(auth: Any, policy: str, life_s: int, uses: int) -> str | None:  # noqa: ANN401 - JSON
     """What of the token is not as asked; `None` when nothing is."""
     if auth.get("policies") != [policy]:
         return f"it gives other policies than {policy} alone (allowed_policies_glob, token_no_default_policy)"
@@ -203,8 +225,8 @@ def _difference(auth: Any, policy: str, life_s: int) -> str | None:  # noqa: ANN
     life = auth.get("lease_duration")
     if not isinstance(life, int) or not 0 < life <= life_s:
         return f"its tokens live longer than the {life_s} s that were asked for (token_period, token_explicit_max_ttl)"
-    if auth.get("num_uses") not in {0, None}:
-        return "its tokens have a use limit, which takes a login back as it is read (token_num_uses=0)"
+    if (auth.get("num_uses") or 0) != uses:
+        return "its tokens have another use limit than asked for (token_num_uses=0)"
     return None
 
 
