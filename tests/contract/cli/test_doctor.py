@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
 
-import stepgrant
 from clerks import SETTINGS
 from commandline import Done, caller
 from stepgrant_broker.policy.bundle import starter_files
 from stepgrant_broker.testing import TestHost, start
+
+AGENT = """
+import os, stepgrant
+with stepgrant.run("job", agent="clerk"):
+    os.kill(os.getpid(), 9)
+"""
 
 Doctor = Callable[[], tuple[int, dict[str, dict[str, Any]]]]
 
@@ -50,7 +58,8 @@ def open_a_run(host: TestHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent opens a run and is never heard of again."""
     monkeypatch.setenv("STEPGRANT_URL", host.url)
     monkeypatch.setenv("STEPGRANT_WORKLOAD_KEY", str(host.enroll("w", agents=["clerk"])))
-    stepgrant.run("job", agent="clerk").__enter__()
+    died = subprocess.run([sys.executable, "-c", AGENT], check=False, timeout=60)
+    assert died.returncode == -SIGKILL
 
 
 def test_a_running_broker_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
@@ -131,7 +140,7 @@ def test_a_policy_with_a_syntax_error_and_one_that_is_not_in_force(
         monkeypatch.setenv("STEPGRANT_BROKER_POLICY_DIR", str(policy))
         _, found = doctor()
         assert found["policy.revision"]["state"] == "ok"
-        main = next(path for path in policy.rglob("*.rego"))
+        main = policy / "stepgrant" / "decision.rego"
         main.write_text(main.read_text() + "\n# a remark\n")
         _, found = doctor()
         assert found["policy.revision"]["state"] == "warn"
