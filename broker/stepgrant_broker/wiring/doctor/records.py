@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.policy.check import check
 from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.wiring.doctor.findings import Area, Found
 
@@ -65,6 +66,8 @@ async def policy(settings: Settings, broker: Broker | None) -> AsyncIterator[Fou
     where = settings.policy_dir or "the starter policy"
     try:
         bundle = await asyncio.to_thread(policy_of, settings)
+        if findings := await asyncio.to_thread(check, bundle):
+            raise PolicyInvalid(findings)
     except PolicyInvalid as invalid:
         yield POLICY.fail(
             "text", f"{where}: {len(invalid.findings)} findings, the first: {invalid.findings[0]}",
