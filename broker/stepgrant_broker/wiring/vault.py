@@ -16,6 +16,8 @@ from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.config_vault import KUBERNETES_TOKEN
 from stepgrant_broker.issuers.file import IssuersFileInvalid, read_issuers
 from stepgrant_broker.issuers.vault_database import DatabaseConfig
+from stepgrant_broker.issuers.vault_kv import KvConfig
+from stepgrant_broker.issuers.vault_pki import PkiConfig
 from stepgrant_broker.vault.client import Vault
 from stepgrant_broker.vault.login import Login
 from stepgrant_broker.vault.methods import AppRole, Jwt, Method, TokenFile
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Issuer
     from stepgrant_broker.issuers.file import IssuerConfig, Kind
 
-KINDS: Final[Mapping[str, Kind]] = {DatabaseConfig.kind: DatabaseConfig.read}
+KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind.read for kind in (DatabaseConfig, KvConfig, PkiConfig)}
 
 
 def configured_issuers(settings: Settings) -> Mapping[str, IssuerConfig]:
