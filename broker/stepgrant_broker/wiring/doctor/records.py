@@ -66,11 +66,12 @@ async def policy(settings: Settings, broker: Broker | None) -> AsyncIterator[Fou
     where = settings.policy_dir or "the starter policy"
     try:
         bundle = await asyncio.to_thread(policy_of, settings)
-        if findings := await asyncio.to_thread(check, bundle):
-            raise PolicyInvalid(findings)
+        findings = await asyncio.to_thread(check, bundle)
     except PolicyInvalid as invalid:
+        bundle, findings = None, tuple(invalid.findings)
+    if bundle is None or findings:
         yield POLICY.fail(
-            "text", f"{where}: {len(invalid.findings)} findings, the first: {invalid.findings[0]}",
+            "text", f"{where}: {len(findings)} findings, the first: {findings[0]}",
             f"`stepgrant policy check {where}` lists them",
         )  # fmt: skip
         return
