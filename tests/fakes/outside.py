@@ -47,7 +47,7 @@ class OutsideIssuer:
             await asyncio.sleep(3600)
         if order.expires_at - order.issued_at > 1000 * self.max_ttl_s:
             raise IssuerRefused("the grant is longer than this issuer's maximum")
-        if self.tokens.get(handle or "") != order.jti:
+        if self.tokens.pop(handle or "", None) != order.jti:
             raise IssuerRefused("the handle is not one of this order, or was revoked")
         lease = f"lease-{next(self.numbers)}"
         self.alive[lease] = handle or ""

@@ -1,15 +1,20 @@
-"""The issuers that the suite runs over. A new one joins by a function here and a line in `ADAPTERS`."""
+"""The issuers that the suite runs over. A new one joins by a function here and a line in `ADAPTERS` (and `NEEDS`)."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import pytest
+
+from fakes.lying_vault import LyingVault
 from fakes.outside import OutsideIssuer
+from logins import ROLE, database_lab, nowhere
 from stepgrant_broker.domain import aad
-from stepgrant_broker.domain.ports import GrantOrder, Issuer, SecretRecord
+from stepgrant_broker.domain.ports import GrantOrder, Issuer, Minted, SecretRecord
 from stepgrant_broker.issuers.jwt import JwtIssuer
 from stepgrant_broker.issuers.static import StaticIssuer
 from stepgrant_broker.signing.local import LocalSigner
@@ -58,35 +63,71 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One issuer: the thing itself, the same with its backend broken, an order that it serves, and what is secret."""
+    """One issuer: the thing itself, the same with its backend broken, an order that it serves, and what is secret.
+
+    `works` asks the credential's target whether it still lets it in; `None` where there is no target.
+    """
 
     issuer: Issuer
     broken: Issuer
     order: GrantOrder
     secret: str | None = None
+    works: Callable[[Minted], Awaitable[bool]] | None = None
 
     def ordered(self, **changed: Any) -> GrantOrder:  # noqa: ANN401 - members of the order
         return replace(self.order, **changed)
 
 
-async def jwt(folder: Path) -> Adapter:
+@asynccontextmanager
+async def jwt(_: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
     signer = LocalSigner.open(folder / "keys", create=True)
     url = "https://broker.example"
-    return Adapter(JwtIssuer(signer, url), JwtIssuer(LocalSigner({}), url), ORDER)
+    yield Adapter(JwtIssuer(signer, url), JwtIssuer(LocalSigner({}), url), ORDER)
 
 
-async def static(folder: Path) -> Adapter:
+@asynccontextmanager
+async def static(_: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
     wrap, other = (LocalWrap.open(folder / name, create=True) for name in ("keys", "other"))
     wrapped = wrap.wrap(SECRET.encode(), aad.static_secret("acme", "crm"))
     secrets = Secrets(SecretRecord("acme", "crm", ("crm.example",), "X-Api-Key", wrapped))
     order = replace(ORDER, params={"secret": "crm"}, redeem="optional")
-    return Adapter(StaticIssuer(secrets, wrap), StaticIssuer(secrets, other), order, SECRET)
+    yield Adapter(StaticIssuer(secrets, wrap), StaticIssuer(secrets, other), order, SECRET)
 
 
-async def outside(folder: Path) -> Adapter:
+@asynccontextmanager
+async def outside(_request: pytest.FixtureRequest, _folder: Path) -> AsyncIterator[Adapter]:
     """The fake of an issuer outside, which tests of its faults use."""
-    return Adapter(OutsideIssuer(), OutsideIssuer(up=False), replace(ORDER, redeem="optional"))
+    yield Adapter(OutsideIssuer(), OutsideIssuer(up=False), replace(ORDER, redeem="optional"))
 
 
-Make: TypeAlias = Callable[[Path], Awaitable[Adapter]]
-ADAPTERS: Final[Mapping[str, Make]] = {"jwt": jwt, "static": static, "outside": outside}
+LOGIN: Final = replace(ORDER, params={"role": ROLE}, redeem="optional", audience="")
+
+
+@asynccontextmanager
+async def vault_database(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
+    vault, postgres = request.getfixturevalue("vault_server"), request.getfixturevalue("postgres_server")
+    async with database_lab(vault, postgres, folder) as lab, nowhere(folder) as unreached:
+        yield Adapter(lab.issuer, lab.config.build(unreached, lab.clock), LOGIN, works=lab.works)
+
+
+@asynccontextmanager
+async def honest_fake(_: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
+    """The server that lies in other tests, while it is honest: what it says must be what Vault says."""
+    with LyingVault() as fake:
+        async with fake.issuer(folder) as issuer, nowhere(folder) as unreached:
+            broken = fake.config.build(unreached, fake.clock)
+            yield Adapter(issuer, broken, LOGIN, works=fake.works)
+
+
+Make: TypeAlias = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[Adapter]]
+ADAPTERS: Final[Mapping[str, Make]] = {
+    "jwt": jwt,
+    "static": static,
+    "outside": outside,
+    "vault-database": vault_database,
+    "vault-database-fake": honest_fake,
+}
+NEEDS: Final[Mapping[str, Sequence[str]]] = {"vault-database": ("vault", "postgres")}
+PARAMS: Final = [
+    pytest.param(name, marks=[pytest.mark.needs(*NEEDS[name])] if name in NEEDS else []) for name in sorted(ADAPTERS)
+]

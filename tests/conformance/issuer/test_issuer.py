@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conformance.issuer.adapters import ADAPTERS, Adapter
+from conformance.issuer.adapters import ADAPTERS, PARAMS, Adapter
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
 from stepgrant_broker.domain.ports import Issuer, Minted, Revocation
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
-async def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
-    return await ADAPTERS[request.param](tmp_path)
+@pytest.fixture(params=PARAMS)
+async def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Adapter]:
+    async with ADAPTERS[request.param](request, tmp_path) as made:
+        yield made
 
 
 async def mint(adapter: Adapter) -> Minted:
@@ -99,3 +101,45 @@ async def test_a_broken_backend_is_unavailable_and_tells_no_secret(adapter: Adap
         assert adapter.secret not in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
+
+
+# What an issuer with side effects owes besides. For the others it holds trivially.
+
+
+async def test_a_handle_mints_at_most_once(adapter: Adapter) -> None:
+    handle = await adapter.issuer.intend(adapter.order)
+    await adapter.issuer.mint(adapter.order, handle)
+    if adapter.issuer.outside:
+        with pytest.raises(IssuerUnavailable):
+            await adapter.issuer.mint(adapter.order, handle)
+
+
+async def test_a_handle_is_for_its_own_grant(adapter: Adapter) -> None:
+    handle = await adapter.issuer.intend(adapter.order)
+    if adapter.issuer.outside:
+        with pytest.raises(IssuerUnavailable):
+            await adapter.issuer.mint(adapter.ordered(jti="grn_02"), handle)
+
+
+async def test_what_was_only_intended_can_be_taken_back(adapter: Adapter) -> None:
+    order = adapter.order
+    handle = await adapter.issuer.intend(order)
+    if adapter.issuer.revocation is Revocation.CONFIRMED:
+        assert await adapter.issuer.revoke(tenant=order.tenant, jti=order.jti, handle=handle, lease=None)
+    if adapter.issuer.outside and adapter.issuer.revocation is not Revocation.NONE:
+        with pytest.raises(IssuerUnavailable):
+            await adapter.issuer.mint(order, handle)
+
+
+@pytest.mark.parametrize("known", ["handle and lease", "lease", "handle"])
+async def test_confirmed_means_that_it_works_no_more(adapter: Adapter, known: str) -> None:
+    if adapter.works is None:
+        return
+    order = adapter.order
+    handle = await adapter.issuer.intend(order)
+    minted = await adapter.issuer.mint(order, handle)
+    assert await adapter.works(minted)
+    named = {"handle": handle if "handle" in known else None, "lease": minted.lease if "lease" in known else None}
+    for _ in range(2):
+        assert await adapter.issuer.revoke(tenant=order.tenant, jti=order.jti, **named)
+        assert not await adapter.works(minted)
