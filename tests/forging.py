@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 
 def b64(data: bytes) -> str:
@@ -31,17 +31,21 @@ class ForgersKey:
 
     @property
     def jwk(self) -> dict[str, str]:
-        algorithm = ECAlgorithm if self.alg == "ES256" else OKPAlgorithm
-        return dict(algorithm.to_jwk(self.key.public_key(), as_dict=True))
+        return {name: value for name, value in self._jwk(self.key.public_key()).items() if name != "key_ops"}
 
     @property
     def private_jwk(self) -> dict[str, str]:
-        algorithm = ECAlgorithm if self.alg == "ES256" else OKPAlgorithm
-        return dict(algorithm.to_jwk(self.key, as_dict=True))
+        return {name: value for name, value in self._jwk(self.key).items() if name != "key_ops"}
+
+    def _jwk(self, key: Any) -> dict[str, Any]:  # noqa: ANN401 - of `cryptography`
+        kinds: dict[str, Any] = {"ES256": ECAlgorithm, "EdDSA": OKPAlgorithm, "RS256": RSAAlgorithm}
+        return dict(kinds[self.alg].to_jwk(key, as_dict=True))
 
     def sign(self, data: bytes) -> bytes:
         if self.alg == "ES256":
             return ECAlgorithm(ECAlgorithm.SHA256).sign(data, self.key)
+        if self.alg == "RS256":
+            return RSAAlgorithm(RSAAlgorithm.SHA256).sign(data, self.key)
         return OKPAlgorithm().sign(data, self.key)
 
     def jws(self, header: object, claims: object) -> str:
@@ -57,3 +61,7 @@ def es256() -> ForgersKey:
 
 def eddsa() -> ForgersKey:
     return ForgersKey("EdDSA", ed25519.Ed25519PrivateKey.generate())
+
+
+def rs256(bits: int = 2048) -> ForgersKey:
+    return ForgersKey("RS256", rsa.generate_private_key(public_exponent=65537, key_size=bits))

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from stepgrant_broker.config_identity import IdentitySettings
 from stepgrant_broker.config_opa import PolicyEngineSettings
 from stepgrant_broker.config_vault import VaultSettings
 from stepgrant_broker.domain.ids import TENANT
@@ -39,7 +40,7 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(PolicyEngineSettings, VaultSettings, BaseSettings):
+class Settings(IdentitySettings, PolicyEngineSettings, VaultSettings, BaseSettings):
     """What an operator can set. Times in milliseconds unless a name ends in `_s` (seconds)."""
 
     model_config = SettingsConfigDict(

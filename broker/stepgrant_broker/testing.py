@@ -38,8 +38,9 @@ from stepgrant_broker.wiring import (
     starter_with,
 )
 from stepgrant_broker.wiring.bootstrap import enrol_workload, new_operator
+from stepgrant_broker.wiring.identity import identities_behind
 from stepgrant_broker.wiring.logs import configure_events
-from stepgrant_broker.wiring.seams import Seams, assertions_before
+from stepgrant_broker.wiring.seams import Seams
 from stepgrant_broker.wiring.server import Listening, new_event_loop, served
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class TestHost:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broker: Broker | None = None
         self._started: Future[Broker] = Future()
-        seams = Seams(clock=self.clock, failpoints=failpoints, read_assertion=assertions_before(self.clock))
+        seams = Seams(clock=self.clock, failpoints=failpoints, identities=identities_behind(self.clock))
         self._thread = threading.Thread(
             target=self._own, args=(listening, policy, seams), name="stepgrant-test-broker", daemon=True
         )

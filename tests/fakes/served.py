@@ -25,7 +25,8 @@ from stepgrant._exchange import TokenRequest, WorkloadKey
 from stepgrant_broker.api.app import ENDPOINTS, create_app
 from stepgrant_broker.api.context import ApiSettings
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.identity.enrolled import read_assertion
+from stepgrant_broker.identity.choosing import Identities
+from stepgrant_broker.identity.enrolled import EnrolledIdentity
 from stepgrant_broker.identity.nonces import LABEL, Nonces
 from stepgrant_broker.ledger.receipt import make_receipt
 from stepgrant_broker.signing.wrap import LocalWrap
@@ -248,7 +249,7 @@ async def served(folder: Path, limits: Limits | None = None, **settings: Any) ->
             create_app,
             settings=ApiSettings(URL, **settings),
             nonces=nonces,
-            read_assertion=read_assertion,
+            identities=Identities(EnrolledIdentity(ports.reads, URL)),
             make_receipt=partial(make_receipt, ports.reads, ports.wrap, ports.signer),
         )
         app = make_app(ports)

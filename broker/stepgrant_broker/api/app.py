@@ -25,7 +25,7 @@ from stepgrant_broker.api.messages import NO_STORE, SECURITY_HEADERS
 from stepgrant_broker.api.metrics import MeteredStore, Metrics
 from stepgrant_broker.api.openapi import document
 from stepgrant_broker.api.routing import Endpoint, routes
-from stepgrant_broker.api.token import Exchange, ReadAssertion
+from stepgrant_broker.api.token import Exchange, Identities
 from stepgrant_broker.domain.errors import NotFound, StepgrantFault
 from stepgrant_broker.usecases.context import Ports
 
@@ -57,7 +57,7 @@ def create_app(
     *,
     settings: ApiSettings,
     nonces: Nonces,
-    read_assertion: ReadAssertion,
+    identities: Identities,
     make_receipt: MakeReceipt,
     metrics: Metrics | None = None,
     on_start: Hook | None = None,
@@ -69,7 +69,7 @@ def create_app(
         ports: everything behind the use cases; the store is counted from here on.
         settings: what belongs to HTTP.
         nonces: the DPoP nonces that all replicas share (`identity/`).
-        read_assertion: takes a subject token apart (`identity/`); its `attest` verifies it.
+        identities: who proves what subject tokens say (`identity/`).
         make_receipt: `(tenant, run)` to a receipt (`ledger/`).
         metrics: where to count; the sweeper counts in the same. A new one by default.
         on_start: awaited when the server starts, before the first request.
@@ -91,7 +91,7 @@ def create_app(
         ports,
         settings,
         nonces,
-        read_assertion,
+        identities,
         make_receipt=make_receipt,
         metrics=metrics if metrics is not None else Metrics(),
         description=cache(lambda: msgspec.json.encode(app.openapi())),
@@ -105,7 +105,7 @@ def _api(
     ports: Ports,
     settings: ApiSettings,
     nonces: Nonces,
-    read_assertion: ReadAssertion,
+    identities: Identities,
     *,
     make_receipt: MakeReceipt,
     metrics: Metrics,
@@ -120,7 +120,7 @@ def _api(
         settings=settings,
         tokens=tokens,
         callers=Callers(behind, tokens, proofs),
-        exchange=Exchange(behind, tokens, proofs, read_assertion, buckets),
+        exchange=Exchange(behind, tokens, proofs, identities, buckets),
         health=Health(behind),
         metrics=metrics,
         make_receipt=make_receipt,

@@ -2,10 +2,12 @@
 
 Rules:
 * The form is read strictly: its content type, each parameter once, nothing over a small size.
-* The assertion must name the key of the proof that comes with it (`cnf.jkt`, RFC 7800). A copied assertion is then
-  worth nothing with another key, on whatever replica; and each replica takes an assertion once in any case.
+* An assertion by an enrolled key names the key of the proof that comes with it (`cnf.jkt`, RFC 7800), and so may any
+  identity token: a copy is then worth nothing with another key, on whatever replica. Each replica takes an assertion
+  once; tokens that issuers write into files for many uses work until they expire, unless the trust file says
+  `single_use`. What a stolen one of those is worth stands in `broker/README.md`.
 * Errors are OAuth's own JSON (RFC 6749 §5.2, RFC 9449 §5 and §8); what an identity lacks is `invalid_client`.
-* Limits count per enrolled workload, after its signature was verified: nobody can use up another's.
+* Limits count per workload, after its signature was verified: nobody can use up another's.
 """
 
 from __future__ import annotations
@@ -13,13 +15,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import parse_qsl
 
-from stepgrant import _jose
-from stepgrant._keys import JoseError
 from stepgrant_broker.api import problems
 from stepgrant_broker.api.access import AccessTokens, Attestation
 from stepgrant_broker.api.auth import Proofs
@@ -34,7 +34,8 @@ from stepgrant_broker.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
-from stepgrant_broker.domain.writes import Workload
+from stepgrant_broker.domain.ports import Attested
+from stepgrant_broker.usecases.attest import record_attested
 from stepgrant_broker.usecases.context import Ports
 
 if TYPE_CHECKING:
@@ -42,60 +43,20 @@ if TYPE_CHECKING:
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 TYPE_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+TYPE_ID: Final = "urn:ietf:params:oauth:token-type:id_token"
+SUBJECT_TYPES: Final = (TYPE_JWT, TYPE_ID)
 TYPE_ACCESS: Final = "urn:ietf:params:oauth:token-type:access_token"
 FORM_MAX: Final = 32_768
 FIELDS_MAX: Final = 32
 FAR_FUTURE_MS: Final = 1 << 52
 
 
-class Attested(Protocol):
-    """What an identity adapter proved (`identity/`). Times in ms; no `not_after_ms`: the identity has no end."""
+class Identities(Protocol):
+    """Whom this broker knows (`identity/`)."""
 
-    @property
-    def method(self) -> str:
-        """How it was proven."""
+    async def attest(self, token: str, token_type: str, now: int) -> Attested:
+        """Verify a subject token of this type (RFC 8693 §3). Raises `InvalidToken`, `Unavailable`."""
         ...
-
-    @property
-    def trust_domain(self) -> str:
-        """Who vouches for it."""
-        ...
-
-    @property
-    def evidence_sha256(self) -> str:
-        """The digest of the token that proved it."""
-        ...
-
-    @property
-    def not_after_ms(self) -> int | None:
-        """The identity's own end."""
-        ...
-
-    @property
-    def jti(self) -> str:
-        """The token's id, good for one exchange."""
-        ...
-
-    @property
-    def assertion_dead_at_ms(self) -> int:
-        """From when on the token is refused for its age alone."""
-        ...
-
-
-class Assertion(Protocol):
-    """A parsed subject token that nothing is proven of."""
-
-    @property
-    def workload_id(self) -> str:
-        """The enrolment that it names."""
-        ...
-
-    def attest(self, jwk: Mapping[str, str], *, issuer: str, now_ms: int) -> Attested:
-        """Verify it with the enrolment's key. Raises `InvalidToken`."""
-        ...
-
-
-ReadAssertion: TypeAlias = Callable[[str], Assertion]
 
 
 class OAuthFault(StepgrantFault):
@@ -110,37 +71,38 @@ class Exchange:
     """Exchanges subject tokens for access tokens."""
 
     def __init__(
-        self, ports: Ports, tokens: AccessTokens, proofs: Proofs, read_assertion: ReadAssertion, buckets: Buckets
+        self, ports: Ports, tokens: AccessTokens, proofs: Proofs, identities: Identities, buckets: Buckets
     ) -> None:
         self._ports = ports
         self._tokens = tokens
         self._proofs = proofs
-        self._read = read_assertion
+        self._identities = identities
         self._buckets = buckets
 
     async def answer(self, incoming: Incoming) -> dict[str, object]:
         """The body of RFC 8693 §2.2.1. Raises `OAuthFault` and domain faults."""
         form = await read_form(incoming)
-        subject_token = self._subject_token(form)
+        subject_token, token_type = self._subject_token(form)
         proof = self._proofs.check(incoming, None)
         now = self._ports.clock.now()
-        workload, attested = await self._attest(subject_token, now)
-        _require_binding(subject_token, proof.jkt)
-        wait_s = self._buckets.take(workload.id, now / 1000)
+        attested = await self._identities.attest(subject_token, token_type, now)
+        _require_binding(attested, proof.jkt)
+        wait_s = self._buckets.take(attested.workload.id, now / 1000)
         if wait_s > 0:
             raise BudgetExhausted("too many exchanges by this workload", retry_after_ms=math.ceil(wait_s * 1000))
         use = self._proofs.use(proof)
         self._proofs.spend_here(use.id, use.expires_at, "DPoP proof")
-        self._spend(workload, attested)
+        self._spend(attested)
+        workload = await record_attested(self._ports, attested)
         seen = Attestation(
             tenant=workload.tenant,
-            subject=f"workload:{workload.tenant}/{workload.name}",
+            subject=attested.subject,
             method=attested.method,
             trust_domain=attested.trust_domain,
-            attributes={"name": workload.name, "workload": workload.id},
-            evidence=attested.evidence_sha256,
+            attributes={**attested.attributes, "name": workload.name, "workload": workload.id},
+            evidence=attested.evidence,
             attested_at=now,
-            not_after=attested.not_after_ms if attested.not_after_ms is not None else FAR_FUTURE_MS,
+            not_after=attested.not_after if attested.not_after is not None else FAR_FUTURE_MS,
         )
         token, life_s = await self._tokens.make(seen, workload, proof.jkt)
         incoming.nonce = self._proofs.nonce()
@@ -151,15 +113,16 @@ class Exchange:
             "expires_in": life_s,
         }
 
-    def _subject_token(self, form: Mapping[str, str]) -> str:
+    def _subject_token(self, form: Mapping[str, str]) -> tuple[str, str]:
         if "grant_type" not in form:
             raise OAuthFault("invalid_request", "grant_type is missing")
         if form["grant_type"] != GRANT_TYPE:
             raise OAuthFault("unsupported_grant_type", f"grant_type is {GRANT_TYPE}")
         if form.get("requested_token_type", TYPE_ACCESS) != TYPE_ACCESS:
             raise OAuthFault("invalid_request", f"requested_token_type is {TYPE_ACCESS}")
-        if form.get("subject_token_type") != TYPE_JWT:
-            raise OAuthFault("invalid_request", f"subject_token_type is {TYPE_JWT}")
+        token_type = form.get("subject_token_type")
+        if token_type not in SUBJECT_TYPES:
+            raise OAuthFault("invalid_request", f"subject_token_type is {' or '.join(SUBJECT_TYPES)}")
         if "actor_token" in form or "actor_token_type" in form:
             raise OAuthFault("invalid_request", "no actor token is taken: the workload acts for itself")
         for name in ("resource", "audience"):
@@ -169,33 +132,22 @@ class Exchange:
             raise OAuthFault("invalid_scope", "there are no scopes: policy decides each action")
         if "subject_token" not in form:
             raise OAuthFault("invalid_request", "subject_token is missing")
-        return form["subject_token"]
+        return form["subject_token"], token_type
 
-    async def _attest(self, token: str, now: int) -> tuple[Workload, Attested]:
-        assertion = self._read(token)
-        workload = await self._ports.reads.workload(assertion.workload_id)
-        if workload is None or workload.removed_at is not None:
-            raise InvalidToken("the workload is not enrolled; `stepgrant workload enroll` enrols it")
-        attested = assertion.attest(workload.jwk, issuer=self._ports.limits.issuer_url, now_ms=now)
-        return workload, attested
-
-    def _spend(self, workload: Workload, attested: Attested) -> None:
-        name = hashlib.sha256(f"assertion|{workload.id}|{attested.jti}".encode()).hexdigest()
+    def _spend(self, attested: Attested) -> None:
+        if attested.replay is None:
+            return
+        name = hashlib.sha256(f"assertion|{attested.workload.id}|{attested.replay}".encode()).hexdigest()
         try:
-            self._proofs.spend_here(name, attested.assertion_dead_at_ms, "assertion")
+            self._proofs.spend_here(name, attested.dead_at, "identity token")
         except InvalidProof as fault:
             raise InvalidToken(fault.detail) from None
 
 
-def _require_binding(token: str, jkt: str) -> None:
-    """The assertion, whose signature was verified just now, names the key of the proof. Raises `InvalidToken`."""
-    try:
-        bound = _jose.parse(token).unverified_claims().get("cnf")
-    except JoseError as error:
-        raise InvalidToken(f"the assertion cannot be read: {error.reason}") from None
-    named = bound.get("jkt") if isinstance(bound, dict) else None
-    if not isinstance(named, str) or not hmac.compare_digest(named.encode(), jkt.encode()):
-        raise InvalidToken("the assertion is not made for this DPoP key (cnf.jkt)")
+def _require_binding(attested: Attested, jkt: str) -> None:
+    """A token that names a key is exchanged for this key alone. Raises `InvalidToken`."""
+    if attested.jkt is not None and not hmac.compare_digest(attested.jkt.encode(), jkt.encode()):
+        raise InvalidToken("the identity token is not made for this DPoP key (cnf.jkt)")
 
 
 async def read_form(incoming: Incoming) -> dict[str, str]:

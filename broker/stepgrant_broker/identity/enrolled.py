@@ -6,6 +6,7 @@ Rules:
   another server must not work here, nor one made here elsewhere.
 * `typ` is `client-authentication+jwt` or absent; any other token that the same key signed is no assertion.
 * It lives at most 5 minutes and counts once. The memory of `jti` is the caller's, until `assertion_dead_at_ms`.
+* It names the DPoP key that it is exchanged for (`cnf.jkt`, RFC 7800): a copy is worthless with another key.
 * Tenant and names come from the enrolment; the assertion says only which enrolment is meant.
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from stepgrant import _jose
 from stepgrant._keys import JoseError, verifying_key
 from stepgrant.canonical import digest_bytes
 from stepgrant_broker.domain.errors import InvalidToken
+from stepgrant_broker.domain.ports import Attested
+from stepgrant_broker.domain.writes import Workload
 
 METHOD: Final = "enrolled_key"
 TYPE: Final = "client-authentication+jwt"
@@ -30,21 +33,14 @@ _MAX_ID_CHARS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Attested:
-    """What an identity proved. Times in milliseconds since the epoch.
+class Proven:
+    """What an assertion proved. `evidence` is its digest; `jti` is to be refused until `dead_at` (ms)."""
 
-    `evidence_sha256` is the digest of the token that proved it, which itself is kept nowhere. `not_after_ms` ends what
-    is based on it; None where the identity itself has no end (an enrolment lasts until it is removed). `jti` is to be
-    refused from now until `assertion_dead_at_ms`.
-    """
-
-    method: str
-    trust_domain: str
     workload_id: str
-    evidence_sha256: str
-    not_after_ms: int | None
+    evidence: str
     jti: str
-    assertion_dead_at_ms: int
+    dead_at: int
+    jkt: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class Assertion:
     _jws: _jose.Jws = field(repr=False)
     _evidence: str = field(repr=False)
 
-    def attest(self, jwk: Mapping[str, str], *, issuer: str, now_ms: int) -> Attested:
+    def verify(self, jwk: Mapping[str, str], *, issuer: str, now_ms: int) -> Proven:
         """Verify it with the enrolment's public key.
 
         Args:
@@ -67,13 +63,12 @@ class Assertion:
             InvalidToken: with the check that failed.
         """
         try:
-            jti, exp = self._verified(jwk, issuer, now_ms / 1000)
+            jti, exp, jkt = self._verified(jwk, issuer, now_ms / 1000)
         except JoseError as error:
             raise InvalidToken(f"the assertion is not valid: {error.detail} ({error.reason})") from None
-        dead_at_ms = (exp + LEEWAY_S) * 1000
-        return Attested(METHOD, issuer, self.workload_id, self._evidence, None, jti, dead_at_ms)
+        return Proven(self.workload_id, self._evidence, jti, (exp + LEEWAY_S) * 1000, jkt)
 
-    def _verified(self, jwk: Mapping[str, str], issuer: str, now_s: float) -> tuple[str, int]:
+    def _verified(self, jwk: Mapping[str, str], issuer: str, now_s: float) -> tuple[str, int, str | None]:
         _jose.check_type(self._jws.header, TYPE, required=False)
         claims = self._jws.verified_claims(verifying_key(jwk))
         if claims.get("aud") != issuer:
@@ -81,10 +76,11 @@ class Assertion:
         exp = _jose.check_times(claims, now_s=now_s, leeway_s=LEEWAY_S, max_lifetime_s=MAX_LIFETIME_S)
         if claims.get("iss") != self.workload_id or claims.get("sub") != self.workload_id:
             raise JoseError("wrong_subject", "iss and sub are not both the workload")
-        jti = claims.get("jti")
+        jti, cnf = claims.get("jti"), claims.get("cnf")
         if not isinstance(jti, str) or not _MIN_JTI_CHARS <= len(jti) <= _MAX_JTI_CHARS:
             raise JoseError("bad_jti", f"jti is not text of {_MIN_JTI_CHARS} to {_MAX_JTI_CHARS} characters")
-        return jti, exp
+        jkt = cnf.get("jkt") if isinstance(cnf, dict) else None
+        return jti, exp, jkt if isinstance(jkt, str) else None
 
 
 def read_assertion(token: str) -> Assertion:
@@ -97,3 +93,46 @@ def read_assertion(token: str) -> Assertion:
     if not isinstance(workload_id, str) or not 0 < len(workload_id) <= _MAX_ID_CHARS:
         raise InvalidToken("the subject token is no assertion: sub does not name a workload (wrong_subject)")
     return Assertion(workload_id, jws, digest_bytes(token.encode("ascii", "replace")))
+
+
+class Enrolments(Protocol):
+    """Where enrolments are looked up; the store's `Reads` is one."""
+
+    async def workload(self, workload: str) -> Workload | None:
+        """An enrolment by its id, whatever its tenant."""
+        ...
+
+
+class EnrolledIdentity:
+    """The port `Identity` over enrolled keys.
+
+    Args:
+        enrolments: all of them.
+        issuer: this broker's issuer, the only audience.
+    """
+
+    def __init__(self, enrolments: Enrolments, issuer: str) -> None:
+        self._enrolments = enrolments
+        self._issuer = issuer
+
+    async def attest(self, token: str, now: int) -> Attested:
+        """As `Identity`. An assertion must name the DPoP key that it is exchanged for."""
+        assertion = read_assertion(token)
+        workload = await self._enrolments.workload(assertion.workload_id)
+        if workload is None or workload.removed_at is not None or workload.kind != METHOD:
+            raise InvalidToken("the workload is not enrolled; `stepgrant workload enroll` enrols it")
+        proven = assertion.verify(workload.jwk, issuer=self._issuer, now_ms=now)
+        if proven.jkt is None:
+            raise InvalidToken("the assertion is not made for a DPoP key (cnf.jkt)")
+        return Attested(
+            workload=workload,
+            subject=f"workload:{workload.tenant}/{workload.name}",
+            method=METHOD,
+            trust_domain=self._issuer,
+            attributes={},
+            evidence=proven.evidence,
+            not_after=None,
+            dead_at=proven.dead_at,
+            replay=proven.jti,
+            jkt=proven.jkt,
+        )

@@ -25,7 +25,6 @@ from stepgrant_broker.api.context import ApiSettings
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
-from stepgrant_broker.identity.enrolled import read_assertion
 from stepgrant_broker.identity.nonces import LABEL, Nonces
 from stepgrant_broker.issuers.jwt import JwtIssuer
 from stepgrant_broker.issuers.static import StaticIssuer
@@ -43,6 +42,7 @@ from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.wiring.clock import SystemClock, SystemIds
 from stepgrant_broker.wiring.failpoints import NoFailpoints, parse
+from stepgrant_broker.wiring.identity import open_identities
 from stepgrant_broker.wiring.policy import ActivePolicy
 from stepgrant_broker.wiring.policy_engines import Wanted, engines_of
 from stepgrant_broker.wiring.seams import Seams
@@ -216,11 +216,12 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
         store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits()
     )
     metrics = Metrics()
+    identities = open_identities(stack, settings, store)
     app = create_app(
         ports,
         settings=ApiSettings(settings.public_url, settings.max_body_bytes),
         nonces=Nonces(wrap.derive(LABEL)),
-        read_assertion=seams.read_assertion or read_assertion,
+        identities=seams.identities(identities) if seams.identities is not None else identities,
         make_receipt=partial(make_receipt, store, wrap, signer),
         metrics=metrics,
     )

@@ -60,7 +60,8 @@ async def test_the_sdks_own_exchange_gets_a_token_for_its_key(broker: Broker) ->
     [
         ({"grant_type": "client_credentials"}, 400, "unsupported_grant_type"),
         ({"grant_type": ""}, 400, "invalid_request"),
-        ({"subject_token_type": "urn:ietf:params:oauth:token-type:id_token"}, 400, "invalid_request"),
+        ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml2"}, 400, "invalid_request"),
+        ({"subject_token_type": "urn:ietf:params:oauth:token-type:id_token"}, 401, "invalid_client"),
         ({"subject_token": ""}, 400, "invalid_request"),
         ({"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, 400, "invalid_request"),
         ({"actor_token": "x"}, 400, "invalid_request"),

@@ -13,7 +13,7 @@ from forging import ForgersKey, b64, es256, part
 from stepgrant._dpop import DpopKey
 from stepgrant._exchange import WorkloadKey
 from stepgrant_broker.domain.errors import InvalidToken
-from stepgrant_broker.identity.enrolled import Attested, read_assertion
+from stepgrant_broker.identity.enrolled import Proven, read_assertion
 
 ISSUER = "https://broker.example"
 NOW = 1_790_000_000
@@ -37,8 +37,8 @@ def assertion(header: Mapping[str, object] | None = None, key: ForgersKey = KEY,
     return key.jws(changed(HEADER, header or {}), changed(CLAIMS, claims))
 
 
-def attest(token: str) -> Attested:
-    return read_assertion(token).attest(KEY.jwk, issuer=ISSUER, now_ms=NOW * 1000)
+def attest(token: str) -> Proven:
+    return read_assertion(token).verify(KEY.jwk, issuer=ISSUER, now_ms=NOW * 1000)
 
 
 def refused(token: str) -> str:
@@ -56,21 +56,20 @@ def test_the_sdks_assertion_is_accepted(alg: str) -> None:
     now = int(time.time())
     token = key.assertion(ISSUER, now)
     read = read_assertion(token)
-    seen = read.attest(key.public_jwk, issuer=ISSUER, now_ms=now * 1000)
+    seen = read.verify(key.public_jwk, issuer=ISSUER, now_ms=now * 1000)
 
     assert read.workload_id == seen.workload_id == "wkl_7"
-    assert (seen.method, seen.trust_domain, seen.not_after_ms) == ("enrolled_key", ISSUER, None)
-    assert seen.evidence_sha256 == "sha-256:" + b64(hashlib.sha256(token.encode()).digest())
-    assert seen.assertion_dead_at_ms == (now + 60 + 30) * 1000
+    assert seen.evidence == "sha-256:" + b64(hashlib.sha256(token.encode()).digest())
+    assert seen.dead_at == (now + 60 + 30) * 1000
     assert token not in repr(read) + repr(seen)
 
 
 def test_the_id_that_counts_once_outlives_the_assertion() -> None:
     token = assertion()
     seen = attest(token)
-    read_assertion(token).attest(KEY.jwk, issuer=ISSUER, now_ms=seen.assertion_dead_at_ms - 1)
+    read_assertion(token).verify(KEY.jwk, issuer=ISSUER, now_ms=seen.dead_at - 1)
     with pytest.raises(InvalidToken, match="expired"):
-        read_assertion(token).attest(KEY.jwk, issuer=ISSUER, now_ms=seen.assertion_dead_at_ms)
+        read_assertion(token).verify(KEY.jwk, issuer=ISSUER, now_ms=seen.dead_at)
 
 
 def test_typ_may_be_absent() -> None:
@@ -149,7 +148,7 @@ def test_a_dpop_proof_by_the_same_key_is_no_assertion() -> None:
 
 def test_an_enrolment_with_an_unusable_key_attests_nothing() -> None:
     with pytest.raises(InvalidToken, match="private_key"):
-        read_assertion(assertion()).attest(KEY.private_jwk, issuer=ISSUER, now_ms=NOW * 1000)
+        read_assertion(assertion()).verify(KEY.private_jwk, issuer=ISSUER, now_ms=NOW * 1000)
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
