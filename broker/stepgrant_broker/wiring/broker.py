@@ -10,7 +10,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from stepgrant import canonical
 from stepgrant_broker.api.app import create_app
 from stepgrant_broker.api.context import ApiSettings
 from stepgrant_broker.api.metrics import Metrics
@@ -114,7 +114,7 @@ def bundle_of(files: Mapping[str, str]) -> Bundle:
 
 def starter_with(settings: Mapping[str, Any]) -> Bundle:
     """The starter policy with these settings (`stepgrant_config/data.json`). Raises `PolicyInvalid`."""
-    return bundles.read_starter(json.dumps(settings).encode())
+    return bundles.read_starter(canonical.dumps(dict(settings)))
 
 
 def policy_of(settings: Settings) -> Bundle:

@@ -22,9 +22,11 @@ OnOpa: TypeAlias = Callable[[str, str, Bundle, float], AbstractAsyncContextManag
 async def embedded(revision: str, bundle: Bundle, deadline_s: float) -> AsyncIterator[PolicyEngine]:
     numbers = count()
     engine = EmbeddedEngine(decision_ids=lambda: f"dec_{next(numbers)}", deadline_s=deadline_s)
-    await engine.load(revision, bundle)
-    yield engine
-    await engine.close()
+    try:
+        await engine.load(revision, bundle)
+        yield engine
+    finally:
+        await engine.close()
 
 
 @asynccontextmanager
@@ -32,9 +34,11 @@ async def opa(url: str, revision: str, bundle: Bundle, deadline_s: float) -> Asy
     numbers = count()
     options = OpaOptions(Place(url), deadline_s=deadline_s)
     engine = OpaEngine(options, decision_ids=lambda: f"dec_{next(numbers)}")
-    await engine.load(revision, bundle)
-    yield engine
-    await engine.close()
+    try:
+        await engine.load(revision, bundle)
+        yield engine
+    finally:
+        await engine.close()
 
 
 @asynccontextmanager

@@ -20,6 +20,9 @@ tool := listed if {
 	listed := agent.tools[input.action.tool]
 } else := hook if {
 	input.action.effect == "read"
+
+	# What is no text is undefined for trim_suffix in one engine, an error in another.
+	is_string(input.action.tool)
 	listed := agent.tools[trim_suffix(input.action.tool, ".reconcile")]
 	target := object.filter(listed, ["issuer", "params", "audience", "resources", "labels"])
 	hook := object.union({"effect": "read"}, target)
