@@ -36,7 +36,7 @@ EVERYTHING: Final = ENVIRONMENT.get("CI", "").lower() in {"1", "true"} or bool(E
 FIXTURES: Final = {"opa_binary": "opa", "vault_binary": "vault", "postgres_binaries": "postgres"}
 MARK: Final = "TESTS_OF_STEPGRANT"
 PATIENCE_S: Final = 5.0
-PROCESSES_S: Final = 15.0
+PROCESSES_S: Final = 8.0
 NOT_RUN: Final = pytest.StashKey[dict[str, int]]()
 LEFT: Final = pytest.StashKey[list[str]]()
 

