@@ -13,12 +13,17 @@ import pytest
 from fakes.lying_vault import LyingVault
 from fakes.outside import OutsideIssuer
 from logins import ROLE, database_lab, nowhere
+from papers import API_KEY, kv_lab, pki_lab
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.ports import GrantOrder, Issuer, Minted, SecretRecord
 from stepgrant_broker.issuers.jwt import JwtIssuer
 from stepgrant_broker.issuers.static import StaticIssuer
 from stepgrant_broker.signing.local import LocalSigner
+from stepgrant_broker.signing.publishing import ALGORITHMS
+from stepgrant_broker.signing.transit import TransitSigner
 from stepgrant_broker.signing.wrap import LocalWrap
+from stepgrant_broker.wiring.clock import SystemClock
+from vaulted import transit_signer
 
 NOW: Final = 1_800_000_000_000
 SECRET: Final = "hunter2-of-the-crm"
@@ -119,6 +124,29 @@ async def honest_fake(_: pytest.FixtureRequest, folder: Path) -> AsyncIterator[A
             yield Adapter(issuer, broken, LOGIN, works=fake.works)
 
 
+@asynccontextmanager
+async def jwt_on_transit(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
+    """The same tokens, signed by keys that are in Vault."""
+    url, server = "https://broker.example", request.getfixturevalue("vault_server")
+    async with transit_signer(server) as signer, nowhere(folder) as unreached:
+        broken = TransitSigner(unreached, "transit", dict.fromkeys(ALGORITHMS, "nowhere"), SystemClock())
+        yield Adapter(JwtIssuer(signer, url), JwtIssuer(broken, url), ORDER)
+
+
+@asynccontextmanager
+async def vault_kv(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
+    async with kv_lab(request.getfixturevalue("vault_server"), folder) as lab, nowhere(folder) as unreached:
+        order = replace(ORDER, params={"version": 1}, redeem="optional")
+        yield Adapter(lab.issuer, lab.config.build(unreached, SystemClock()), order, API_KEY)
+
+
+@asynccontextmanager
+async def vault_pki(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
+    async with pki_lab(request.getfixturevalue("vault_server"), folder) as lab, nowhere(folder) as unreached:
+        order = lab.order(ORDER, redeem="optional")
+        yield Adapter(lab.issuer, lab.config.build(unreached, SystemClock()), order)
+
+
 Make: TypeAlias = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[Adapter]]
 ADAPTERS: Final[Mapping[str, Make]] = {
     "jwt": jwt,
@@ -126,8 +154,14 @@ ADAPTERS: Final[Mapping[str, Make]] = {
     "outside": outside,
     "vault-database": vault_database,
     "vault-database-fake": honest_fake,
+    "jwt-on-transit": jwt_on_transit,
+    "vault-kv": vault_kv,
+    "vault-pki": vault_pki,
 }
-NEEDS: Final[Mapping[str, Sequence[str]]] = {"vault-database": ("vault", "postgres")}
+NEEDS: Final[Mapping[str, Sequence[str]]] = {
+    "vault-database": ("vault", "postgres"),
+    **dict.fromkeys(("jwt-on-transit", "vault-kv", "vault-pki"), ("vault",)),
+}
 PARAMS: Final = [
     pytest.param(name, marks=[pytest.mark.needs(*NEEDS[name])] if name in NEEDS else []) for name in sorted(ADAPTERS)
 ]
