@@ -7,6 +7,7 @@ asked; what it does to the bytes and to the socket is written out by the test.
 import asyncio
 import re
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -74,7 +75,9 @@ class LyingOpa:
                 self.asked += 1
                 self.heads.append(request.partition(b"\r\n\r\n")[0])
                 ours.write(request)
-                teller = Teller(await _message(theirs), writer)
+                if not (honest := await _message(theirs)):
+                    return
+                teller = Teller(honest, writer)
                 await (self.lie(teller) if self.lie is not None else teller.send(teller.honest))
         except (ConnectionError, asyncio.IncompleteReadError):
             # The broker went away, which is its right.
@@ -95,7 +98,7 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def lying_opa(real: str) -> AsyncIterator[LyingOpa]:
+async def lying_opa(real: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[LyingOpa]:
     """Serve before the OPA at `real` (a URL)."""
     liar = LyingOpa(real)
     tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +108,8 @@ async def lying_opa(real: str) -> AsyncIterator[LyingOpa]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20)
-    liar.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20, ssl=tls)
+    liar.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield liar
     finally:
