@@ -10,6 +10,8 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain as joined
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.dialects import sqlite
@@ -21,10 +23,9 @@ from stepgrant_broker.domain.writes import Tenant
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.checking import chain_row
 from stepgrant_broker.store.faults import WriteSetMalformed
-from stepgrant_broker.store.statements import FIXED, RUN_FIXED, Statements, sqlite_dialect
+from stepgrant_broker.store.statements import FIXED, ROWS_AT_ONCE, RUN_FIXED, Statements, Text, sqlite_dialect
 
 if TYPE_CHECKING:
-    from stepgrant_broker.domain.entries import Entry
     from stepgrant_broker.domain.writes import Row, WriteSet
 
 SQL: Final = Statements(sqlite_dialect(), sqlite.insert)
@@ -39,35 +40,52 @@ def apply(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:
     else:
         _move_run(db, writes, writes.run)
     if writes.raise_guard:
-        db.execute(SQL.guard_raise, rows.TENANT.encode(Tenant(writes.tenant, 0, GENESIS, 0, guard=1)))
+        _touched(db, SQL.guard_raise, rows.TENANT.encode(Tenant(writes.tenant, 0, GENESIS, 0, guard=1)))
     _take_answer(db, writes, now)
     for row in writes.rows:
         if not isinstance(row, Run | Tenant):
             _write(db, row)
-    chain = writes.run or ""
-    db.executemany(SQL.entry, [_entry(chain, entry) for entry in writes.entries])
-    db.executemany(SQL.payload, _payloads(writes, chain))
-    if writes.erase:
-        erased = [{"w_tenant": writes.tenant, "w_chain": chain, "w_c": c} for c in writes.erase]
-        db.executemany(SQL.erase, erased)
+    _write_many(db, SQL.entries, entry_rows(writes))
+    _write_many(db, SQL.payloads, payload_rows(writes))
+    for c in writes.erase:
+        _touched(db, SQL.erase, {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c})
 
 
 def _write(db: sqlite3.Connection, row: Row) -> None:
-    if not _touched(db, SQL.whole[type(row)], rows.WHOLE[type(row)].encode(row)):
-        raise WriteSetMalformed(f"a {type(row).__name__} may not change {', '.join(FIXED[type(row)])}")
+    kind = type(row)
+    if db.execute(SQL.whole[kind].sql, rows.WHOLE[kind].places(row)).rowcount < 1:
+        raise WriteSetMalformed(f"a {kind.__name__} may not change {', '.join(FIXED[kind])}")
 
 
-def _entry(chain: str, entry: Entry) -> rows.Row:
-    return {
-        "tenant": entry.tenant,
-        "chain": chain,
-        "seq": entry.seq,
-        "type": entry.type.value,
-        "step": entry.step,
-        "ts": entry.ts,
-        "hash": entry.hash,
-        "data": entry.data,
-    }
+def _write_many(db: sqlite3.Connection, texts: Mapping[int, Text], places: Sequence[tuple[Any, ...]]) -> None:
+    for some in in_portions(places):
+        db.execute(texts[len(some)].sql, tuple(joined.from_iterable(some)))
+
+
+def in_portions(places: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """As many rows as one statement takes, again and again."""
+    for start in range(0, len(places), ROWS_AT_ONCE):
+        yield places[start : start + ROWS_AT_ONCE]
+
+
+def entry_rows(writes: WriteSet) -> list[tuple[Any, ...]]:
+    """The rows of the entries, in the order of `statements.ENTRY_COLUMNS`."""
+    chain = writes.run or ""
+    return [
+        (entry.tenant, chain, entry.seq, entry.type._value_, entry.step, entry.ts, entry.hash, entry.data)
+        for entry in writes.entries
+    ]
+
+
+def payload_rows(writes: WriteSet) -> list[tuple[Any, ...]]:
+    """The rows of the payloads, each once; the body of the stored answer passes with it, everything else stays."""
+    answer = writes.answer
+    passing, until = (None, None) if answer is None else (answer.answer_c, answer.expires_at)
+    chain = writes.run or ""
+    return [
+        (writes.tenant, chain, *rows.PAYLOAD.places(payload), until if c == passing else None)
+        for c, payload in {payload.c: payload for payload in writes.payloads}.items()
+    ]
 
 
 def _spend_proof(db: sqlite3.Connection, writes: WriteSet) -> None:
@@ -78,41 +96,49 @@ def _spend_proof(db: sqlite3.Connection, writes: WriteSet) -> None:
 def _compare_guard(db: sqlite3.Connection, writes: WriteSet) -> None:
     if writes.guard is None:
         return
-    found = db.execute(SQL.tenant_stands, {"w_tenant": writes.tenant}).fetchone()
+    found = _first(db, SQL.tenant_stands, {"w_tenant": writes.tenant})
     if (found[1] if found is not None else 0) != writes.guard:
         raise GuardMoved("the kill switch was thrown since the tenant was read")
 
 
 def _move_run(db: sqlite3.Connection, writes: WriteSet, run: str) -> None:
-    row = chain_row(writes)
-    here = {"w_tenant": writes.tenant, "w_run": run, "w_seq": writes.expect_seq, "w_lease": writes.lease_until}
-    if isinstance(row, Run) and writes.expect_seq == 0:
-        moved = _touched(db, SQL.run_first, {**rows.RUN.encode(row), "lease_until": writes.lease_until or 0})
-    elif isinstance(row, Run):
-        fixed = {f"w_{name}": getattr(row, name) for name in RUN_FIXED}
-        moved = _touched(
-            db, SQL.run_move if row.ended_at is None else SQL.run_end, {**rows.RUN.encode(row), **here, **fixed}
-        )
-    elif writes.lease_until is not None:
-        moved = _touched(db, SQL.run_lease, here)
-    else:
-        moved = db.execute(SQL.run_stands, here).fetchone() is not None
-    if not moved:
+    text, binds = run_move(SQL, writes, run)
+    if not (_first(db, text, binds) is not None if text is SQL.run_stands else _touched(db, text, binds)):
         raise VersionMoved("the run is not where it was read")
 
 
-def _move_tenant(db: sqlite3.Connection, writes: WriteSet) -> None:
+def run_move(sql: Statements, writes: WriteSet, run: str) -> tuple[Text, Mapping[str, Any]]:
+    """The statement that compares and moves a run; `run_stands` answers with a row, the others touch one."""
     row = chain_row(writes)
-    here: dict[str, Any] = {"w_tenant": writes.tenant, "w_seq": writes.expect_seq}
-    if isinstance(row, Tenant) and writes.expect_seq == 0:
-        moved = _touched(db, SQL.tenant_first, {**rows.TENANT.encode(row), "guard": 0, **here})
-    elif isinstance(row, Tenant):
-        moved = _touched(db, SQL.tenant_move, {**rows.TENANT.encode(row), **here})
-    else:
-        found = db.execute(SQL.tenant_stands, here).fetchone()
+    here = {"w_tenant": writes.tenant, "w_run": run, "w_seq": writes.expect_seq, "w_lease": writes.lease_until}
+    if isinstance(row, Run) and writes.expect_seq == 0:
+        return sql.run_first, {**rows.RUN.encode(row), "lease_until": writes.lease_until or 0}
+    if isinstance(row, Run):
+        fixed = {f"w_{name}": getattr(row, name) for name in RUN_FIXED}
+        return (sql.run_move if row.ended_at is None else sql.run_end), {**rows.RUN.encode(row), **here, **fixed}
+    return (sql.run_stands if writes.lease_until is None else sql.run_lease), here
+
+
+def _move_tenant(db: sqlite3.Connection, writes: WriteSet) -> None:
+    text, binds = tenant_move(SQL, writes)
+    if text is SQL.tenant_stands:
+        found = _first(db, text, binds)
         moved = (found[0] if found is not None else 0) == writes.expect_seq
+    else:
+        moved = _touched(db, text, binds)
     if not moved:
         raise VersionMoved("the tenant's chain is not where it was read")
+
+
+def tenant_move(sql: Statements, writes: WriteSet) -> tuple[Text, Mapping[str, Any]]:
+    """The statement that compares and moves a tenant's own chain; `tenant_stands` only shows where it stands."""
+    row = chain_row(writes)
+    here: dict[str, Any] = {"w_tenant": writes.tenant, "w_seq": writes.expect_seq}
+    if not isinstance(row, Tenant):
+        return sql.tenant_stands, here
+    if writes.expect_seq == 0:
+        return sql.tenant_first, {**rows.TENANT.encode(row), "guard": 0, **here}
+    return sql.tenant_move, {**rows.TENANT.encode(row), **here}
 
 
 def _take_answer(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:
@@ -121,27 +147,10 @@ def _take_answer(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:
         raise AnswerTaken("an equal call was answered beside this one")
 
 
-def _payloads(writes: WriteSet, chain: str) -> list[rows.Row]:
-    """The payloads' rows; the body of the stored answer passes with it, everything else stays."""
-    answer = writes.answer
-    passing, until = (None, None) if answer is None else (answer.answer_c, answer.expires_at)
-    return [
-        {
-            **rows.PAYLOAD.encode(payload),
-            "tenant": writes.tenant,
-            "chain": chain,
-            "expires_at": until if payload.c == passing else None,
-        }
-        for payload in writes.payloads
-    ]
+def _touched(db: sqlite3.Connection, text: Text, binds: Mapping[str, Any]) -> bool:
+    return db.execute(text.sql, text.places(binds)).rowcount > 0
 
 
-def forget(db: sqlite3.Connection, now: int, limit: int) -> tuple[int, bool]:
-    """Drop at most `limit` rows of each kind whose time is over: how many proofs and answers, and whether all went."""
-    over = {"w_now": now, "w_limit": limit}
-    payloads, answers, proofs = (db.execute(statement, over).rowcount for statement in SQL.forget)
-    return answers + proofs, max(payloads, answers, proofs) < limit
-
-
-def _touched(db: sqlite3.Connection, statement: str, binds: dict[str, Any]) -> bool:
-    return db.execute(statement, binds).rowcount > 0
+def _first(db: sqlite3.Connection, text: Text, binds: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    found: tuple[Any, ...] | None = db.execute(text.sql, text.places(binds)).fetchone()
+    return found

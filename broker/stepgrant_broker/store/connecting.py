@@ -24,6 +24,8 @@ from stepgrant_broker.domain.errors import StoreUnavailable
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 BUSY_MS: Final = 5000
+CACHE_KB: Final = 16_384
+"""A connection's own pages. The default of 2 MB does not hold the keys of a busy hour, which are hashes."""
 
 
 def url_of(path: Path) -> URL:
@@ -117,6 +119,7 @@ def _open(file: DatabaseFile) -> sqlite3.Connection:
     db = sqlite3.connect(f"{file.path.as_uri()}?mode=rw", uri=True, isolation_level=None, cached_statements=256)
     try:
         db.execute(f"PRAGMA busy_timeout = {int(file.busy_ms)}")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
     except BaseException:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from stepgrant_broker.domain.errors import StoreUnavailable
@@ -40,38 +40,54 @@ class Job(Generic[W]):
 
 
 class Inbox(Generic[W]):
-    """A bounded queue between event loops and threads. `close` lets what is queued be finished."""
+    """A bounded queue from event loops to one thread. `close` lets what is queued be finished."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._jobs: deque[Job[W]] = deque()
-        self._changed = threading.Condition()
+        self._jobs: SimpleQueue[Job[W] | None] = SimpleQueue()
+        self._closing = threading.Lock()
         self._closed = False
+        self._busy = False
+
+    @property
+    def load(self) -> int:
+        """How much is queued or being done."""
+        return self._jobs.qsize() + self._busy
 
     def put(self, work: W) -> asyncio.Future[Any]:
         """Queue work; the future gets its outcome. Raises `StoreUnavailable`."""
         job = Job(work)
-        with self._changed:
+        with self._closing:
             if self._closed:
                 raise StoreUnavailable("the store is closed")
-            if len(self._jobs) >= self._capacity:
+            if self._jobs.qsize() >= self._capacity:
                 raise StoreUnavailable("the store has more work than it can do; try again", retry_after_ms=RETRY_MS)
-            self._jobs.append(job)
-            self._changed.notify()
+            self._jobs.put(job)
         return job.future
 
     def take(self, most: int) -> list[Job[W]]:
         """Wait for work and take up to `most` jobs; nothing once the inbox is closed and empty."""
-        with self._changed:
-            while not self._jobs and not self._closed:
-                self._changed.wait()
-            return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
+        self._busy = False
+        first = self._jobs.get()
+        if first is None:
+            return []
+        self._busy = True
+        taken = [first]
+        while len(taken) < most and self._jobs.qsize():
+            job = self._jobs.get()
+            if job is None:
+                # The end is for the next call; nothing was queued behind it.
+                self._jobs.put(None)
+                break
+            taken.append(job)
+        return taken
 
     def close(self) -> None:
-        """Refuse new work and wake all threads."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        """Refuse new work and let the thread come to its end."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
 
 
 def start(name: str, target: Callable[[], None]) -> threading.Thread:

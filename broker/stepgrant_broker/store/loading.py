@@ -1,197 +1,229 @@
-"""`Store.load` on one connection inside one transaction: what a use case needs of a run, in one consistent view.
+"""`Store.load` as a plan: what a use case needs of a run, in one consistent view.
 
 Rules:
 * Every read names the tenant. A run that is named twice (by id and by grant, say) must be one and the same, else there
   is none: what the caller says of a run never widens what it sees.
 * A stored answer whose time is over does not exist.
-* Only the longest-lived grants of older epochs are read, `LIVE_MAX` at most: `domain.grants.live_effectful` looks for
-  the one that lives longest. So the cost of `begin` is bounded however fast the run was before its resume.
+* Only the longest-lived grants of older epochs are read, `LIVE_MAX` of a kind at most: `domain.grants.live_effectful`
+  looks for the one that lives longest. So the cost of `begin` is bounded however fast the run was before its resume.
+* What the first statement shows to be empty is not asked for again: a new step costs one statement.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.entries import GENESIS
 from stepgrant_broker.domain.grants import is_open
-from stepgrant_broker.domain.state import Approval, Grant, Run, Step, View
-from stepgrant_broker.domain.writes import ChainKey, Loaded, Query, StoredAnswer, Tenant
+from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step, View
+from stepgrant_broker.domain.writes import ChainKey, Loaded, Quarantine, Query, StoredAnswer, Tenant
 from stepgrant_broker.store import rows
+from stepgrant_broker.store.asking import Ask, Found, Plan, ask, one
 from stepgrant_broker.store.queries import Queries
-from stepgrant_broker.store.statements import sqlite_dialect
 
-T = TypeVar("T")
-
-SQL: Final = Queries(sqlite_dialect())
 LIVE_MAX: Final = 16
+Keep: TypeAlias = Callable[[Found], None]
 
 
-def load(db: sqlite3.Connection, query: Query, now: int) -> Loaded:
-    """What the query names. Raises `RowDamaged`."""
-    return _Loader(db, query, now).load()
-
-
-def one(db: sqlite3.Connection, codec: rows.Codec[T], sql: str, **binds: object) -> T | None:
-    """The value of the first row, or `None`."""
-    row = db.execute(sql, binds).fetchone()
-    return None if row is None else codec.decode(row)
-
-
-def every(db: sqlite3.Connection, codec: rows.Codec[T], sql: str, **binds: object) -> list[T]:
-    """The values of all rows."""
-    return [codec.decode(row) for row in db.execute(sql, binds)]
-
-
-def tenant_of(db: sqlite3.Connection, tenant: str) -> Tenant:
-    """The tenant; one that wrote nothing yet stands at its beginning."""
-    return one(db, rows.TENANT, SQL.tenant, id=tenant) or Tenant(tenant, 0, GENESIS, 0)
+def load(sql: Queries, query: Query, now: int | None) -> Plan[Loaded]:
+    """What the query names, at this time, or at the database's. Raises `RowDamaged`."""
+    return _Loader(sql, query, now).load()
 
 
 class _Loader:
     """One load; collects what belongs together."""
 
-    def __init__(self, db: sqlite3.Connection, query: Query, now: int) -> None:
-        self._db = db
+    def __init__(self, sql: Queries, query: Query, now: int | None) -> None:
+        self._sql = sql
         self._query = query
-        self._now = now
-        self._tenant = query.tenant
+        self._given = now
+        self._now = 0
+        self._tenant = Tenant(query.tenant, 0, GENESIS, 0)
+        self._tenant_key: ChainKey | None = None
+        self._key: ChainKey | None = None
+        self._answer: StoredAnswer | None = None
         self._run: Run | None = None
         self._lease = 0
+        self._names = dict.fromkeys(name for name in (query.step, *query.also) if name is not None)
+        self._has_approvals = self._has_quarantines = False
         self._steps: dict[str, Step] = {}
         self._grants: dict[str, Grant] = {}
         self._approvals: dict[str, Approval] = {}
+        self._epochs: dict[int, Epoch] = {}
+        self._quarantines: tuple[Quarantine, ...] = ()
         self._payloads: dict[str, Payload] = {}
 
-    def load(self) -> Loaded:
-        query, tenant = self._query, self._tenant
-        names = [name for name in (query.step, *query.also) if name is not None]
-        self._find_run(names)
-        run = self._run
-        view = View()
-        if run is not None:
-            self._load_run(run, names)
-            epochs = self._every(rows.EPOCH, SQL.epochs, run=run.id) if self._wants_epochs() else []
-            view = View(run, self._steps, self._grants, self._approvals, {epoch.epoch: epoch for epoch in epochs})
-        tenant_key = self._chain_key("")
-        answer = self._answer()
+    def load(self) -> Plan[Loaded]:
+        found = yield from self._named()
+        yield from self._head(found)
+        asked = self._questions()
+        if asked:
+            answers = yield [question for question, _ in asked]
+            for (_, keep), answer in zip(asked, answers, strict=True):
+                keep(answer)
+        later = [*self._spent_approvals(), *self._revealed_by_approval()]
+        if later:
+            answers = yield [question for question, _ in later]
+            for (_, keep), answer in zip(later, answers, strict=True):
+                keep(answer)
         return Loaded(
             now=self._now,
-            tenant=tenant_of(self._db, tenant),
-            view=view,
+            tenant=self._tenant,
+            view=self._view(),
             lease_until=self._lease,
-            key=tenant_key if run is None else self._chain_key(run.id),
-            tenant_key=tenant_key,
-            quarantines=tuple(self._every(rows.QUARANTINE, SQL.quarantines, now=self._now)),
-            answer=answer,
+            key=self._tenant_key if self._run is None else self._key,
+            tenant_key=self._tenant_key,
+            quarantines=self._quarantines,
+            answer=self._answer,
             payloads=self._payloads,
         )
 
-    def _one(self, codec: rows.Codec[T], sql: str, **binds: object) -> T | None:
-        return one(self._db, codec, sql, tenant=self._tenant, **binds)
+    def _view(self) -> View:
+        if self._run is None:
+            return View()
+        return View(self._run, self._steps, self._grants, self._approvals, self._epochs)
 
-    def _every(self, codec: rows.Codec[T], sql: str, **binds: object) -> list[T]:
-        return every(self._db, codec, sql, tenant=self._tenant, **binds)
-
-    def _wants_epochs(self) -> bool:
-        return self._query.unfinished or self._query.run_key is not None
-
-    def _chain_key(self, run: str) -> ChainKey | None:
-        return self._one(rows.CHAIN_KEY, SQL.chain_key, run=run)
-
-    def _find_run(self, names: list[str]) -> None:
-        """Find the run that all names of the query agree on; a named grant or approval brings its step along."""
-        query = self._query
+    def _named(self) -> Plan[list[str | None]]:
+        """The runs that the query's names stand for; a named grant or approval brings its step along."""
+        query, tenant = self._query, self._query.tenant
         found: list[str | None] = [] if query.run is None else [query.run]
         if query.grant is not None:
-            grant = self._one(rows.GRANT, SQL.grant, jti=query.grant)
+            grant = yield from one(rows.GRANT, ask(self._sql.grant, tenant=tenant, jti=query.grant))
             found.append(None if grant is None else grant.run)
             if grant is not None:
                 self._grants[grant.jti] = grant
-                names.append(grant.step)
+                self._names[grant.step] = None
         if query.approval is not None:
-            approval = self._one(rows.APPROVAL, SQL.approval, id=query.approval)
+            approval = yield from one(rows.APPROVAL, ask(self._sql.approval, tenant=tenant, id=query.approval))
             found.append(None if approval is None else approval.run)
             if approval is not None:
                 self._approvals[approval.id] = approval
-                names.append(approval.step)
-        row: tuple[Any, ...] | None = None
+                self._names[approval.step] = None
+        return found
+
+    def _head(self, found: list[str | None]) -> Plan[None]:
+        """The first statement: everything of which there is one. A run that a name does not mean is none."""
+        query = self._query
+        binds: dict[str, Any] = {"tenant": query.tenant, "step": query.step, "scope": query.answer, "now": self._given}
         if query.run_key is not None:
-            agent, key = query.run_key
-            row = self._db.execute(SQL.run_by_key, {"tenant": self._tenant, "agent": agent, "key": key}).fetchone()
-        elif found and found[0] is not None:
-            row = self._db.execute(SQL.run, {"tenant": self._tenant, "id": found[0]}).fetchone()
-        if row is None:
+            head = self._sql.by_key
+            binds["agent"], binds["key"] = query.run_key
+        else:
+            head = self._sql.by_id
+            binds["id"] = found[0] if found else None
+        ((row,),) = yield [head.ask(**binds)]
+        self._now = row[0]
+        self._tenant = head.part(row, "tenant") or self._tenant
+        self._tenant_key, self._answer = head.part(row, "tenant_key"), head.part(row, "answer")
+        lease, has_approvals, self._has_quarantines = head.rest(row)
+        run: Run | None = head.part(row, "run")
+        if run is None or any(name != run.id for name in found):
             return
-        run = rows.RUN.decode(row)
-        if all(name == run.id for name in found):
-            self._run, self._lease = run, row[-1]
-
-    def _load_run(self, run: Run, names: list[str]) -> None:
-        query = self._query
-        if query.unfinished:
-            for step in self._every(rows.STEP, SQL.steps_unfinished, run=run.id):
-                self._steps[step.key] = step
-            self._keep_grants(self._every(rows.GRANT, SQL.grants_open, run=run.id))
-            self._keep_grants(self._every(rows.GRANT, SQL.grants_of_unfinished, run=run.id))
-            self._keep_approvals(self._every(rows.APPROVAL, SQL.approvals_unconsumed, run=run.id))
-            self._load_spent_approvals()
-        for name in dict.fromkeys(names):
-            self._load_step(run, name)
-        if run.epoch > 1 and (query.unfinished or query.step is not None):
-            live = {"run": run.id, "epoch": run.epoch, "now": self._now, "limit": LIVE_MAX}
-            self._keep_grants(self._every(rows.GRANT, SQL.grants_live, **live))
-        self._reveal(run)
-
-    def _load_spent_approvals(self) -> None:
-        """The approvals that open grants have spent: they come back if such a grant turns out to be unused."""
-        for grant in self._grants.values():
-            if grant.approval is not None and grant.approval not in self._approvals and is_open(grant):
-                approval = self._one(rows.APPROVAL, SQL.approval, id=grant.approval)
-                self._keep_approvals([] if approval is None else [approval])
-
-    def _load_step(self, run: Run, name: str) -> None:
-        step = self._one(rows.STEP, SQL.step, run=run.id, key=name)
+        self._run, self._lease, self._has_approvals = run, lease, has_approvals
+        self._key = head.part(row, "key")
+        step: Step | None = head.part(row, "step")
         if step is not None:
-            self._steps[name] = step
-            self._keep_grants(self._every(rows.GRANT, SQL.grants_of_step, run=run.id, step=name))
-        # Approvals are looked for without a step too: `~resume` is a name only.
-        self._keep_approvals(self._every(rows.APPROVAL, SQL.approvals_of_step, run=run.id, step=name))
+            self._steps[step.key] = step
 
-    def _keep_grants(self, grants: list[Grant]) -> None:
-        self._grants.update((grant.jti, grant) for grant in grants)
+    def _questions(self) -> list[tuple[Ask, Keep]]:
+        """Everything that the first statement showed to be there, and what has not been asked for."""
+        asked: list[tuple[Ask, Keep]] = []
+        if self._has_quarantines:
+            asked.append((self._about(self._sql.quarantines, now=self._given), self._keep_quarantines))
+        answer = self._answer
+        if answer is not None:
+            asked += self._payload(answer.run, answer.answer_c)
+        if self._run is not None:
+            for name in self._names:
+                asked += self._of_step(self._run, name)
+            if self._query.unfinished:
+                asked += self._unfinished(self._run)
+            if self._query.unfinished or self._query.run_key is not None:
+                asked.append((self._about(self._sql.epochs, run=self._run.id), self._keep_epochs))
+            if self._run.epoch > 1 and (self._query.unfinished or self._query.step is not None):
+                asked += self._live(self._run)
+            asked += self._revealed(self._run)
+        return asked
 
-    def _keep_approvals(self, approvals: list[Approval]) -> None:
-        self._approvals.update((approval.id, approval) for approval in approvals)
+    def _about(self, text: Any, **binds: object) -> Ask:  # noqa: ANN401 - a Text
+        return ask(text, tenant=self._query.tenant, **binds)
 
-    def _reveal(self, run: Run) -> None:
-        """Read the payloads that come along (`Query`), and for an approval the digest that people are shown."""
-        query = self._query
+    def _of_step(self, run: Run, name: str) -> list[tuple[Ask, Keep]]:
+        """A step's grants and approvals. Approvals are looked for without a step too: `~resume` is a name only."""
+        asked: list[tuple[Ask, Keep]] = []
+        mine = name == self._query.step
+        if not mine:
+            asked.append((self._about(self._sql.step, run=run.id, key=name), self._keep_steps))
+        if not mine or name in self._steps:
+            asked.append((self._about(self._sql.grants_of_step, run=run.id, step=name), self._keep_grants))
+        if not mine or self._has_approvals:
+            asked.append((self._about(self._sql.approvals_of_step, run=run.id, step=name), self._keep_approvals))
+        return asked
+
+    def _unfinished(self, run: Run) -> list[tuple[Ask, Keep]]:
+        sql = self._sql
+        return [
+            (self._about(sql.steps_unfinished, run=run.id), self._keep_steps),
+            (self._about(sql.grants_open, run=run.id), self._keep_grants),
+            (self._about(sql.grants_of_unfinished, run=run.id), self._keep_grants),
+            (self._about(sql.approvals_unconsumed, run=run.id), self._keep_approvals),
+        ]
+
+    def _live(self, run: Run) -> list[tuple[Ask, Keep]]:
+        """The effectful grants of older epochs that may live, open ones and closed ones."""
+        live = {"run": run.id, "epoch": run.epoch, "now": self._now, "limit": LIVE_MAX}
+        return [(self._about(self._sql.grants_live, is_open=number, **live), self._keep_grants) for number in (1, 0)]
+
+    def _revealed(self, run: Run) -> list[tuple[Ask, Keep]]:
+        """The payloads that come along (`Query`)."""
         wanted = [run.principal_c]
-        if query.run_key is not None:
+        if self._query.run_key is not None:
             wanted.append(run.input_c)
-        step = self._steps.get(query.step or "")
+        step = self._steps.get(self._query.step or "")
         if step is not None:
             wanted += [step.result_c, step.error_c]
-        approval = self._approvals.get(query.approval or "")
+        approval = self._approvals.get(self._query.approval or "")
         if approval is not None:
             wanted.append(approval.binding_c)
-            asked = self._steps.get(approval.step)
-            wanted += [] if asked is None else [asked.digest_c, asked.resource_c]
-        for c in wanted:
-            self._keep_payload(run.id, c)
+        return [asked for c in dict.fromkeys(wanted) for asked in self._payload(run.id, c)]
 
-    def _keep_payload(self, chain: str, c: str | None) -> None:
-        if c is not None and c not in self._payloads:
-            payload = self._one(rows.PAYLOAD, SQL.payload, chain=chain, c=c)
-            if payload is not None:
-                self._payloads[c] = payload
+    def _revealed_by_approval(self) -> list[tuple[Ask, Keep]]:
+        """For a named approval also the action and resource that people are shown."""
+        approval = self._approvals.get(self._query.approval or "")
+        step = None if approval is None else self._steps.get(approval.step)
+        if self._run is None or step is None:
+            return []
+        return [*self._payload(self._run.id, step.digest_c), *self._payload(self._run.id, step.resource_c)]
 
-    def _answer(self) -> StoredAnswer | None:
-        if self._query.answer is None:
-            return None
-        answer = self._one(rows.ANSWER, SQL.answer, scope=self._query.answer, now=self._now)
-        if answer is not None:
-            self._keep_payload(answer.run, answer.answer_c)
-        return answer
+    def _spent_approvals(self) -> list[tuple[Ask, Keep]]:
+        """The approvals that open grants have spent: they come back if such a grant turns out to be unused."""
+        if not self._query.unfinished or self._run is None:
+            return []
+        spent = [grant.approval for grant in self._grants.values() if grant.approval is not None and is_open(grant)]
+        missing = [name for name in dict.fromkeys(spent) if name not in self._approvals]
+        return [(self._about(self._sql.approval, id=name), self._keep_approvals) for name in missing]
+
+    def _payload(self, chain: str, c: str | None) -> list[tuple[Ask, Keep]]:
+        if c is None or c in self._payloads:
+            return []
+        return [(self._about(self._sql.payload, chain=chain, c=c), self._keep_payloads)]
+
+    def _keep_steps(self, found: Found) -> None:
+        self._steps.update((step.key, step) for step in map(rows.STEP.decode, found))
+
+    def _keep_grants(self, found: Found) -> None:
+        self._grants.update((grant.jti, grant) for grant in map(rows.GRANT.decode, found))
+
+    def _keep_approvals(self, found: Found) -> None:
+        self._approvals.update((approval.id, approval) for approval in map(rows.APPROVAL.decode, found))
+
+    def _keep_epochs(self, found: Found) -> None:
+        self._epochs.update((epoch.epoch, epoch) for epoch in map(rows.EPOCH.decode, found))
+
+    def _keep_quarantines(self, found: Sequence[Sequence[Any]]) -> None:
+        self._quarantines = tuple(map(rows.QUARANTINE.decode, found))
+
+    def _keep_payloads(self, found: Found) -> None:
+        self._payloads.update((payload.c, payload) for payload in map(rows.PAYLOAD.decode, found))

@@ -1,8 +1,7 @@
-"""The reads behind `Reads` and `SecretSource` that are no pages, on one connection."""
+"""The reads behind `Reads` and `SecretSource` that are no pages, as plans."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,35 +11,39 @@ from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.domain.reads import StoredEntry
 from stepgrant_broker.domain.writes import Operator, PolicyText
 from stepgrant_broker.store import rows
-from stepgrant_broker.store.loading import SQL, one
+from stepgrant_broker.store.asking import Plan, ask
+from stepgrant_broker.store.queries import Queries
 
 
-def entries(db: sqlite3.Connection, tenant: str, chain: str, after: int, limit: int) -> tuple[StoredEntry, ...]:
+def entries(sql: Queries, tenant: str, chain: str, after: int, limit: int) -> Plan[tuple[StoredEntry, ...]]:
     """Entries of a chain above `after`. Raises `InvalidRequest` for a negative limit, which SQLite reads as none."""
     if limit < 0:
         raise InvalidRequest("limit is not negative", field="limit")
-    binds = {"tenant": tenant, "chain": chain, "after": after, "limit": limit}
-    return tuple(StoredEntry(*row) for row in db.execute(SQL.entries, binds))
+    (found,) = yield [ask(sql.entries, tenant=tenant, chain=chain, after=after, limit=limit)]
+    return tuple(StoredEntry(*row) for row in found)
 
 
-def payloads(db: sqlite3.Connection, tenant: str, chain: str, commitments: Sequence[str]) -> dict[str, Payload]:
+def payloads(sql: Queries, tenant: str, chain: str, commitments: Sequence[str]) -> Plan[dict[str, Payload]]:
     """The payloads that are there, by commitment."""
-    found = (one(db, rows.PAYLOAD, SQL.payload, tenant=tenant, chain=chain, c=c) for c in dict.fromkeys(commitments))
-    return {payload.c: payload for payload in found if payload is not None}
+    asked = [ask(sql.payload, tenant=tenant, chain=chain, c=c) for c in dict.fromkeys(commitments)]
+    answers = yield asked
+    found = [rows.PAYLOAD.decode(row) for answer in answers for row in answer]
+    return {payload.c: payload for payload in found}
 
 
-def operator_by_token(db: sqlite3.Connection, token_hash: str) -> tuple[Operator, str] | None:
+def operator_by_token(sql: Queries, token_hash: str) -> Plan[tuple[Operator, str] | None]:
     """The person with this token, and the name; nobody if removed, or if the name cannot be read any more.
 
     A person without a name could not be told from a run's principal, who must not approve.
     """
-    row = db.execute(SQL.operator_by_token, {"token_hash": token_hash}).fetchone()
-    return None if row is None else (rows.OPERATOR.decode(row), _name(row))
+    (found,) = yield [ask(sql.operator_by_token, token_hash=token_hash)]
+    return (rows.OPERATOR.decode(found[0]), _name(found[0])) if found else None
 
 
-def operators(db: sqlite3.Connection, tenant: str) -> tuple[tuple[Operator, str], ...]:
+def operators(sql: Queries, tenant: str) -> Plan[tuple[tuple[Operator, str], ...]]:
     """All people of the tenant; an erased name is empty."""
-    return tuple((rows.OPERATOR.decode(row), _name(row)) for row in db.execute(SQL.operators, {"tenant": tenant}))
+    (found,) = yield [ask(sql.operators, tenant=tenant)]
+    return tuple((rows.OPERATOR.decode(row), _name(row)) for row in found)
 
 
 def _name(row: Sequence[Any]) -> str:
@@ -56,25 +59,27 @@ def _name(row: Sequence[Any]) -> str:
     return name
 
 
-def policies(db: sqlite3.Connection, tenant: str) -> tuple[PolicyText, ...]:
+def policies(sql: Queries, tenant: str) -> Plan[tuple[PolicyText, ...]]:
     """All activated revisions, newest first, with empty `text`."""
-    return tuple(rows.POLICY.decode((*row, b"")) for row in db.execute(SQL.policies, {"tenant": tenant}))
+    (found,) = yield [ask(sql.policies, tenant=tenant)]
+    return tuple(rows.POLICY.decode((*row, b"")) for row in found)
 
 
-def lapsed(db: sqlite3.Connection, now: int, limit: int) -> tuple[tuple[str, str], ...]:
+def lapsed(sql: Queries, now: int, limit: int) -> Plan[tuple[tuple[str, str], ...]]:
     """Open runs whose lease has lapsed, the longest lapsed first."""
-    return tuple((tenant, run) for tenant, run in db.execute(SQL.lapsed, {"now": now, "limit": max(0, limit)}))
+    (found,) = yield [ask(sql.lapsed, now=now, limit=max(0, limit))]
+    return tuple((tenant, run) for tenant, run in found)
 
 
-def leases_due(db: sqlite3.Connection, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
+def leases_due(sql: Queries, now: int, limit: int) -> Plan[tuple[tuple[str, str, str], ...]]:
     """Grants for which something outside has to be taken back, the longest due first."""
-    binds = {"now": now, "limit": max(0, limit)}
-    return tuple((tenant, run, jti) for tenant, run, jti in db.execute(SQL.leases_due, binds))
+    (found,) = yield [ask(sql.leases_due, now=now, limit=max(0, limit))]
+    return tuple((tenant, run, jti) for tenant, run, jti in found)
 
 
 def held(
-    db: sqlite3.Connection, tenant: str, agent: str | None, workload: str | None, issuer: str | None
-) -> tuple[str, ...]:
+    sql: Queries, tenant: str, agent: str | None, workload: str | None, issuer: str | None
+) -> Plan[tuple[str, ...]]:
     """Runs that are not ended and have to do with any of these. NULL equals nothing: what is not asked finds none."""
-    binds = {"tenant": tenant, "agent": agent, "workload": workload, "issuer": issuer}
-    return tuple(run for (run,) in db.execute(SQL.held, binds))
+    (found,) = yield [ask(sql.held, tenant=tenant, agent=agent, workload=workload, issuer=issuer)]
+    return tuple(run for (run,) in found)

@@ -17,15 +17,11 @@ from sqlalchemy.sql import ClauseElement
 
 from stepgrant_broker.domain.state import ApprovalStatus, RunState
 from stepgrant_broker.store import rows
-from stepgrant_broker.store.statements import ENTRIES, at_most, by_index, compile_for
+from stepgrant_broker.store.heads import Head
+from stepgrant_broker.store.statements import ENTRIES, Moment, Text, at_most, by_index, columns_of, compile_for, given
 from stepgrant_broker.store.tables.base import DUE, LIVE, OPEN, UNENDED, UNFINISHED
 
 UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
-
-
-def columns_of(codec: rows.Codec[Any]) -> list[ColumnElement[Any]]:
-    """The columns of a codec, in its order."""
-    return [codec.table.c[name] for name in codec.columns]
 
 
 def words(column: ColumnElement[Any], values: Sequence[str]) -> ColumnElement[bool]:
@@ -39,16 +35,21 @@ def said(condition: str) -> ColumnElement[bool]:
 
 
 class Queries:
-    """The queries' texts; each bind has the name of its column."""
+    """The queries; each bind has the name of its column. `by_id` and `by_key` begin every `load`."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, moment: Moment = given) -> None:
         self._dialect = dialect
+        self.moment = moment
+        self._now = moment("now")
+        self.by_id = Head(dialect, moment, ["id"])
+        self.by_key = Head(dialect, moment, ["agent", "key"])
+        self.now = self.text(select(self._now))
         self._of_run()
         self._of_chain()
         self._of_administration()
 
-    def text(self, statement: ClauseElement) -> str:
-        """The text of any other query."""
+    def text(self, statement: ClauseElement) -> Text:
+        """Any other query."""
         return compile_for(self._dialect, statement)
 
     def _by(
@@ -57,22 +58,17 @@ class Queries:
         *names: str,
         also: Sequence[ColumnElement[bool]] = (),
         order: Sequence[ColumnElement[Any]] = (),
-        own: Sequence[str] = (),
         limit: bool = False,
         index: str | None = None,
-    ) -> str:
+    ) -> Text:
         table = codec.table
-        wanted = [*columns_of(codec), *(table.c[name] for name in own)]
         equal = [table.c[name] == bindparam(name) for name in names]
-        query = select(*wanted).where(*equal, *also).order_by(*order)
+        query = select(*columns_of(codec)).where(*equal, *also).order_by(*order)
         query = query if index is None else by_index(query, table, index)
         return self.text(at_most(query, "limit") if limit else query)
 
     def _of_run(self) -> None:
         grants, steps, approvals = rows.GRANT.table, rows.STEP.table, rows.APPROVAL.table
-        lease = ("lease_until",)
-        self.run = self._by(rows.RUN, "tenant", "id", own=lease)
-        self.run_by_key = self._by(rows.RUN, "tenant", "agent", "key", own=lease)
         self.epochs = self._by(rows.EPOCH, "tenant", "run", order=[rows.EPOCH.table.c.epoch])
         self.step = self._by(rows.STEP, "tenant", "run", "key")
         self.steps_unfinished = self._by(
@@ -80,7 +76,7 @@ class Queries:
         )
         self.grant = self._by(rows.GRANT, "tenant", "jti")
         self.grants_of_step = self._by(rows.GRANT, "tenant", "run", "step", index="ix_grants_step")
-        self.grants_open = self._by(rows.GRANT, "tenant", "run", also=[said(OPEN)], index="ix_grants_open")
+        self.grants_open = self._by(rows.GRANT, "tenant", "run", also=[said(OPEN)], index="ix_grants_pending")
         newest = and_(steps.c.tenant == grants.c.tenant, steps.c.grant == grants.c.jti)
         of_unfinished = (
             select(*columns_of(rows.GRANT))
@@ -89,15 +85,17 @@ class Queries:
             .where(grants.c.run == steps.c.run)
         )
         self.grants_of_unfinished = self.text(by_index(of_unfinished, steps, "ix_steps_unfinished"))
-        # The longest-lived first: the rule looks for the one that lives longest, so the rest may be left out.
+        # The longest-lived first: the rule looks for the one that lives longest, so the rest may be left out. Open and
+        # closed ones are asked for apart, because the index that they share begins with that.
         self.grants_live = self._by(
             rows.GRANT,
             "tenant",
             "run",
+            "is_open",
             also=[said(LIVE), grants.c.live_until > bindparam("now"), grants.c.epoch < bindparam("epoch")],
             order=[grants.c.live_until.desc()],
             limit=True,
-            index="ix_grants_live",
+            index="ix_grants_pending",
         )
         self.approval = self._by(rows.APPROVAL, "tenant", "id")
         self.approvals_of_step = self._by(rows.APPROVAL, "tenant", "run", "step", index="ix_approvals_step")
@@ -110,11 +108,8 @@ class Queries:
         )
 
     def _of_chain(self) -> None:
-        self.tenant = self._by(rows.TENANT, "id")
         self.tenants = self._by(rows.TENANT, order=[rows.TENANT.table.c.id])
         self.chain_key = self._by(rows.CHAIN_KEY, "tenant", "run")
-        answers = rows.ANSWER.table
-        self.answer = self._by(rows.ANSWER, "tenant", "scope", also=[answers.c.expires_at > bindparam("now")])
         self.payload = self._by(rows.PAYLOAD, "tenant", "chain", "c")
         entries = (
             select(ENTRIES.c.seq, ENTRIES.c.data, ENTRIES.c.leaf_index)
@@ -146,9 +141,7 @@ class Queries:
             .order_by(operators.c.created_at, operators.c.id)
         )
         released = rows.QUARANTINE.table.c.released_at
-        self.quarantines = self._by(
-            rows.QUARANTINE, "tenant", also=[or_(released.is_(None), released > bindparam("now"))]
-        )
+        self.quarantines = self._by(rows.QUARANTINE, "tenant", also=[or_(released.is_(None), released > self._now)])
         policies = rows.POLICY.table
         self.policy = self._by(rows.POLICY, "tenant", "revision")
         # The text is last and left out: a list of revisions should not read every policy that ever was.
@@ -185,7 +178,7 @@ class Queries:
             .where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))
             .where(grants.c.issuer == bindparam("issuer"))
         )
-        has_open = exists(by_index(of_issuer, grants, "ix_grants_open").correlate(runs))
+        has_open = exists(by_index(of_issuer, grants, "ix_grants_pending").correlate(runs))
         self.held = self.text(
             select(runs.c.id)
             .where(runs.c.tenant == bindparam("tenant"), said(UNENDED))

@@ -1,44 +1,48 @@
-"""`Reads` and `SecretSource`: everything that is only looked at, each call in one transaction of a reader thread."""
+"""`Reads` and `SecretSource`: everything that is only looked at, each call one plan in one consistent view."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from stepgrant_broker.store import listing, looking, rows
-from stepgrant_broker.store.loading import SQL, every, one
+from stepgrant_broker.store.asking import Look, ask, every, one
+from stepgrant_broker.store.statements import Text
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.commitments import Payload
-    from stepgrant_broker.domain.ports import Clock, SecretRecord
+    from stepgrant_broker.domain.ports import SecretRecord
     from stepgrant_broker.domain.reads import Listed, Page, StoredEntry
     from stepgrant_broker.domain.state import Approval, Grant, Run, Step
     from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Tenant, Workload
-    from stepgrant_broker.store.readers import Readers
+    from stepgrant_broker.store.queries import Queries
 
 T = TypeVar("T")
 
 
-class Reading:
-    """The reading half of the store. All raise `StoreUnavailable`; pages raise `InvalidRequest` for a bad cursor."""
+class Reading(ABC):
+    """The reading half of a store. All raise `StoreUnavailable`; pages raise `InvalidRequest` for a bad cursor."""
 
-    def __init__(self, readers: Readers, clock: Clock) -> None:
-        self._readers = readers
-        self._clock = clock
+    _sql: Queries
 
-    async def _run(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._readers.run(look)
+    @abstractmethod
+    async def _run(self, look: Look[T]) -> T:
+        """What the plan returns."""
 
-    async def _one(self, codec: rows.Codec[T], sql: str, **binds: object) -> T | None:
-        return await self._run(lambda db: one(db, codec, sql, **binds))
+    @abstractmethod
+    def _time(self) -> int | None:
+        """The time that plans are given; `None` where the database has the clock."""
 
-    async def _all(self, codec: rows.Codec[T], sql: str, **binds: object) -> tuple[T, ...]:
-        return await self._run(lambda db: tuple(every(db, codec, sql, **binds)))
-
+    @abstractmethod
     async def now(self) -> int:
-        """The store's clock: SQLite has no better one than this process."""
-        return self._clock.now()
+        """The store's clock, in milliseconds."""
+
+    async def _one(self, codec: rows.Codec[T], text: Text, **binds: object) -> T | None:
+        return await self._run(lambda: one(codec, ask(text, **binds)))
+
+    async def _all(self, codec: rows.Codec[T], text: Text, **binds: object) -> tuple[T, ...]:
+        return await self._run(lambda: every(codec, ask(text, **binds)))
 
     async def runs(
         self,
@@ -51,87 +55,87 @@ class Reading:
     ) -> Listed[tuple[Run, int]]:
         """Runs with the end of their lease, newest first."""
         filters = {"workload": workload, "agent": agent, "state": state}
-        return await self._run(lambda db: listing.runs(db, tenant, page, filters))
+        return await self._run(lambda: listing.runs(self._sql, tenant, page, filters))
 
     async def steps(self, tenant: str, run: str, page: Page) -> Listed[Step]:
         """Steps of a run in the order of their position."""
-        return await self._run(lambda db: listing.steps(db, tenant, page, {"run": run}))
+        return await self._run(lambda: listing.steps(self._sql, tenant, page, {"run": run}))
 
     async def grants(self, tenant: str, page: Page, *, run: str | None = None, live: bool = False) -> Listed[Grant]:
         """Grants, newest first; `live`: only those that are issued and not expired."""
-        now = self._clock.now() if live else None
-        return await self._run(lambda db: listing.grants(db, tenant, page, {"run": run}, now))
+        now = self._time()
+        return await self._run(lambda: listing.grants(self._sql, tenant, page, {"run": run}, live=live, now=now))
 
     async def approvals(
         self, tenant: str, page: Page, *, run: str | None = None, status: str | None = None
     ) -> Listed[Approval]:
         """Approvals, newest first."""
-        return await self._run(lambda db: listing.approvals(db, tenant, page, {"run": run, "status": status}))
+        return await self._run(lambda: listing.approvals(self._sql, tenant, page, {"run": run, "status": status}))
 
     async def entries(
         self, tenant: str, run: str | None, *, after: int = -1, limit: int = 500
     ) -> tuple[StoredEntry, ...]:
         """Entries of a chain with `seq` above `after`, in order; `run=None` is the tenant's own chain."""
-        return await self._run(lambda db: looking.entries(db, tenant, run or "", after, limit))
+        return await self._run(lambda: looking.entries(self._sql, tenant, run or "", after, limit))
 
     async def payloads(self, tenant: str, run: str, commitments: Sequence[str]) -> Mapping[str, Payload]:
         """Payloads of a chain (`run` empty: the tenant's own), by commitment; missing ones are left out."""
-        return await self._run(lambda db: looking.payloads(db, tenant, run, commitments))
+        return await self._run(lambda: looking.payloads(self._sql, tenant, run, commitments))
 
     async def chain_key(self, tenant: str, run: str) -> ChainKey | None:
         """The wrapped key of a chain."""
-        return await self._one(rows.CHAIN_KEY, SQL.chain_key, tenant=tenant, run=run)
+        return await self._one(rows.CHAIN_KEY, self._sql.chain_key, tenant=tenant, run=run)
 
     async def tenants(self) -> tuple[Tenant, ...]:
         """All tenants."""
-        return await self._all(rows.TENANT, SQL.tenants)
+        return await self._all(rows.TENANT, self._sql.tenants)
 
     async def workload(self, workload: str) -> Workload | None:
         """An enrolment by its id, whatever its tenant; removed ones too."""
-        return await self._one(rows.WORKLOAD, SQL.workload, id=workload)
+        return await self._one(rows.WORKLOAD, self._sql.workload, id=workload)
 
     async def workloads(self, tenant: str) -> tuple[Workload, ...]:
         """All enrolments of a tenant, oldest first; removed ones too."""
-        return await self._all(rows.WORKLOAD, SQL.workloads, tenant=tenant)
+        return await self._all(rows.WORKLOAD, self._sql.workloads, tenant=tenant)
 
     async def operator_by_token(self, token_hash: str) -> tuple[Operator, str] | None:
         """The person with this token hash, and the name; nobody if removed or nameless."""
-        return await self._run(lambda db: looking.operator_by_token(db, token_hash))
+        return await self._run(lambda: looking.operator_by_token(self._sql, token_hash))
 
     async def operators(self, tenant: str) -> tuple[tuple[Operator, str], ...]:
         """All people of a tenant with names, oldest first; removed ones too."""
-        return await self._run(lambda db: looking.operators(db, tenant))
+        return await self._run(lambda: looking.operators(self._sql, tenant))
 
     async def quarantines(self, tenant: str) -> tuple[Quarantine, ...]:
         """Kill switches that hold now."""
-        return await self._all(rows.QUARANTINE, SQL.quarantines, tenant=tenant, now=self._clock.now())
+        return await self._all(rows.QUARANTINE, self._sql.quarantines, tenant=tenant, now=self._time())
 
     async def policy(self, tenant: str, revision: str) -> PolicyText | None:
         """An activated revision with its text."""
-        return await self._one(rows.POLICY, SQL.policy, tenant=tenant, revision=revision)
+        return await self._one(rows.POLICY, self._sql.policy, tenant=tenant, revision=revision)
 
     async def policies(self, tenant: str) -> tuple[PolicyText, ...]:
         """All activated revisions, newest first, with empty `text`."""
-        return await self._run(lambda db: looking.policies(db, tenant))
+        return await self._run(lambda: looking.policies(self._sql, tenant))
 
     async def secrets(self, tenant: str) -> tuple[SecretRecord, ...]:
         """Static secrets that are set and not removed, still wrapped, by name."""
-        return await self._all(rows.SECRET, SQL.secrets, tenant=tenant)
+        return await self._all(rows.SECRET, self._sql.secrets, tenant=tenant)
 
     async def secret(self, tenant: str, name: str) -> SecretRecord | None:
         """The named secret of the tenant, or `None`; a removed one is gone."""
-        return await self._one(rows.SECRET, SQL.secret, tenant=tenant, name=name)
+        return await self._one(rows.SECRET, self._sql.secret, tenant=tenant, name=name)
 
     async def lapsed(self, now: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Open runs whose lease has lapsed, as (tenant, run), the longest lapsed first."""
-        return await self._run(lambda db: looking.lapsed(db, now, limit))
+        return await self._run(lambda: looking.lapsed(self._sql, now, limit))
 
     async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
         """Grants whose credential outside has to be taken back, as (tenant, run, jti), the longest due first."""
-        return await self._run(lambda db: looking.leases_due(db, now, limit))
+        return await self._run(lambda: looking.leases_due(self._sql, now, limit))
 
     async def held(
         self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None
     ) -> tuple[str, ...]:
         """Runs that are not ended, of this agent, held by this workload, or with open grants of this issuer."""
-        return await self._run(lambda db: looking.held(db, tenant, agent, workload, issuer))
+        return await self._run(lambda: looking.held(self._sql, tenant, agent, workload, issuer))

@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Table as CoreTable
@@ -54,7 +54,11 @@ class RowDamaged(Exception):
 
 
 class Codec(Generic[T]):
-    """Maps one value class to one table. `derived`: columns computed from the value; `own`: columns the store fills."""
+    """Maps one value class to one table. `derived`: columns computed from the value; `own`: columns the store fills.
+
+    `columns` are those that a value is read from, in its fields' order; `bound` those that it is written to, in the
+    table's order.
+    """
 
     def __init__(
         self,
@@ -66,42 +70,52 @@ class Codec(Generic[T]):
     ) -> None:
         self.table = cast("CoreTable", vars(row)["__table__"])
         self.value = value
-        self._derived = dict(derived or {})
-        self._encoders: list[tuple[str, Code]] = []
+        self._encoders: list[tuple[int, Code]] = []
         self._decoders: list[tuple[int, Code]] = []
         self._wrapped: int | None = None
         paths = self._read_fields()
-        self._get = attrgetter(*paths)
-        self.columns = tuple(path.rpartition(".")[2] for path in paths)
-        expected = {*self.columns, *self._derived, *own}
-        if (there := {column.name for column in self.table.columns}) != expected:
-            raise TypeError(f"{self.table.name} does not fit {value.__name__}: {sorted(there ^ expected)}")
+        self._get = attrgetter(*paths.values())
+        self.columns = tuple(paths)
+        self._derive = tuple((derived or {}).values())
+        written = [*self.columns, *(derived or {})]
+        there = {column.name for column in self.table.columns}
+        if there != {*written, *own}:
+            raise TypeError(f"{self.table.name} does not fit {value.__name__}: {sorted(there ^ {*written, *own})}")
+        self.bound = tuple(column.name for column in self.table.columns if column.name not in own)
+        self._arrange = itemgetter(*(written.index(name) for name in self.bound))
 
-    def _read_fields(self) -> tuple[str, ...]:
+    def _read_fields(self) -> dict[str, str]:
+        """Each column with the path to what stands in it."""
         hints = typing.get_type_hints(self.value)
-        names: list[str] = []
+        paths: dict[str, str] = {}
         for field in dataclasses.fields(cast("Any", self.value)):
-            hint = hints[field.name]
+            hint, at = hints[field.name], len(paths)
             if hint is Wrapped:
-                self._wrapped = len(names)
-                names += [f"{field.name}.{member}" for member in _WRAPPED]
+                self._wrapped = at
+                paths.update((member, f"{field.name}.{member}") for member in _WRAPPED)
                 continue
-            codes = _codes(hint)
-            if codes is not None:
-                self._encoders.append((field.name, codes[0]))
-                self._decoders.append((len(names), codes[1]))
-            names.append(field.name)
-        return tuple(names)
+            encode, decode = _codes(hint)
+            # An enum's own `value` is a property written in Python; every grant has six of them.
+            enum = isinstance(hint, type) and issubclass(hint, StrEnum)
+            paths[field.name] = f"{field.name}._value_" if enum else field.name
+            if encode is not None and not enum:
+                self._encoders.append((at, encode))
+            if decode is not None:
+                self._decoders.append((at, decode))
+        return paths
+
+    def places(self, value: T) -> tuple[Any, ...]:
+        """The row of a value in the order of `bound`, derived columns included, the store's own columns not."""
+        row = list(self._get(value))
+        for at, code in self._encoders:
+            if row[at] is not None:
+                row[at] = code(row[at])
+        row += [derive(value) for derive in self._derive]
+        return cast("tuple[Any, ...]", self._arrange(row))
 
     def encode(self, value: T) -> Row:
-        """The row of a value, derived columns included, the store's own columns not."""
-        row: Row = dict(zip(self.columns, self._get(value), strict=True))
-        for name, code in self._encoders:
-            if row[name] is not None:
-                row[name] = code(row[name])
-        for name, derive in self._derived.items():
-            row[name] = derive(value)
-        return row
+        """The same by name."""
+        return dict(zip(self.bound, self.places(value), strict=True))
 
     def decode(self, row: Sequence[Any]) -> T:
         """The value of a row that begins with `columns`. Raises `RowDamaged`."""
@@ -118,25 +132,26 @@ class Codec(Generic[T]):
             raise RowDamaged(f"a row of {self.table.name} is damaged ({type(error).__name__})") from None
 
 
-def _codes(hint: Any) -> tuple[Code, Code] | None:  # noqa: ANN401 - any type hint
+def _codes(hint: Any) -> tuple[Code | None, Code | None]:  # noqa: ANN401 - any type hint
     """How values of this type rest and come back; `None`: as they are."""
     if isinstance(hint, types.UnionType):
         (hint,) = (part for part in hint.__args__ if part is not types.NoneType)
     if hint in {str, int, bytes}:
-        return None
+        return None, None
     if hint is bool:
-        return bool, _READ_BOOL.__getitem__
+        # As a number: SQLite's driver looks for adapters of everything that is not exactly a type of its own.
+        return int, _READ_BOOL.__getitem__
     if hint is History:
         return _write_history, _read_history
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
-        return str, {word: word for word in hint.__args__}.__getitem__
+        return None, {word: word for word in hint.__args__}.__getitem__
     if origin is tuple:
         return (_write_answers, _read_answers) if hint.__args__[0] is Answer else (_write_list, _read_tuple)
     if origin is Mapping:
         return _write_map, _read_map
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return attrgetter("value"), {member.value: member for member in hint}.__getitem__
+        return attrgetter("_value_"), {member.value: member for member in hint}.__getitem__
     raise TypeError(f"no column for {hint}")
 
 
@@ -167,7 +182,7 @@ def _read_tuple(text: str) -> tuple[str, ...]:
 
 
 def _write_history(value: History) -> str:
-    return _write({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    return _write(vars(value))
 
 
 def _read_history(text: str) -> History:

@@ -9,21 +9,28 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from stepgrant_broker.store import applying, checking, connecting, schema
+from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
 from stepgrant_broker.store.loading import load
+from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.readers import Readers
 from stepgrant_broker.store.reading import Reading
-from stepgrant_broker.store.writer import Writer
+from stepgrant_broker.store.statements import Text, sqlite_dialect
+from stepgrant_broker.store.writer import Glance, Writer
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
     from stepgrant_broker.domain.writes import Loaded, Query, WriteSet
+    from stepgrant_broker.store.asking import Look, Plan
 
+T = TypeVar("T")
+SQL: Final = Queries(sqlite_dialect())
 CAPACITY: Final = 1024
-FORGET_BATCH: Final = 1000
 
 
 class SqliteStore(Reading):
@@ -45,7 +52,10 @@ class SqliteStore(Reading):
     ) -> None:
         schema.check(connecting.url_of(path))
         file = connecting.DatabaseFile(path, busy_ms)
-        super().__init__(Readers(file, capacity=capacity), clock)
+        self._sql = SQL
+        self._clock = clock
+        self._readers = Readers(file, capacity=capacity)
+        self._forgetting = Forgetting(applying.SQL)
         self._writer = Writer(file, clock=clock, failpoints=failpoints, capacity=capacity)
 
     @property
@@ -53,9 +63,25 @@ class SqliteStore(Reading):
         """How many durable transactions there were."""
         return self._writer.commits
 
+    async def _run(self, look: Look[T]) -> T:
+        return await self._readers.run(look)
+
+    def _time(self) -> int:
+        return self._clock.now()
+
+    async def now(self) -> int:
+        """The store's clock: SQLite has no better one than this process."""
+        return self._clock.now()
+
     async def load(self, query: Query) -> Loaded:
         """What the query names, in one consistent view. Raises `StoreUnavailable`."""
-        return await self._run(lambda db: load(db, query, self._clock.now()))
+
+        def look() -> Plan[Loaded]:
+            return load(SQL, query, self._clock.now())
+
+        if self._writer.inbox.load:
+            return await self._readers.run(look)
+        return cast("Loaded", await self._writer.inbox.put(Glance(look)))
 
     async def commit(self, writes: WriteSet) -> None:
         """Apply durably and whole, or raise and leave nothing behind.
@@ -68,19 +94,38 @@ class SqliteStore(Reading):
         await self._writer.inbox.put(lambda db, now: applying.apply(db, writes, now))
 
     async def forget_expired(self, now: int) -> int:
-        """Drop proof uses and stored answers whose time is over, in small transactions; how many."""
-        gone, done = 0, False
-        while not done:
-            some, done = await self._writer.inbox.put(lambda db, _: applying.forget(db, now, FORGET_BATCH))
-            gone += some
+        """Drop proof uses and stored answers whose time is over, in small transactions; how many.
+
+        Of a large table one call goes over a part, and the next goes on from there.
+        """
+        gone = await self._forget(lambda run: self._forgetting.bodies(run, now))
+        for walk in self._forgetting.walks:
+            gone += await self._forget(lambda run, walk=walk: self._forgetting.stretch(run, walk, now))  # type: ignore[misc]
+        return gone
+
+    async def _forget(self, some: Callable[[Run], tuple[int, bool]]) -> int:
+        gone = 0
+        for _ in range(STRETCHES):
+            dropped, done = await self._writer.inbox.put(lambda db, _: some(_running(db)))
+            gone += dropped
+            if done:
+                break
         return gone
 
     async def close(self) -> None:
         """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""
         self._writer.inbox.close()
-        self._readers.inbox.close()
+        self._readers.close()
         await asyncio.to_thread(self._join)
 
     def _join(self) -> None:
         for thread in (*self._readers.threads, self._writer.thread):
             thread.join()
+
+
+def _running(db: sqlite3.Connection) -> Run:
+    def run(text: Text, places: tuple[Any, ...]) -> tuple[int, Sequence[Sequence[Any]]]:
+        cursor = db.execute(text.sql, places)
+        return cursor.rowcount, cursor.fetchall()
+
+    return run

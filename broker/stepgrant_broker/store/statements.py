@@ -3,15 +3,17 @@
 Rules:
 * What may be refused is refused by the number of rows that a statement touched, never by an exception, so that one
   refused set cannot abort the transaction that it shares with others.
-* Binds are named after their columns; those of a condition begin with `w_`.
+* Binds are named after their columns; those of a condition begin with `w_`. A driver is given them by position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Select,
     and_,
@@ -30,6 +32,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement, FromClause
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from stepgrant_broker.domain.state import Approval, Grant, Step
 from stepgrant_broker.store import rows, tables
@@ -62,7 +65,7 @@ def sqlite_dialect() -> Dialect:
     Without statistics SQLite takes a key's first column to be about as telling as an index over all that is asked, and
     would read a tenant's every grant. INDEXED BY leaves it no choice, and fails if the index does not serve.
     """
-    dialect = sqlite.dialect(paramstyle="named")
+    dialect = sqlite.dialect(paramstyle="qmark")
     dialect.statement_compiler = _Compiler
     return dialect
 
@@ -72,9 +75,38 @@ def by_index(query: Select[Any], table: CoreTable, index: str) -> Select[Any]:
     return query.with_hint(table, f"INDEXED BY {index}", "sqlite")
 
 
-def compile_for(dialect: Dialect, statement: ClauseElement, columns: Sequence[str] | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A statement as the driver takes it; `names` are its binds in the order of their places."""
+
+    sql: str
+    names: tuple[str, ...]
+
+    def places(self, binds: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The binds in their places. Raises `KeyError` for one that is missing."""
+        return tuple([binds[name] for name in self.names])
+
+
+def compile_for(dialect: Dialect, statement: ClauseElement, columns: Sequence[str] | None = None) -> Text:
     """The statement's text; `columns` are those that an INSERT or UPDATE takes as binds."""
-    return str(statement.compile(dialect=dialect, column_keys=None if columns is None else list(columns)))
+    compiled = cast(
+        "SQLCompiler", statement.compile(dialect=dialect, column_keys=None if columns is None else list(columns))
+    )
+    return Text(str(compiled), tuple(compiled.positiontup or ()))
+
+
+Moment: TypeAlias = Callable[[str], ColumnElement[int]]
+"""The time that is bound to this name; where none is given, the database's own, if it has a clock."""
+
+
+def given(name: str) -> ColumnElement[int]:
+    """The `Moment` of a database without a clock of its own: the time is always given."""
+    return bindparam(name, type_=BigInteger)
+
+
+def columns_of(codec: rows.Codec[Any]) -> list[ColumnElement[Any]]:
+    """The columns of a codec, in its order."""
+    return [codec.table.c[name] for name in codec.columns]
 
 
 def at_most(query: Select[Any], bind: str) -> Select[Any]:
@@ -82,47 +114,46 @@ def at_most(query: Select[Any], bind: str) -> Select[Any]:
     return query.limit(bindparam(bind)).offset(literal_column("0"))
 
 
-class Statements:
-    """The statements' texts. `insert` is the dialect's own, which knows ON CONFLICT."""
+ROWS_AT_ONCE: Final = 4
 
-    def __init__(self, dialect: Dialect, insert: Callable[[CoreTable], Any]) -> None:
+
+class Statements:
+    """The statements. `insert` is the dialect's own, which knows ON CONFLICT."""
+
+    def __init__(self, dialect: Dialect, insert: Callable[[CoreTable], Any], moment: Moment = given) -> None:
         self._dialect = dialect
         self._insert = insert
         self.proof = self._new(rows.PROOF.table, rows.PROOF.columns)
-        self.answer = self._answer()
+        self.answer = self._answer(moment)
         self._chain_of_runs()
         self._chain_of_tenants()
-        self.whole: Mapping[type, str] = {value: self._upsert(codec) for value, codec in rows.WHOLE.items()}
-        self.entry = self._text(insert(ENTRIES), ENTRY_COLUMNS)
-        self.payload = self._payload()
+        self.whole: Mapping[type, Text] = {value: self._upsert(codec) for value, codec in rows.WHOLE.items()}
+        counts = range(1, ROWS_AT_ONCE + 1)
+        self.entries = {count: self._entries(count) for count in counts}
+        self.payloads = {count: self._payloads(count) for count in counts}
         self.erase = self._text(delete(rows.PAYLOAD.table).where(*self._here(rows.PAYLOAD.table)))
-        self.forget = tuple(
-            self._forget(table, *key)
-            for table, key in (
-                (rows.PAYLOAD.table, ("tenant", "chain", "c")),
-                (rows.ANSWER.table, ("tenant", "scope")),
-                (rows.PROOF.table, ("id",)),
-            )
-        )
+        self.forget_payloads = self._forget_payloads()
+        self.walks = (Walk(dialect, rows.PROOF.table), Walk(dialect, rows.ANSWER.table))
 
     def _here(self, table: CoreTable) -> list[ColumnElement[bool]]:
         return [table.c[column.name] == bindparam(f"w_{column.name}") for column in table.primary_key.columns]
 
-    def _text(self, statement: ClauseElement, columns: Sequence[str] | None = None) -> str:
+    def _text(self, statement: ClauseElement, columns: Sequence[str] | None = None) -> Text:
         return compile_for(self._dialect, statement, columns)
 
-    def _new(self, table: CoreTable, columns: Sequence[str]) -> str:
+    def _new(self, table: CoreTable, columns: Sequence[str]) -> Text:
         """INSERT; 0 rows when the key, or another unique value, is taken."""
         return self._text(self._insert(table).on_conflict_do_nothing(), columns)
 
-    def _upsert(self, codec: rows.Codec[Any]) -> str:
-        """INSERT or UPDATE; 0 rows when what is fixed would change."""
+    def _upsert(self, codec: rows.Codec[Any]) -> Text:
+        """INSERT or UPDATE, bound as `Codec.places` gives it; 0 rows when what is fixed would change."""
         insert, table = self._insert(codec.table), codec.table
         keys, fixed = {column.name for column in table.primary_key}, FIXED.get(codec.value, ())
-        names = [column.name for column in table.columns]
+        names = codec.bound
         moved = {name: insert.excluded[name] for name in names if name not in keys and name not in fixed}
         same = and_(*(table.c[name] == insert.excluded[name] for name in fixed)) if fixed else None
-        return self._text(insert.on_conflict_do_update(index_elements=sorted(keys), set_=moved, where=same), names)
+        whole = insert.on_conflict_do_update(index_elements=sorted(keys), set_=moved, where=same)
+        return _in_order(self._text(whole, names), names)
 
     def _chain_of_runs(self) -> None:
         """Compare and move a run. `run_first` opens it: 0 rows when its id or its key is taken.
@@ -163,15 +194,19 @@ class Statements:
             rows.TENANT.columns,
         )
 
-    def _answer(self) -> str:
+    def _answer(self, moment: Moment) -> Text:
         """INSERT; an expired one is replaced; 0 rows when a living one is there."""
         table, insert = rows.ANSWER.table, self._insert(rows.ANSWER.table)
         moved = {name: insert.excluded[name] for name in rows.ANSWER.columns if name not in {"tenant", "scope"}}
-        over = table.c.expires_at <= bindparam("w_now")
+        over = table.c.expires_at <= moment("w_now")
         replacing = insert.on_conflict_do_update(index_elements=["tenant", "scope"], set_=moved, where=over)
         return self._text(replacing, rows.ANSWER.columns)
 
-    def _payload(self) -> str:
+    def _entries(self, count: int) -> Text:
+        """INSERT of so many entries; the binds of one stand behind those of the other."""
+        return self._rows(self._insert(ENTRIES), ENTRY_COLUMNS, count)
+
+    def _payloads(self, count: int) -> Text:
         """INSERT; one that is there stays, and lives as long as the longer-lived of its users (NULL: for ever)."""
         table, insert = rows.PAYLOAD.table, self._insert(rows.PAYLOAD.table)
         mine, new = table.c.expires_at, insert.excluded.expires_at
@@ -179,10 +214,43 @@ class Statements:
         longer = insert.on_conflict_do_update(
             index_elements=["tenant", "chain", "c"], set_={"expires_at": lasts}, where=mine.is_not(None)
         )
-        return self._text(longer, PAYLOAD_COLUMNS)
+        return self._rows(longer, PAYLOAD_COLUMNS, count)
 
-    def _forget(self, table: CoreTable, *key: str) -> str:
-        """Delete at most `w_limit` rows whose time is over."""
-        columns = [table.c[name] for name in key]
-        over = select(*columns).where(table.c.expires_at <= bindparam("w_now"))
-        return self._text(delete(table).where(tuple_(*columns).in_(at_most(over, "w_limit"))))
+    def _rows(self, insert: Any, columns: Sequence[str], count: int) -> Text:  # noqa: ANN401 - a dialect's INSERT
+        names = [[f"{name}_{number}" for name in columns] for number in range(count)]
+        values: list[dict[str, Any]] = [dict(zip(columns, map(bindparam, some), strict=True)) for some in names]
+        return _in_order(self._text(insert.values(values)), [name for some in names for name in some])
+
+    def _forget_payloads(self) -> Text:
+        """Delete at most `w_limit` bodies whose time is over: few rows expire, and those have an index."""
+        table = rows.PAYLOAD.table
+        key = tuple_(*table.primary_key.columns)
+        over = select(*table.primary_key.columns).where(table.c.expires_at <= bindparam("w_now"))
+        return self._text(delete(table).where(key.in_(at_most(over, "w_limit"))))
+
+
+def _in_order(text: Text, names: Sequence[str]) -> Text:
+    """The text, whose binds have to stand in this order. Raises `TypeError`: it would write into other columns."""
+    if text.names != tuple(names):
+        raise TypeError(f"the binds of {text.sql[:40]!r} stand in another order")
+    return text
+
+
+class Walk:
+    """Forgetting without an index: a table's keys are walked in order, a stretch at a time.
+
+    Every row of these tables expires, so an index over the time costs every commit a page, and every row that goes
+    another one; their keys are hashes. A walk deletes the neighbours of one page together.
+    """
+
+    def __init__(self, dialect: Dialect, table: CoreTable) -> None:
+        key = list(table.primary_key.columns)
+        self.key = tuple(column.name for column in key)
+        self.width = len(key)
+        beyond = tuple_(*key) > tuple_(*(bindparam(f"w_after_{column.name}") for column in key))
+        until = tuple_(*key) <= tuple_(*(bindparam(f"w_until_{column.name}") for column in key))
+        over = table.c.expires_at <= bindparam("w_now")
+        stretch = select(*key).where(beyond).order_by(*key)
+        self.end = compile_for(dialect, stretch.limit(literal_column("1")).offset(bindparam("w_many")))
+        self.drop = compile_for(dialect, delete(table).where(beyond, until, over))
+        self.drop_rest = compile_for(dialect, delete(table).where(beyond, over))

@@ -2,8 +2,11 @@
 
 Rules:
 * One `BEGIN IMMEDIATE` for all sets that are waiting, one SAVEPOINT for each, one COMMIT; callers hear of it only then.
+  A set that is alone needs no savepoint: the transaction is its own, and what it leaves when refused is rolled back.
 * A refused set is rolled back alone. A database error aborts all sets of the transaction: none of them is there.
 * An error of COMMIT itself leaves the fate of its sets unknown (`FateUnknown`): the bytes may have reached the disk.
+* A plan that finds the thread idle is looked up here, between two transactions: this connection's pages are warm, while
+  a reader reads again whatever a commit has touched or not.
 * The thread outlives every error. After a lasting one it opens a new connection, so that a store recovers by itself.
 """
 
@@ -13,19 +16,30 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
 from stepgrant_broker.domain.refusals import StoreRefusal
 from stepgrant_broker.store import connecting
 from stepgrant_broker.store.faults import LASTING, RETRY_MS, is_of_one_set, malformed, primary_code, unavailable
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
+from stepgrant_broker.store.plans import look_at, told
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
+    from stepgrant_broker.store.asking import Look
 
 Work: TypeAlias = Callable[[sqlite3.Connection, int], Any]
 """Changes the database inside a savepoint, at a time in milliseconds; what it returns is the outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A plan to run outside of any transaction that writes."""
+
+    look: Look[Any]
+
 
 BATCH_MAX: Final = 128
 _log = logging.getLogger(__name__)
@@ -38,7 +52,7 @@ class Writer:
         self, file: connecting.DatabaseFile, *, clock: Clock, failpoints: Failpoints | None, capacity: int
     ) -> None:
         self.commits = 0
-        self.inbox: Inbox[Work] = Inbox(capacity)
+        self.inbox: Inbox[Work | Glance] = Inbox(capacity)
         self._file = file
         self._clock = clock
         self._failpoints = failpoints
@@ -47,15 +61,29 @@ class Writer:
 
     def _run(self) -> None:
         while self._turn():
-            self._told_after_reply()
+            continue
         self._drop()
 
     def _turn(self) -> bool:
         """One batch; its sets are not kept while waiting for the next."""
         jobs = self.inbox.take(BATCH_MAX)
-        if jobs:
-            answer(self._batch(jobs))
+        sets: list[Job[Work]] = []
+        for job in jobs:
+            if isinstance(job.work, Glance):
+                answer([(job, self._glance(job.work))])
+            else:
+                sets.append(cast("Job[Work]", job))
+        if sets:
+            answer(self._batch(sets))
+            self._told_after_reply()
         return bool(jobs)
+
+    def _glance(self, glance: Glance) -> object:
+        try:
+            return look_at(self._connected(), glance.look)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told and the thread lives on
+            self._recover(error)
+            return Failed(told(error))
 
     def _told_after_reply(self) -> None:
         try:
@@ -71,7 +99,7 @@ class Writer:
             db = self._connected()
             db.execute("BEGIN IMMEDIATE")
             before, now = db.total_changes, self._clock.now()
-            outcomes = [_one(db, job.work, now) for job in jobs]
+            outcomes = [_one(db, job.work, now) for job in jobs] if len(jobs) > 1 else [_try(db, jobs[0].work, now)]
             if db.total_changes == before or all(isinstance(outcome, Failed) for outcome in outcomes):
                 db.execute("ROLLBACK")
             else:
@@ -118,20 +146,23 @@ class Writer:
 def _one(db: sqlite3.Connection, work: Work, now: int) -> object:
     """Apply one set inside its savepoint: its outcome, or `Failed` with nothing left of it."""
     db.execute("SAVEPOINT one")
+    outcome = _try(db, work, now)
+    if isinstance(outcome, Failed):
+        db.execute("ROLLBACK TO one")
+    db.execute("RELEASE one")
+    return outcome
+
+
+def _try(db: sqlite3.Connection, work: Work, now: int) -> object:
+    """Apply one set: its outcome, or `Failed`. What only concerns this set is its outcome; anything else is raised."""
     try:
-        outcome = work(db, now)
+        return work(db, now)
     except (StoreRefusal, StepgrantFault) as refusal:
-        failed = Failed(refusal.with_traceback(None))
+        return Failed(refusal.with_traceback(None))
     except Exception as error:
         if not is_of_one_set(error):
             raise
-        failed = Failed(malformed(error))
-    else:
-        db.execute("RELEASE one")
-        return outcome
-    db.execute("ROLLBACK TO one")
-    db.execute("RELEASE one")
-    return failed
+        return Failed(malformed(error))
 
 
 def _untouched(error: Exception) -> StoreUnavailable:

@@ -39,6 +39,11 @@ def unique(prefix: str) -> str:
     return f"{prefix}_{os.getpid()}_{next(_numbers):08d}"
 
 
+def timed(prefix: str, time: int) -> str:
+    """An identifier as the broker makes them: it begins with its time, so that their order is that of their times."""
+    return unique(f"{prefix}_{time:016d}")
+
+
 class SetClock:
     """A clock that stands still until a test moves it."""
 
@@ -95,7 +100,8 @@ class Several:
 def a_run(tenant: str = "acme", **values: Any) -> Run:
     """An open run under epoch 1 that has no entries yet."""
     run = Run(
-        id=unique("run"), tenant=tenant, key=unique("key"), agent="agent", agent_version="1", state=RunState.OPEN,
+        id=timed("run", values.get("opened_at", NOW)),
+        tenant=tenant, key=unique("key"), agent="agent", agent_version="1", state=RunState.OPEN,
         epoch=1, jkt="jkt-1", workload="wkl_1", subject_c="s_c", opened_at=NOW, labels={"a": "b"}, input_c=None,
         principal_c=None, principal_method=None, seq=0, head=GENESIS, last_ts=0,
     )  # fmt: skip
@@ -117,7 +123,8 @@ def a_step(run: Run, **values: Any) -> Step:
 
 def a_grant(run: Run, step: str, **values: Any) -> Grant:
     grant = Grant(
-        jti=unique("jti"), run=run.id, tenant=run.tenant, step=step, attempt=1, epoch=1, issuer="jwt",
+        jti=timed("jti", values.get("issued_at", NOW)),
+        run=run.id, tenant=run.tenant, step=step, attempt=1, epoch=1, issuer="jwt",
         revocation=Revocation.EXPIRY, tool="pay", effect=Effect.ONCE, redeem=RedeemMode.REQUIRED, jkt="jkt-1",
         audience="https://tool.example", digest_c="d_c", status=GrantStatus.ISSUED, issued_at=NOW, exp=NOW + 60_000,
     )  # fmt: skip
@@ -126,7 +133,8 @@ def a_grant(run: Run, step: str, **values: Any) -> Grant:
 
 def an_approval(run: Run, step: str, **values: Any) -> Approval:
     approval = Approval(
-        id=unique("apr"), run=run.id, tenant=run.tenant, step=step, binding_c=unique("b_c"), tool="pay",
+        id=timed("apr", values.get("requested_at", NOW)),
+        run=run.id, tenant=run.tenant, step=step, binding_c=unique("b_c"), tool="pay",
         effect=Effect.ONCE, issuer="jwt", groups=("finance",), quorum=1, requested_at=NOW, answer_by=NOW + 86_400_000,
         valid_for_ms=900_000, revision="1:sha-256:x", reasons=("large",), status=ApprovalStatus.PENDING,
     )  # fmt: skip

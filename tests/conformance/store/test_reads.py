@@ -132,6 +132,8 @@ FOREIGN: dict[str, str] = {
     "an object": canonical.b64u(b"{}"),
     "a text for the number": canonical.b64u(b'["a","b"]'),
     "a number for the text": canonical.b64u(b"[1,2]"),
+    "only a number": canonical.b64u(b"[1]"),
+    "null": canonical.b64u(b"[null]"),
     "true for a number": canonical.b64u(b'[true,"a"]'),
     "a large number": canonical.b64u(b'[1e300,"a"]'),
     "large": "x" * 5000,
@@ -140,9 +142,10 @@ FOREIGN: dict[str, str] = {
 
 @pytest.mark.parametrize("cursor", FOREIGN.values(), ids=FOREIGN)
 async def test_a_foreign_cursor_is_refused_by_name(store: AnyStore, cursor: str) -> None:
-    for ask in (store.runs, store.grants, store.approvals):
+    page = Page(10, cursor)
+    for ask in (store.runs, store.grants, store.approvals, lambda tenant, page: store.steps(tenant, "run", page)):
         with pytest.raises(InvalidRequest, match="cursor") as caught:
-            await ask("acme", Page(10, cursor))
+            await ask("acme", page)
         assert caught.value.field == "after"
 
 

@@ -19,8 +19,10 @@ from conformance.store.making import Chain, SetClock, a_payload, a_proof, a_step
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.store import connecting, schema
+from stepgrant_broker.store.asking import Ask, Plan
 from stepgrant_broker.store.faults import WriteSetMalformed, unavailable
 from stepgrant_broker.store.sqlite import SqliteStore
+from stepgrant_broker.store.statements import Text
 
 FAULTY = Path(__file__).with_name("faulty.py")
 
@@ -203,15 +205,22 @@ async def test_after_closing_one_file_holds_everything(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["store.db"]
 
 
+def asked(sql: str) -> Plan[object]:
+    (found,) = yield [Ask(Text(sql, ()), ())]
+    return found[0][0]
+
+
 async def test_commits_are_durable_and_checked(store: SqliteStore) -> None:
-    def ask(db: sqlite3.Connection, _: int = 0) -> list[object]:
-        names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "trusted_schema", "query_only")
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "trusted_schema", "query_only")
+
+    def of_writer(db: sqlite3.Connection, _: int) -> list[object]:
         return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
-    assert await store._writer.inbox.put(ask) == ["wal", 2, 1, 50, 0, 0]
-    assert (await store._run(ask))[3:] == [50, 0, 1]
+    assert await store._writer.inbox.put(of_writer) == ["wal", 2, 1, 50, 0, 0]
+    of_reader = [await store._run(lambda name=name: asked(f"PRAGMA {name}")) for name in names[3:]]  # type: ignore[misc]
+    assert of_reader == [50, 0, 1]
     with pytest.raises(StoreUnavailable):
-        await store._run(lambda db: db.execute("DELETE FROM runs"))
+        await store._run(lambda: asked("DELETE FROM runs"))
 
 
 @pytest.mark.parametrize("value", [{"tool": "a secret\ud800"}, {"attempt": 2**63}, {"tool": object()}, {"tool": None}])

@@ -8,8 +8,10 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +19,13 @@ from conformance.store.making import Chain, Gate, Raising, SetClock
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.store import connecting, schema
+from stepgrant_broker.store.asking import Plan
 from stepgrant_broker.store.sqlite import SqliteStore
 
 FORGETFUL = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 from conformance.store.making import Chain, SetClock
 from stepgrant_broker.store.sqlite import SqliteStore
 
@@ -99,9 +103,14 @@ async def test_nothing_is_kept_while_waiting(path: Path) -> None:
         def __call__(self, *_: object) -> Kept:
             return Kept()
 
+    class Looks:
+        def __call__(self) -> Plan[Kept]:
+            yield []
+            return Kept()
+
     store = SqliteStore(path, clock=SetClock())
-    write, read = Kept(), Kept()
-    seen = [weakref.ref(write), weakref.ref(read)]
+    write, read = Kept(), Looks()
+    seen: list[weakref.ref[Any]] = [weakref.ref(write), weakref.ref(read)]
     seen.append(weakref.ref(await store._writer.inbox.put(write)))
     seen.append(weakref.ref(await store._run(read)))
     del write, read
@@ -111,4 +120,27 @@ async def test_nothing_is_kept_while_waiting(path: Path) -> None:
             break
         await asyncio.sleep(0.05)
     assert [one() for one in seen] == [None] * 4
+    await store.close()
+
+
+async def test_a_load_that_finds_the_writer_idle_uses_its_warm_pages(path: Path) -> None:
+    """And one that finds it busy does not wait for its commit."""
+    gate, chain = Gate("store.before_commit"), Chain.of_run()
+    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
+    seen: list[str] = []
+
+    def load(*_: object) -> Plan[str]:
+        seen.append(threading.current_thread().name)
+        yield []
+        return ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stepgrant_broker.store.sqlite.load", load)
+        await store.load(Query("acme"))
+        committing = asyncio.create_task(store.commit(chain.adds(1)))
+        await asyncio.to_thread(gate.reached.wait, 10)
+        await store.load(Query("acme"))
+        gate.open()
+        await committing
+    assert [name.rpartition("-")[0] or name for name in dict.fromkeys(seen)] == ["stepgrant", "stepgrant-reader"]
     await store.close()

@@ -1,8 +1,9 @@
-"""Chains: the tenant's own head and guard, entries, payloads, keys; and what makes a repeated call answer the same."""
+"""Chains: the tenant's own head and guard, entries, payloads, keys; and what makes a repeated call answer the same.
+
+Proofs and answers have no index over their end: whoever forgets them walks over the keys (`statements.Walk`).
+"""
 
 from __future__ import annotations
-
-from sqlalchemy import Index
 
 from stepgrant_broker.store.tables.base import ONE_TREE, PASSING, Table, big, blob, maybe_big, pk, where
 
@@ -73,7 +74,7 @@ class AnswerRow(Table, table=True):
     """What an Idempotency-Key was answered."""
 
     __tablename__ = "answers"
-    __table_args__ = (Index("ix_answers_expires", "expires_at"), ONE_TREE)
+    __table_args__ = ONE_TREE
     tenant: str = pk()
     scope: str = pk()
     run: str
@@ -87,6 +88,6 @@ class ProofRow(Table, table=True):
     """A DPoP proof that was used. The id is a SHA-256 over key and `jti`, so it needs no tenant."""
 
     __tablename__ = "proofs"
-    __table_args__ = (Index("ix_proofs_expires", "expires_at"), ONE_TREE)
+    __table_args__ = ONE_TREE
     id: str = pk()
     expires_at: int = big()

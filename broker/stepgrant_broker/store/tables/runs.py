@@ -1,7 +1,8 @@
 """Runs and what belongs to them: epochs, steps, grants, approvals. Columns are the fields of `domain/state.py`.
 
 Indexes are for one run with 100,000 steps: whatever `begin` reads of it is found by key or through a partial index, so
-its cost does not grow with the run.
+its cost does not grow with the run. Each index costs every commit a page, so there is none that only a list needs:
+identifiers begin with their time, and the few steps of a run are sorted.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from sqlalchemy import Index, UniqueConstraint, text
 
 from stepgrant_broker.store.tables.base import (
     DUE,
-    LIVE,
     ONE_TREE,
-    OPEN,
+    PENDING,
     UNENDED,
     UNFINISHED,
     Table,
@@ -31,7 +31,6 @@ class RunRow(Table, table=True):
     __tablename__ = "runs"
     __table_args__ = (
         UniqueConstraint("tenant", "agent", "key"),
-        Index("ix_runs_newest", "tenant", "opened_at", "id"),
         where("ix_runs_unended", UNENDED, "tenant", "id"),
     )
     tenant: str = pk()
@@ -82,7 +81,6 @@ class StepRow(Table, table=True):
     __tablename__ = "steps"
     __table_args__ = (
         of_run(),
-        Index("ix_steps_position", "tenant", "run", "position"),
         where("ix_steps_unfinished", UNFINISHED, "tenant", "run"),
         ONE_TREE,
     )
@@ -132,9 +130,7 @@ class GrantRow(Table, table=True):
     __table_args__ = (
         of_run(),
         Index("ix_grants_step", "tenant", "run", "step"),
-        Index("ix_grants_newest", "tenant", "issued_at", "jti"),
-        where("ix_grants_open", OPEN, "tenant", "run"),
-        where("ix_grants_live", LIVE, "tenant", "run", "live_until"),
+        where("ix_grants_pending", PENDING, "tenant", "run", "is_open", "live_until"),
         where("ix_grants_due", DUE, "due_at"),
         ONE_TREE,
     )
@@ -183,7 +179,6 @@ class ApprovalRow(Table, table=True):
     __table_args__ = (
         of_run(),
         Index("ix_approvals_step", "tenant", "run", "step"),
-        Index("ix_approvals_newest", "tenant", "requested_at", "id"),
         ONE_TREE,
     )
     tenant: str = pk()
