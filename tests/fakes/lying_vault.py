@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -50,9 +50,11 @@ class Asked(NamedTuple):
 class Lie:
     """What becomes of the answers of one path, `times` times (for ever without).
 
-    `change` gets the true answer; `raw` is sent as it is; `hold` is waited for before anything is done, `keep` before
-    the answer is sent; `drop` closes the connection after the work was done.
+    `instead` is answered and nothing is done; `change` gets the true answer; `raw` is sent as it is; `hold` is waited
+    for before anything is done, `keep` before the answer is sent; `drop` closes the connection after the work was done.
     """
+
+    instead: Answer | None = None
 
     change: Callable[[Answer], Answer] | None = None
     raw: bytes | None = None
@@ -243,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
             lie.hold.wait(30)
         with self.vault._lock:
             self.vault.asked.append(asked)
-            answer = self.vault.answer(asked)
+            answer = lie.instead or self.vault.answer(asked)
         if lie.keep is not None:
             lie.keep.wait(30)
         if lie.drop:
@@ -271,7 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
         }.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(text)
+        with suppress(OSError):
+            self.wfile.write(text)
 
     do_GET = do_POST = do_PUT = do_LIST = do_DELETE = _serve  # noqa: N815 - names of http.server
 

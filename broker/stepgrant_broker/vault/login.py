@@ -148,15 +148,24 @@ class Login:
 
     async def _keep(self) -> None:
         while True:
-            with suppress(VaultFault):
-                changed = self._method.changed()
-                if changed or not self.healthy:
-                    await self._again(at_once=changed)
-                elif self._session is not None and time.monotonic() >= max(self._renew_at, self._next_at):
-                    await self._renew(self._session)
+            try:
+                await self._look_after()
+            except VaultFault:
+                # Told already, by the attempt itself.
+                self._next_at = max(self._next_at, time.monotonic() + FIRST_WAIT_S)
+            except Exception as error:  # noqa: BLE001 - a bug in one round must not end all later ones
+                self._next_at = time.monotonic() + BETWEEN_S
+                _log.error("vault_login_broke", kind=type(error).__name__)
             now = time.monotonic()
             due = self._renew_at if self.healthy else self._next_at
             await asyncio.sleep(min(LOOK_S, max(0.05, max(due, self._next_at) - now)))
+
+    async def _look_after(self) -> None:
+        changed = self._method.changed()
+        if changed or not self.healthy:
+            await self._again(at_once=changed)
+        elif self._session is not None and time.monotonic() >= max(self._renew_at, self._next_at):
+            await self._renew(self._session)
 
     async def _again(self, *, at_once: bool) -> None:
         if at_once:

@@ -34,6 +34,8 @@ ANSWER_MAX: Final = 1_048_576
 CHUNK: Final = 65_536
 CONNECT_S: Final = 2.0
 DEADLINE_S: Final = 5.0
+LATE_S: Final = 10.0
+"""How much longer a thread waits than whoever asked, when somebody wants to know of a late answer."""
 WORKERS: Final = 8
 QUEUE: Final = 64
 PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@~+ /-]{0,511}")
@@ -80,6 +82,7 @@ class _Call:
     token: VaultToken | None
     wrap_ttl_s: int | None
     until: float
+    late_s: float
 
     @property
     def asks(self) -> bool:
@@ -122,7 +125,8 @@ class Wire:
         """
         if not PATH.fullmatch(path) or any(part in {"", ".", ".."} for part in path.split("/")):
             raise VaultBad("a path of this form is not sent to Vault; see the names in the issuers file")
-        call = _Call(method, path, body, token, wrap_ttl_s, time.monotonic() + deadline_s)
+        late_s = LATE_S if late is not None else 0.0
+        call = _Call(method, path, body, token, wrap_ttl_s, time.monotonic() + deadline_s, late_s)
         running = self._submit(call)
         waiting = asyncio.wrap_future(running)
         try:
@@ -177,7 +181,7 @@ class Wire:
                 json=None if call.asks else call.body,
                 params=call.body if call.asks else None,
                 wrap_ttl=f"{call.wrap_ttl_s}s" if call.wrap_ttl_s is not None else None,
-                timeout=(min(CONNECT_S, call.left()), call.left()),
+                timeout=(min(CONNECT_S, call.left()), call.left() + call.late_s),
                 stream=True,
             )
             with response:
@@ -241,6 +245,6 @@ def _read(response: requests.Response, call: _Call) -> bytes | VaultFault:
         body += chunk
         if len(body) > ANSWER_MAX:
             return VaultBad(f"Vault's answer to {call.named()} is larger than {ANSWER_MAX} bytes", maybe=True)
-        if call.left() <= 0:
+        if call.left() + call.late_s <= 0:
             return VaultUnavailable(f"Vault's answer to {call.named()} did not end in time", maybe=True)
     return bytes(body)
