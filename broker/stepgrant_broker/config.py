@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stepgrant_broker.config_identity import IdentitySettings
 from stepgrant_broker.config_opa import PolicyEngineSettings
+from stepgrant_broker.config_signer import SignerSettings
 from stepgrant_broker.config_vault import VaultSettings
 from stepgrant_broker.domain.ids import TENANT
 from stepgrant_broker.domain.settings import Limits
@@ -40,7 +41,7 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(IdentitySettings, PolicyEngineSettings, VaultSettings, BaseSettings):
+class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSettings, BaseSettings):
     """What an operator can set. Times in milliseconds unless a name ends in `_s` (seconds)."""
 
     model_config = SettingsConfigDict(

@@ -15,7 +15,7 @@ import asyncio
 import base64
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -50,6 +50,14 @@ class _Known:
     look_at: float = 0.0
     why_not: SignerUnavailable | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def transit_rules(mount: str, names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+    """What the broker's own session must be allowed in order to sign: path to capabilities."""
+    rules: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        rules |= {f"{mount}/sign/{name}": ("update",), f"{mount}/keys/{name}": ("read",)}
+    return rules
 
 
 class TransitSigner:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from stepgrant_broker.config import Settings
-    from stepgrant_broker.domain.ports import Clock, Issuer
+    from stepgrant_broker.domain.ports import Clock, Issuer, Signer
     from stepgrant_broker.ledger.findings import Progress
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.vault.client import Vault
@@ -184,7 +184,8 @@ def prepare(settings: Settings, *, create: bool) -> None:
         for folder in (settings.keys_folder.parent, settings.database_file.parent):
             _make_private(folder)
         # Keys first: a database without keys would never get any.
-        LocalSigner.open(settings.keys_folder, create=True)
+        if settings.signer == "local":
+            LocalSigner.open(settings.keys_folder, create=True)
         LocalWrap.open(settings.keys_folder, create=True)
         migrate(url)
     else:
@@ -204,13 +205,14 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     await asyncio.to_thread(prepare, settings, create=create)
     clock, ids = seams.clock or SystemClock(), seams.ids or SystemIds()
     failpoints = seams.failpoints or (parse(settings.failpoints) if settings.failpoints else NoFailpoints())
-    signer, wrap = LocalSigner.open(settings.keys_folder), LocalWrap.open(settings.keys_folder)
+    wrap = LocalWrap.open(settings.keys_folder)
+    vault, from_vault = _vault(stack, settings, clock)
+    signer = _signer(settings, vault, clock)
     store = SqliteStore(settings.database_file, clock=clock, failpoints=failpoints)
     stack.push_async_callback(store.close)
     policy = ActivePolicy(engines_of(settings, lambda: "dec_" + ids.ulid(clock.now())))
     stack.push_async_callback(policy.close)
     jwt, static = JwtIssuer(signer, settings.public_url), StaticIssuer(store, wrap)
-    vault, from_vault = _vault(stack, settings, clock)
     issuers: dict[str, Issuer] = {jwt.name: jwt, static.name: static, **from_vault}
     ports = Ports(
         store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits()
@@ -238,6 +240,15 @@ def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vau
     except ModuleNotFoundError:
         raise SettingsError([f"{PREFIX}VAULT_ADDR: it needs `pip install 'stepgrant[vault]'`"]) from None
     return open_vault(stack, settings, clock)
+
+
+def _signer(settings: Settings, vault: Vault | None, clock: Clock) -> Signer:
+    """The keys that sign. Raises `SignerUnavailable` when local ones cannot be used; Vault's are asked when needed."""
+    if settings.signer == "local" or vault is None:
+        return LocalSigner.open(settings.keys_folder)
+    from stepgrant_broker.wiring.vault import signer_of  # noqa: PLC0415 - an extra
+
+    return signer_of(settings, vault, clock)
 
 
 async def _watch(broker: Broker, wanted: Wanted, folder: Path, known: str) -> None:

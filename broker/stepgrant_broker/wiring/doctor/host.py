@@ -7,7 +7,7 @@ import platform
 import shutil
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -80,7 +80,10 @@ async def keys(settings: Settings) -> AsyncIterator[Found]:
         yield KEYS.fail("permissions", f"others can reach {names}", f"chmod -R go= {folder}; then think of new keys")
     else:
         yield KEYS.ok("permissions", f"{folder} is this user's alone")
-    for name, check in (("signing", lambda: LocalSigner.open(folder)), ("wrapping", lambda: LocalWrap.open(folder))):
+    checks: dict[str, Callable[[], object]] = {"wrapping": lambda: LocalWrap.open(folder)}
+    if settings.signer == "local":
+        checks["signing"] = lambda: LocalSigner.open(folder)
+    for name, check in checks.items():
         try:
             check()
         except StepgrantFault as fault:

@@ -90,8 +90,27 @@ async def _vault(settings: Settings, vault: Vault) -> AsyncIterator[Found]:
         yield VAULT.ok("login", f"by {settings.vault_auth}")
     if "root" in (session.get("policies") or []):
         yield VAULT.warn("login", "the broker is root to Vault", "give it the policies of `stepgrant vault setup`")
-    async for found in _issuers(settings, vault):
-        yield found
+    for look in (_signing(settings, vault), _issuers(settings, vault)):
+        async for found in look:
+            yield found
+
+
+async def _signing(settings: Settings, vault: Vault) -> AsyncIterator[Found]:
+    """Every key signs once, verified; Vault cannot tell a key that is missing from one that is forbidden."""
+    if settings.signer != "transit":
+        return
+    from stepgrant_broker.wiring.clock import SystemClock  # noqa: PLC0415 - it imports every adapter
+    from stepgrant_broker.wiring.vault import signer_of  # noqa: PLC0415 - an extra
+
+    signer = signer_of(settings, vault, SystemClock())
+    for purpose, name in settings.transit_keys.items():
+        try:
+            await signer.sign(purpose, b"stepgrant doctor")
+        except StepgrantFault as fault:
+            mend = "`stepgrant vault setup` makes the keys and lets the broker sign"
+            yield VAULT.fail(f"key {name}", fault.detail, mend)
+        else:
+            yield VAULT.ok(f"key {name}", f"signs {purpose}")
 
 
 async def _issuers(settings: Settings, vault: Vault) -> AsyncIterator[Found]:

@@ -1,0 +1,60 @@
+"""Settings of the keys that sign the broker's tokens and run heads: in files, or in Vault (Transit)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
+MOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+
+
+class SignerSettings(BaseModel):
+    """What an operator can set about signing."""
+
+    signer: Literal["local", "transit"] = Field(
+        "local",
+        description="Where the signing keys are: in keys_dir, or in the Vault at vault_addr. Trusted: who can use them "
+        "can make any grant. What wraps stored secrets stays in keys_dir either way.",
+    )
+    transit_mount: str = Field("transit", description="Where Vault's Transit engine is. Trusted as Vault is.")
+    transit_key_grants: str = Field("stepgrant-grants", description="ecdsa-p256; signs grants. Made by `vault setup`.")
+    transit_key_access: str = Field(
+        "stepgrant-access", description="ecdsa-p256; signs the broker's access tokens. Made by `vault setup`."
+    )
+    transit_key_heads: str = Field("stepgrant-heads", description="ed25519; signs run heads. Made by `vault setup`.")
+
+    @field_validator("transit_mount")
+    @classmethod
+    def _transit_is_a_path(cls, value: str) -> str:
+        if not MOUNT.fullmatch(value):
+            raise ValueError("must be the mount's path, like transit or team/transit")
+        return value
+
+    @field_validator("transit_key_grants", "transit_key_access", "transit_key_heads")
+    @classmethod
+    def _key_is_a_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError("must be 1 to 64 letters, digits and . _ -")
+        return value
+
+    @model_validator(mode="after")
+    def _signer_is_whole(self) -> SignerSettings:
+        if len(set(self.transit_keys.values())) != len(self.transit_keys):
+            # Or a signed head could be passed off as a grant.
+            raise ValueError("transit_key_grants, transit_key_access and transit_key_heads must be three keys")
+        if self.signer == "transit" and getattr(self, "vault_addr", None) is None:
+            raise ValueError("signer transit needs vault_addr")
+        return self
+
+    @property
+    def transit_keys(self) -> Mapping[str, str]:
+        """Purpose to key name."""
+        return {
+            "grants": self.transit_key_grants,
+            "access": self.transit_key_access,
+            "heads": self.transit_key_heads,
+        }
