@@ -22,6 +22,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,7 @@ LEFT: Final = pytest.StashKey[list[str]]()
 # --- binaries and servers --------------------------------------------------------------------------------------------
 
 
+@lru_cache
 def found(service: str) -> Path:
     """The program of `service`; a failure of the test that says what to do if there is none."""
     from stepgrant_services import ServiceMissing, find  # noqa: PLC0415  (see the module's rules)
@@ -164,6 +166,12 @@ def needs(item: pytest.Item) -> set[str]:
     """The services that `item` needs, by its fixtures and its marks."""
     by_fixture = {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
     return by_fixture.union(*(mark.args for mark in item.iter_markers("needs")))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A marked test fails without its service even if it never asks for it: else it would pass and show nothing."""
+    for service in sorted(needs(item)):
+        found(service)
 
 
 def is_absent(service: str) -> bool:
