@@ -1,5 +1,6 @@
 # Every target sets up what it needs: git, make and Python >= 3.11 are enough. Nothing is downloaded after set-up.
 # Settings: PYTHON=/path/to/python  WORKERS=2  T=tests/unit (what `make test` runs)  M=name (which mutants)
+# The tests need OPA, Vault and PostgreSQL; `deploy/README.md` says where they are taken from, or how they are built.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,17 +12,20 @@ WORKERS ?= 2
 T ?= tests
 PYTHON ?=
 POLICIES := policies/stepgrant_policies
+SERVICES := $(BIN)/python deploy/services
+# In CI everything has to be there; elsewhere `make test` does not build Vault, which takes a quarter of an hour.
+QUICK := $(if $(filter 1 true True TRUE,$(CI)),,--quick)
 LOCK_COMMAND = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --all-extras --group dev --quiet \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench mutants lock upgrade fmt clean \
+.PHONY: help setup demo test test-all services-provision services-up services-down services-status check bench mutants lock upgrade fmt clean \
 	format lint types borders sizes lock-check rego coverage
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
+		while IFS='|' read -r target text; do printf '%-27s %s\n' "$$target" "$$text"; done
 
 setup: $(READY)  ## make .venv from the hash-pinned lock (every other target does it by itself)
 
@@ -29,8 +33,25 @@ demo: $(READY)  ## an agent is killed twice, resumes, and each piece of work is 
 	@$(BIN)/stepgrant demo
 
 # Not `python -m pytest`: that puts this folder on the path, where `broker` and `sdk` can be imported as packages.
-test: $(READY)  ## run all tests (T=tests/unit: only these)
+# A service that cannot be made here is told about; with CI=true each test that needs it then fails.
+test: $(READY)  ## run all tests (T=tests/unit: only these); without Vault, those that need it are counted
+	@$(SERVICES) provision $(QUICK) || true
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(T)
+
+test-all: $(READY) services-provision  ## as test, but build what is missing first (Vault: 15 to 20 minutes, once)
+	@STEPGRANT_TEST_ALL=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile $(T)
+
+services-provision: $(BIN)/python  ## find OPA, Vault and PostgreSQL, or build them, once for this machine
+	@$(SERVICES) provision
+
+services-up: services-provision  ## start OPA, Vault and PostgreSQL on loopback, and say where
+	@$(SERVICES) up
+
+services-down: $(BIN)/python  ## stop what services-up started, and remove its data
+	@$(SERVICES) down
+
+services-status: $(BIN)/python  ## what of services-up runs
+	@$(SERVICES) status || true
 
 check: format lint types borders sizes lock-check rego coverage  ## format, lint, types, borders, sizes, lock, Rego, coverage
 
