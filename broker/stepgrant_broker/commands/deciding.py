@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.decisions import Decision
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.policy.explain import Explanation, Reason, ReasonRule
+    from stepgrant_broker.policy.opa_tool import OpaTool
 
 VALUE_LIMIT = 160
 
@@ -50,23 +51,34 @@ def _input(recorded: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON value
     return recorded["input"]
 
 
-def decide(bundle: Bundle, policy_input: bytes) -> dict[str, Any]:
-    """What the policy answers, after the broker's own reading of it. Raises `PolicyInvalid`, `PolicyUnavailable`."""
+def decide(bundle: Bundle, policy_input: bytes, tool: OpaTool | None = None) -> dict[str, Any]:
+    """What the policy answers (on OPA, with a `tool`), after the broker's own reading of it.
+
+    Raises `PolicyInvalid`, `PolicyUnavailable`, `CommandError` when the tool fails.
+    """
+    from stepgrant_broker.commands.policy_files import opa_said
     from stepgrant_broker.domain.errors import PolicyUnavailable
     from stepgrant_broker.policy.contract import parse
     from stepgrant_broker.policy.embedded import PROBE_DEADLINE_S
     from stepgrant_broker.policy.probes import proven
+    from stepgrant_broker.policy.rego import ENGINE
 
     engine = proven(bundle, "eval", deadline_s=PROBE_DEADLINE_S)
     try:
         said = engine.ask(policy_input, seconds=PROBE_DEADLINE_S)
     finally:
         engine.end()
-    if said.error is not None:
-        raise PolicyUnavailable(said.error)
-    decision = parse(said.raw)
-    answer = None if said.raw is None else canonical.loads(said.raw)
-    return {"decision": answer, "effect": effect(decision), "reasons": list(decision.reasons), "digest": bundle.digest}
+    raw, error, answered_by = said.raw, said.error, ENGINE
+    if tool is not None:
+        with opa_said():
+            (told,) = tool.decide(bundle, [policy_input])
+        raw, error, answered_by = told.raw, told.error, tool.engine
+    if error is not None:
+        raise PolicyUnavailable(error)
+    decision = parse(raw)
+    answer = None if raw is None else canonical.loads(raw)
+    return {"decision": answer, "effect": effect(decision), "reasons": list(decision.reasons), "digest": bundle.digest,
+            "engine": answered_by}  # fmt: skip
 
 
 def effect(decision: Decision) -> str:

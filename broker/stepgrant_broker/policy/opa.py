@@ -22,17 +22,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stepgrant import canonical
-from stepgrant_broker.domain.decisions import Allow
 from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.domain.ports import Evaluation
 from stepgrant_broker.policy.bundle import Bundle
-from stepgrant_broker.policy.contract import parse
 from stepgrant_broker.policy.embedded import PROBE_DEADLINE_S
-from stepgrant_broker.policy.findings import Finding, PolicyInvalid
+from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.policy.opa_client import OpaClient, OpaStatus
 from stepgrant_broker.policy.opa_http import Pool
 from stepgrant_broker.policy.opa_place import Limits, OpaFailed, Place, Reply
-from stepgrant_broker.policy.probes import proven, samples
+from stepgrant_broker.policy.probes import proven, sample_finding, samples
 
 DEADLINE_S: Final = 1.0
 RETRY_AFTER_MS: Final = 1000
@@ -82,7 +80,7 @@ class OpaEngine:
         await asyncio.to_thread(checked, bundle)
         for name, document in samples().items():
             answer = await self._ask(canonical.dumps(document), bundle.digest)
-            finding = _finding(name, answer.raw)
+            finding = sample_finding(name, answer.raw, f"probe {name!r} on OPA")
             if finding is not None:
                 raise PolicyInvalid([finding])
         self._revision, self._digest = revision, bundle.digest
@@ -200,18 +198,6 @@ def _details(body: bytes) -> tuple[str, str]:
         code if isinstance(code, str) and _WORD.fullmatch(code) else "",
         f"{file}:{row}" if known else "",
     )
-
-
-def _finding(name: str, raw: bytes | None) -> Finding | None:
-    """What is wrong with OPA's answer to a sample."""
-    place = f"probe {name!r} on OPA"
-    try:
-        decision = parse(raw)
-    except PolicyUnavailable as error:
-        return Finding(place, 0, "outside_contract", error.detail, "see schemas/decision.json")
-    if name == "empty" and isinstance(decision, Allow):
-        return Finding(place, 0, "allows_nothing", "an empty input is allowed", "allow by what the input says")
-    return None
 
 
 def _unavailable(why: str) -> PolicyUnavailable:

@@ -124,8 +124,13 @@ def _probe(process: EngineProcess, name: str, document: Mapping[str, Any], deadl
     if answer.error is not None:
         fix = "guard the rule with is_number, is_object and the like, and nest fewer loops"
         return Finding(place, 0, "probe_failed", answer.error, fix)
+    return sample_finding(name, answer.raw, place)
+
+
+def sample_finding(name: str, raw: bytes | None, place: str) -> Finding | None:
+    """What is wrong with an engine's answer to the sample of this name."""
     try:
-        decision = parse(answer.raw)
+        decision = parse(raw)
     except PolicyUnavailable as error:
         return Finding(place, 0, "outside_contract", error.detail, "see schemas/decision.json")
     if name == "empty" and isinstance(decision, Allow):

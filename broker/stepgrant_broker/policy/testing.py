@@ -12,8 +12,9 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from stepgrant import canonical
@@ -23,10 +24,12 @@ from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check import check, check_tests, compiled
 from stepgrant_broker.policy.contract import parse
 from stepgrant_broker.policy.findings import PolicyInvalid
-from stepgrant_broker.policy.rego import Rego, RegoError
+from stepgrant_broker.policy.opa_tool import OpaTool, ToolAnswer
+from stepgrant_broker.policy.rego import ENGINE, Rego, RegoError
 from stepgrant_broker.policy.syntax import Rule
 
 TEST_PREFIX: Final = "test_"
+TWICE: Final = "two tests have this name"
 CASE_MEMBERS: Final = frozenset({"name", "input", "decision"})
 
 
@@ -58,6 +61,8 @@ class PolicyTestReport:
 
     results: tuple[PolicyTest, ...]
     coverage: tuple[RuleCoverage, ...]
+    engine: str = ENGINE
+    """Whose results these are."""
 
     @property
     def passed(self) -> bool:
@@ -71,8 +76,11 @@ class PolicyTestReport:
         return whole / len(self.coverage) if self.coverage else 1.0
 
 
-def run_tests(bundle: Bundle) -> PolicyTestReport:
-    """Run everything. Raises `PolicyInvalid` when the policy or its tests cannot run at all."""
+def run_tests(bundle: Bundle, tool: OpaTool | None = None) -> PolicyTestReport:
+    """Run everything, on OPA if there is a `tool`; which lines were reached, the embedded engine says.
+
+    Raises `PolicyInvalid` when the policy or its tests cannot run at all, `OpaToolFailed`.
+    """
     findings = check(bundle) or check_tests(bundle)
     if findings:
         raise PolicyInvalid(findings)
@@ -83,12 +91,34 @@ def run_tests(bundle: Bundle) -> PolicyTestReport:
     results = [_run(rego, rule, twice=twice[rule.path] > 1) for rule in found]
     # Cases go without the tests' modules, as the broker would evaluate them.
     plain = Rego(bundle.modules, bundle.data, observe=True)
-    for path, text in sorted(bundle.cases.items()):
-        results.extend(_run_cases(plain, path, text))
+    results.extend(_run_cases(bundle, partial(_decide, plain)))
+    if tool is not None:
+        results = [
+            *_run_on(tool, bundle, frozenset(".".join(path) for path, count in twice.items() if count > 1)),
+            *_run_cases(bundle, partial(tool.decide, bundle)),
+        ]
     rules = [rule for module in modules if module.file in bundle.modules for rule in module.rules]
     return PolicyTestReport(
-        tuple(results), tuple(_coverage(rules, bundle, [rego.take_coverage(), plain.take_coverage()]))
+        tuple(results),
+        tuple(_coverage(rules, bundle, [rego.take_coverage(), plain.take_coverage()])),
+        ENGINE if tool is None else tool.engine,
     )
+
+
+def _run_on(tool: OpaTool, bundle: Bundle, twice: frozenset[str]) -> Iterator[PolicyTest]:
+    for one in sorted(tool.test(bundle), key=lambda told: (told.file, told.line)):
+        message = TWICE if one.name in twice else one.message
+        yield PolicyTest(one.name, one.file, one.line, passed=not message, message=message, prints=one.prints)
+
+
+def _decide(rego: Rego, inputs: Sequence[bytes]) -> list[ToolAnswer]:
+    def one(document: bytes) -> ToolAnswer:
+        try:
+            return ToolAnswer(rego.evaluate(document))
+        except RegoError as error:
+            return ToolAnswer(error=f"{error.place}: {error.message}")
+
+    return [one(document) for document in inputs]
 
 
 def _is_test(rule: Rule) -> bool:
@@ -98,7 +128,7 @@ def _is_test(rule: Rule) -> bool:
 def _run(rego: Rego, rule: Rule, *, twice: bool) -> PolicyTest:
     name, where = ".".join(rule.path), (rule.file, rule.line)
     if twice:
-        return PolicyTest(name, *where, passed=False, message="two tests have this name")
+        return PolicyTest(name, *where, passed=False, message=TWICE)
     try:
         value = rego.evaluate(b"{}", f"data.{name}")
         message = "" if value == b"true" else "is undefined" if value is None else f"is {_short(value)}"
@@ -107,37 +137,52 @@ def _run(rego: Rego, rule: Rule, *, twice: bool) -> PolicyTest:
     return PolicyTest(name, *where, passed=not message, message=message, prints=tuple(rego.take_prints()))
 
 
-def _run_cases(rego: Rego, path: str, text: str) -> Iterator[PolicyTest]:
+def _run_cases(bundle: Bundle, decide: Callable[[Sequence[bytes]], list[ToolAnswer]]) -> list[PolicyTest]:
+    """The results of all cases, in order; what can be asked is asked together."""
+    read = [one for path, text in sorted(bundle.cases.items()) for one in _read_cases(path, text)]
+    asked = [(one, case) for one, case in read if case is not None]
+    answers = decide([canonical.dumps(case["input"]) for _, case in asked])
+    messages = {
+        id(one): _case_failure(answer, case["decision"]) for (one, case), answer in zip(asked, answers, strict=True)
+    }
+    return [
+        one if case is None else replace(one, passed=not messages[id(one)], message=messages[id(one)])
+        for one, case in read
+    ]
+
+
+def _read_cases(path: str, text: str) -> Iterator[tuple[PolicyTest, dict[str, Any] | None]]:
+    """Each case with what can be asked of it, or with the reason why nothing can."""
     try:
         cases = canonical.loads(text.encode())
     except canonical.CanonicalError as error:
-        yield PolicyTest(path, path, 0, passed=False, message=str(error))
+        yield PolicyTest(path, path, 0, passed=False, message=str(error)), None
         return
     if not isinstance(cases, list):
-        yield PolicyTest(path, path, 0, passed=False, message="must hold a list of cases")
+        yield PolicyTest(path, path, 0, passed=False, message="must hold a list of cases"), None
         return
     for number, case in enumerate(cases, 1):
         if not isinstance(case, dict) or case.keys() != CASE_MEMBERS or not isinstance(case["name"], str):
             message = "a case has exactly name (text), input and decision"
-            yield PolicyTest(f"{path}#{number}", path, 0, passed=False, message=message)
+            yield PolicyTest(f"{path}#{number}", path, 0, passed=False, message=message), None
+            continue
+        problem = next(schema.problems(schema.input_schema(), case["input"]), None)
+        if problem is not None:
+            message = f"the input does not fit the schema: /{'/'.join(problem[0])} {problem[1]}"
+            yield PolicyTest(case["name"], path, 0, passed=False, message=message), None
         else:
-            message = _case_failure(rego, case["input"], case["decision"])
-            yield PolicyTest(case["name"], path, 0, passed=not message, message=message)
+            yield PolicyTest(case["name"], path, 0, passed=True), case
 
 
-def _case_failure(rego: Rego, policy_input: Any, wanted: Any) -> str:  # noqa: ANN401  (JSON)
-    problem = next(schema.problems(schema.input_schema(), policy_input), None)
-    if problem is not None:
-        return f"the input does not fit the schema: /{'/'.join(problem[0])} {problem[1]}"
+def _case_failure(answer: ToolAnswer, wanted: Any) -> str:  # noqa: ANN401  (JSON)
+    if answer.error is not None:
+        return answer.error
     try:
-        raw = rego.evaluate(canonical.dumps(policy_input))
-        parse(raw)
-    except RegoError as error:
-        return f"{error.place}: {error.message}"
+        parse(answer.raw)
     except PolicyUnavailable as error:
         return error.detail
-    answer = None if raw is None else canonical.loads(raw)
-    return "" if _settled(answer) == _settled(wanted) else f"decided {_short(raw or b'undefined')}"
+    decided = None if answer.raw is None else canonical.loads(answer.raw)
+    return "" if _settled(decided) == _settled(wanted) else f"decided {_short(answer.raw or b'undefined')}"
 
 
 def _settled(decision: Any) -> Any:  # noqa: ANN401  (JSON)
