@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -51,7 +52,8 @@ class Lie:
     """What becomes of the answers of one path, `times` times (for ever without).
 
     `instead` is answered and nothing is done; `change` gets the true answer; `raw` is sent as it is; `hold` is waited
-    for before anything is done, `keep` before the answer is sent; `drop` closes the connection after the work was done.
+    for before anything is done, `keep` before the answer is sent; `drop` closes the connection after the work was done;
+    `drip_s`: the answer is sent byte by byte, with this pause.
     """
 
     instead: Answer | None = None
@@ -61,6 +63,7 @@ class Lie:
     hold: threading.Event | None = None
     keep: threading.Event | None = None
     drop: bool = False
+    drip_s: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     times: int | None = None
 
@@ -274,7 +277,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         with suppress(OSError):
-            self.wfile.write(text)
+            for part in [text] if not lie.drip_s else [text[at : at + 1] for at in range(len(text))]:
+                self.wfile.write(part)
+                time.sleep(lie.drip_s)
 
     do_GET = do_POST = do_PUT = do_LIST = do_DELETE = _serve  # noqa: N815 - names of http.server
 

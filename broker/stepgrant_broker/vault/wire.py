@@ -74,7 +74,7 @@ class Where:
     ca_file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Call:
     method: str
     path: str

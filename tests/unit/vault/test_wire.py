@@ -1,0 +1,311 @@
+"""The wire to Vault: bounded in time, size and number, one address only, and nothing secret in any message."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.lying_vault import ROOT, Answer, Lie, LyingVault, error
+from logins import free_port
+from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable, SignerUnavailable
+from stepgrant_broker.vault import wire as wires
+from stepgrant_broker.vault.faults import (
+    VaultBad,
+    VaultDenied,
+    VaultFault,
+    VaultMissing,
+    VaultSealed,
+    VaultUnavailable,
+    issuer_fault,
+    signer_fault,
+    trimmed,
+)
+from stepgrant_broker.vault.wire import VaultToken, Where, Wire
+
+SELF = "auth/token/lookup-self"
+TOKEN = VaultToken(ROOT)
+
+
+@pytest.fixture
+def fake() -> Iterator[LyingVault]:
+    with LyingVault() as made:
+        yield made
+
+
+@pytest.fixture
+async def wire(fake: LyingVault) -> AsyncIterator[Wire]:
+    made = Wire(Where(fake.addr), workers=2, queue=2)
+    yield made
+    await made.close()
+
+
+async def ask(wire: Wire, deadline_s: float = 5.0) -> dict[str, object]:
+    return await wire.send("GET", SELF, token=TOKEN, deadline_s=deadline_s)
+
+
+# --- what an answer means ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "maybe", "said"),
+    [
+        (error(403, "permission denied"), VaultDenied, False, "the token is dead, or its policy lacks 'read' on"),
+        (error(404), VaultMissing, False, "check mount and name"),
+        (error(400, "unknown role: x"), VaultMissing, False, "check mount and name"),
+        (error(400, "bad"), VaultBad, True, "Vault refused GET"),
+        (error(405), VaultBad, True, "(405)"),
+        (error(500, "bad"), VaultUnavailable, True, "Vault failed at GET"),
+        (error(502), VaultUnavailable, True, "(502)"),
+        (error(503, "Vault is sealed"), VaultSealed, False, "unseal it"),
+        (error(501), VaultSealed, False, "not initialised"),
+        (error(503), VaultUnavailable, True, "(503)"),
+        (error(429), VaultUnavailable, False, "does not serve"),
+        (error(473), VaultUnavailable, False, "does not serve"),
+        (Answer(307, None), VaultUnavailable, False, "redirects"),
+        (Answer(200, [1]), VaultBad, True, "is no JSON"),
+        (Answer(403, ["no errors"]), VaultDenied, False, "the token is dead"),
+    ],
+)
+async def test_a_status_has_one_meaning(
+    fake: LyingVault,
+    wire: Wire,
+    answer: Answer,
+    kind: type[VaultFault],
+    maybe: bool,  # noqa: FBT001 - a column of the table
+    said: str,
+) -> None:
+    fake.lies[SELF] = Lie(instead=answer)
+    with pytest.raises(VaultFault) as caught:
+        await ask(wire)
+    assert (type(caught.value), caught.value.maybe) == (kind, maybe)
+    assert said in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{", b'{"a": 1, "a": 2}', b'{"data": {"b": 1, "b": 1}}', b'{"a": NaN}', b"[]", b"[" * 100_000, b"\xff"]
+)
+async def test_what_is_not_one_plain_json_object_is_no_answer(fake: LyingVault, wire: Wire, raw: bytes) -> None:
+    fake.lies[SELF] = Lie(raw=raw)
+    with pytest.raises(VaultBad, match="is no JSON"):
+        await ask(wire)
+
+
+async def test_an_empty_answer_is_an_empty_object(fake: LyingVault, wire: Wire) -> None:
+    for answer in (Answer(204, None), Answer(200, None)):
+        fake.lies[SELF] = Lie(instead=answer)
+        assert await ask(wire) == {}
+
+
+def test_the_ports_hear_refusals_and_failures_apart() -> None:
+    assert type(issuer_fault(VaultDenied("no"))) is IssuerRefused
+    assert type(issuer_fault(VaultBad("no", maybe=True))) is IssuerRefused
+    assert type(issuer_fault(VaultSealed("no"))) is IssuerUnavailable
+    assert issuer_fault(VaultUnavailable("no")).retry_after_ms == 1000
+    assert type(signer_fault(VaultDenied("no"))) is SignerUnavailable
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_waits_is_answered_at_the_deadline(fake: LyingVault, wire: Wire) -> None:
+    fake.lies[SELF] = Lie(keep=threading.Event())
+    begun = time.monotonic()
+    with pytest.raises(VaultUnavailable, match=r"did not answer GET auth/token/lookup-self within 0\.2 s") as caught:
+        await ask(wire, 0.2)
+    assert 0.15 < time.monotonic() - begun < 1.5
+    assert caught.value.maybe
+
+
+async def test_a_late_answer_reaches_who_asked_for_it(fake: LyingVault, wire: Wire) -> None:
+    keep = threading.Event()
+    fake.lies[SELF] = Lie(keep=keep)
+    late: list[object] = []
+    with pytest.raises(VaultUnavailable):
+        await wire.send("GET", SELF, token=TOKEN, deadline_s=0.1, late=late.append)
+    waiting = asyncio.create_task(wire.send("GET", SELF, token=TOKEN, deadline_s=5, late=late.append))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    keep.set()
+    for _ in range(200):
+        if len(late) == 2:
+            break
+        await asyncio.sleep(0.01)
+    assert [isinstance(one, dict) and one["data"]["ttl"] for one in late] == [3600, 3600]
+
+
+async def test_a_hung_vault_fills_the_queue_and_no_more(fake: LyingVault, wire: Wire) -> None:
+    hold = threading.Event()
+    fake.lies[SELF] = Lie(hold=hold)
+    asked = [asyncio.create_task(ask(wire, 1.0)) for _ in range(4)]
+    await asyncio.sleep(0.1)
+    with pytest.raises(VaultUnavailable, match="4 requests to Vault are under way") as caught:
+        await ask(wire)
+    assert not caught.value.maybe
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    # Two were sent; two waited for a thread the whole time, so nothing of them can have happened.
+    assert sorted(fault.maybe for fault in ended if isinstance(fault, VaultUnavailable)) == [False, False, True, True]
+    hold.set()
+    for _ in range(200):
+        if wire._open == 0:
+            break
+        await asyncio.sleep(0.01)
+    fake.lies.clear()
+    assert (await ask(wire))["data"] is not None
+
+
+async def test_an_answer_is_bounded(fake: LyingVault, wire: Wire) -> None:
+    fake.lies[SELF] = Lie(raw=b'{"a": "' + b"x" * wires.ANSWER_MAX + b'"}')
+    with pytest.raises(VaultBad, match="is larger than 1048576 bytes"):
+        await ask(wire)
+
+
+async def test_an_answer_that_drips_ends_at_the_deadline(fake: LyingVault, wire: Wire) -> None:
+    fake.lies[SELF] = Lie(drip_s=0.05)
+    begun = time.monotonic()
+    with pytest.raises(VaultUnavailable, match="did not"):
+        await ask(wire, 0.4)
+    for _ in range(300):
+        if wire._open == 0:
+            break
+        await asyncio.sleep(0.01)
+    assert wire._open == 0, "the thread is free again"
+    assert time.monotonic() - begun < 3
+
+
+async def test_a_connection_is_used_again(fake: LyingVault, wire: Wire) -> None:
+    for _ in range(20):
+        await ask(wire)
+    assert fake.connections <= 2
+
+
+async def test_a_dead_connection_is_replaced(fake: LyingVault, wire: Wire) -> None:
+    await ask(wire)
+    fake.lies[SELF] = Lie(drop=True, times=1)
+    with pytest.raises(VaultUnavailable, match="the connection broke during GET") as caught:
+        await ask(wire)
+    assert caught.value.maybe
+    await ask(wire)
+
+
+async def test_nobody_there_is_said_at_once_and_nothing_was_sent() -> None:
+    wire = Wire(Where(f"http://127.0.0.1:{free_port()}"))
+    with pytest.raises(VaultUnavailable, match="cannot be reached") as caught:
+        await ask(wire)
+    assert not caught.value.maybe
+    await wire.close()
+    with pytest.raises(VaultUnavailable, match="is closed"):
+        await ask(wire)
+
+
+async def test_a_certificate_that_is_not_vouched_for_is_refused(fake: LyingVault, tmp_path: Path) -> None:
+    """A server that speaks no TLS stands for any that cannot show the right one."""
+    wire = Wire(Where(fake.addr.replace("http", "https")))
+    with pytest.raises(VaultUnavailable, match="vault_ca_file") as caught:
+        await ask(wire)
+    assert not caught.value.maybe
+    await wire.close()
+    wire = Wire(Where(fake.addr.replace("http", "https"), ca_file=tmp_path / "missing.pem"))
+    with pytest.raises(VaultUnavailable):
+        await ask(wire)
+    await wire.close()
+    assert fake.asked == []
+
+
+# --- one address, nothing of the environment ------------------------------------------------------------------------
+
+
+async def test_a_redirect_is_not_followed(fake: LyingVault, wire: Wire) -> None:
+    with LyingVault() as other:
+        for status in (301, 302, 303, 307, 308):
+            fake.lies[SELF] = Lie(instead=Answer(status, None), headers={"Location": f"{other.addr}/v1/{SELF}"})
+            with pytest.raises(VaultUnavailable, match=r"redirects GET auth/token/lookup-self \(a standby\?\)"):
+                await ask(wire)
+        assert other.connections == 0
+
+
+async def test_nothing_of_the_environment_counts(
+    fake: LyingVault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with LyingVault() as other:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "VAULT_ADDR"):
+            monkeypatch.setenv(name, other.addr)
+        monkeypatch.setenv("VAULT_TOKEN", "hvs.of-the-environment")
+        monkeypatch.setenv("VAULT_NAMESPACE", "elsewhere")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / ".vault-token").write_text("hvs.of-the-home-folder")
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2")
+        (tmp_path / ".netrc").chmod(0o600)
+        wire = Wire(Where(fake.addr))
+        with pytest.raises(VaultDenied):
+            await wire.send("GET", SELF, token=None)
+        await wire.close()
+        assert other.connections == 0
+    headers = fake.asked[0].headers
+    assert headers.keys() <= {"host", "user-agent", "accept-encoding", "accept", "connection", "x-vault-request"}
+    assert headers["x-vault-request"] == "true"
+
+
+async def test_cookies_are_neither_kept_nor_sent(fake: LyingVault) -> None:
+    fake.lies[SELF] = Lie(headers={"Set-Cookie": "a=b"})
+    wire = Wire(Where(fake.addr), workers=1)
+    for _ in range(2):
+        await ask(wire)
+    assert "cookie" not in fake.asked[1].headers
+    await wire.close()
+
+
+async def test_namespace_and_wrapping_go_in_their_headers(fake: LyingVault) -> None:
+    wire = Wire(Where(fake.addr, namespace="team/a"))
+    await wire.send("GET", SELF, token=TOKEN, wrap_ttl_s=30)
+    await wire.close()
+    assert fake.asked[0].headers["x-vault-namespace"] == "team/a"
+    assert fake.asked[0].headers["x-vault-wrap-ttl"] == "30s"
+
+
+@pytest.mark.parametrize("path", ["", "/a", "a//b", "a/../b", "..", "a/.", "a?b=c", "a#b", "a%2fb", "a\nb", "ä", "a/"])
+async def test_a_path_of_another_form_is_not_sent(fake: LyingVault, wire: Wire, path: str) -> None:
+    with pytest.raises(VaultBad, match="is not sent to Vault"):
+        await wire.send("GET", path, token=TOKEN)
+    assert fake.asked == []
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_masked_and_can_neither_be_pickled_nor_copied() -> None:
+    assert ROOT not in f"{TOKEN!r} {TOKEN}"
+    for take in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="neither pickled nor copied"):
+            take(TOKEN)
+
+
+@pytest.mark.parametrize("lie", [Lie(drop=True), Lie(instead=error(500, f"token {ROOT} broke")), Lie(raw=b"{")])
+async def test_no_failure_carries_the_token_or_the_body(fake: LyingVault, wire: Wire, lie: Lie) -> None:
+    fake.lies[SELF] = lie
+    body = {"secret_id": "hunter2"}
+    with pytest.raises(VaultFault) as caught:
+        await wire.send("POST", SELF, body, token=TOKEN)
+    told = [*traceback.format_exception(caught.value), caught.value.said, repr(vars(caught.value))]
+    told += [repr(frame.f_locals) for frame, _ in traceback.walk_tb(caught.value.__traceback__) if _is_ours(frame)]
+    assert ROOT not in "".join(told)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in f"{caught.value.said} {vars(caught.value)}"
+
+
+def _is_ours(frame: object) -> bool:
+    return "stepgrant_broker" in str(frame)
+
+
+def test_foreign_words_are_short_and_masked() -> None:
+    said = trimmed("pq: role \"v-token-x\" failed\n\x00 hvs.CAESIJlmnopqrstuvwxyz0123 'pass word' " + "long " * 100)
+    assert said.startswith("pq: role … failed … … long")
+    assert len(said) <= 160
