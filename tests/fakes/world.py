@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from stepgrant import canonical
-from stepgrant_broker.domain import approvals, deciding, outcomes, redeeming, runs, steps
+from stepgrant_broker.domain import approvals, deciding, leasing, outcomes, redeeming, runs, steps
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.calls import Ask, BeingRevoked, Ready, Settled, StepCall
 from stepgrant_broker.domain.commitments import Committer
@@ -29,6 +29,7 @@ DECISION = MappingProxyType(
     {"effect": "allow", "reasons": ["test"], "policy_revision": "1:x", "input_c": "c", "decision_id": "dec_1"}
 )
 JWT = deciding.IssuerFacts("jwt", Revocation.EXPIRY, outside=False, max_ttl_s=300, tokens_of_ours=True)
+LOGIN = deciding.IssuerFacts("db", Revocation.CONFIRMED, outside=True, max_ttl_s=300, tokens_of_ours=False)
 STATIC = deciding.IssuerFacts("static", Revocation.NONE, outside=False, max_ttl_s=300, tokens_of_ours=False)
 
 
@@ -212,6 +213,20 @@ class World:
         )  # fmt: skip
         self.hold(journal)
         return ready
+
+    def lease(self, jti: str, name: str = "lease") -> Grant:
+        """Record the lease of an intent."""
+        journal = self.journal()
+        grant = leasing.record_lease(journal, jti, lease=name, expires_at=self.view.grants[jti].exp)
+        self.keep(journal)
+        return grant
+
+    def die(self, jti: str) -> tuple[str, ...] | None:
+        """Record the issuer's confirmation."""
+        journal = self.journal()
+        erased = leasing.record_death(journal, jti)
+        self.keep(journal)
+        return erased
 
     def redeem(
         self, key: str = "s1", *, who: AgentCaller | None = None, digest: str | None = None, rid: str = "r1"

@@ -11,17 +11,18 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fakes.world import World, agent, allow, ask_people, call, person
+from fakes.world import JWT, LOGIN, World, agent, allow, ask_people, call, person
 from stepgrant import canonical
 from stepgrant_broker.domain import fold
 from stepgrant_broker.domain.calls import StepCall
+from stepgrant_broker.domain.deciding import IssuerFacts
 from stepgrant_broker.domain.decisions import Allow, Decision, Deny, Effect, GrantSpec, RedeemMode
 from stepgrant_broker.domain.entries import GENESIS, Entry, EntryType
 from stepgrant_broker.domain.errors import StaleEpoch, StepgrantFault
-from stepgrant_broker.domain.grants import provably_unused
+from stepgrant_broker.domain.grants import due_at, is_open, needs_confirmation, provably_unused
 from stepgrant_broker.domain.holding import require_holder
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, GrantStatus, RunState, StepState, View
+from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, Grant, GrantStatus, RunState, StepState, View
 
 STEPS = {"a": Effect.READ, "b": Effect.IDEMPOTENT, "c": Effect.ONCE, "d": Effect.ONCE}
 keys = st.sampled_from(sorted(STEPS))
@@ -70,6 +71,11 @@ class RunMachine(RuleBasedStateMachine):
         self.process = 1
         self.world.open(agent("k1"))
 
+    @staticmethod
+    def never_left(grant: Grant) -> bool:
+        """No tool can have used it: also a login whose lease was never recorded, whatever became of it."""
+        return provably_unused(grant) or (grant.handle_c is not None and grant.lease_c is None)
+
     def me(self) -> str:
         return f"k{self.process}"
 
@@ -85,12 +91,18 @@ class RunMachine(RuleBasedStateMachine):
     def what(self, key: str) -> StepCall:
         return call(key, epoch=self.world.epoch, effect=STEPS[key])
 
-    @rule(key=keys, choice=st.integers(0, 4), act=st.booleans())
-    def begin(self, key: str, choice: int, act: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
+    @rule(key=keys, choice=st.integers(0, 4), act=st.booleans(), issuer=st.sampled_from([JWT, JWT, LOGIN]))
+    def begin(
+        self,
+        key: str,
+        choice: int,
+        act: bool,  # noqa: FBT001 - drawn by Hypothesis
+        issuer: IssuerFacts,
+    ) -> None:
         who = agent(self.me(), now=self.world.now)
         grants = len(self.world.view.grants)
         was_done = key in self.done
-        self.try_(self.world.begin, self.what(key), decisions(STEPS[key])[choice], who=who, act=act)
+        self.try_(self.world.begin, self.what(key), decisions(STEPS[key])[choice], who=who, act=act, issuer=issuer)
         if was_done:
             assert len(self.world.view.grants) == grants
 
@@ -119,6 +131,24 @@ class RunMachine(RuleBasedStateMachine):
         assume(key in self.world.view.steps)
         assume(self.world.state is RunState.OPEN)
         self.try_(self.world.suspend, key)
+
+    @rule(data=st.data())
+    def lease(self, data: st.DataObject) -> None:
+        """A broker comes back with what it minted, however late."""
+        outside = [g.jti for g in self.world.view.grants.values() if g.handle_c is not None]
+        assume(outside)
+        grant = self.world.view.grants[data.draw(st.sampled_from(outside))]
+        leased = self.try_(self.world.lease, grant.jti)
+        assert (leased is None) or (grant.status is GrantStatus.INTENT and grant.epoch == self.world.epoch)
+
+    @rule(data=st.data())
+    def confirm(self, data: st.DataObject) -> None:
+        """An issuer confirms a death, or confirms it again."""
+        outside = [g.jti for g in self.world.view.grants.values() if g.handle_c is not None]
+        assume(outside)
+        grant = self.world.view.grants[data.draw(st.sampled_from(outside))]
+        erased = self.world.die(grant.jti)
+        assert (erased is not None) is needs_confirmation(grant)
 
     @rule(ms=st.integers(0, 40_000))
     def wait(self, ms: int) -> None:
@@ -155,6 +185,29 @@ class RunMachine(RuleBasedStateMachine):
             assert len(live) <= 1
 
     @invariant()
+    def nothing_outside_is_released_without_a_lease(self) -> None:
+        for grant in self.world.view.grants.values():
+            if grant.handle_c is not None and grant.status is GrantStatus.ISSUED:
+                assert grant.lease_c is not None
+
+    @invariant()
+    def an_effectful_grant_comes_only_after_the_confirmed_death_of_older_ones_outside(self) -> None:
+        effectful = [grant for grant in self.world.view.grants.values() if grant.effect.effectful]
+        for old in effectful:
+            if old.handle_c is None:
+                continue
+            for new in effectful:
+                if new.epoch > old.epoch:
+                    assert old.confirmed_at is not None
+                    assert old.confirmed_at <= new.issued_at
+
+    @invariant()
+    def what_is_open_outside_is_due_for_the_sweeper(self) -> None:
+        for grant in self.world.view.grants.values():
+            if grant.handle_c is not None:
+                assert (due_at(grant) is not None) is is_open(grant)
+
+    @invariant()
     def live_grants_belong_to_the_holder(self) -> None:
         run = self.world.view.run
         for grant in self.world.view.grants.values():
@@ -177,7 +230,7 @@ class RunMachine(RuleBasedStateMachine):
             used = [
                 grant
                 for grant in self.world.view.grants.values()
-                if grant.step == key and effect is Effect.ONCE and not provably_unused(grant)
+                if grant.step == key and effect is Effect.ONCE and not self.never_left(grant)
             ]
             attempts = [grant.attempt for grant in used]
             assert len(attempts) == len(set(attempts))

@@ -18,17 +18,11 @@ from typing import Final, TypeVar
 from stepgrant import canonical
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.commitments import Payload
-from stepgrant_broker.domain.entries import EntryType
-from stepgrant_broker.domain.errors import (
-    GrantRevoked,
-    IssuerRefused,
-    IssuerUnavailable,
-    StepgrantFault,
-    UnknownGrant,
-)
+from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable, StepgrantFault
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS, needs_confirmation
 from stepgrant_broker.domain.holding import refuse_quarantined, require_holder
 from stepgrant_broker.domain.journal import BROKER, Journal
+from stepgrant_broker.domain.leasing import record_death, record_lease
 from stepgrant_broker.domain.ports import GrantOrder, Issuer, Minted
 from stepgrant_broker.domain.releasing import revoke
 from stepgrant_broker.domain.state import Grant, GrantStatus
@@ -134,22 +128,9 @@ def _text(known: Mapping[str, Payload], c: str | None) -> str | None:
 
 async def _record_death(ports: Ports, grant: Grant) -> None:
     async def work(loaded: Loaded) -> Change[None] | Repeat[None]:
-        known = loaded.view.grants.get(grant.jti)
-        if known is None or not needs_confirmation(known):
-            return Repeat(None)
         journal = journal_for(ports, loaded, BROKER)
-        journal.add(
-            EntryType.GRANT_REVOKED,
-            step=known.step,
-            attempt=known.attempt,
-            epoch=known.epoch,
-            action=journal.action_of(known),
-            grant={"jti": known.jti, "issuer": known.issuer, "exp": known.exp},
-            cause=known.cause,
-            body={"unused": False, "confirmed": True},
-        )
-        erased = tuple(c for c in (known.handle_c, known.lease_c) if c is not None)
-        return Change(None, journal, erase=erased)
+        erased = record_death(journal, grant.jti)
+        return Repeat(None) if erased is None else Change(None, journal, erase=erased)
 
     await transact(ports, Query(grant.tenant, grant=grant.jti), work)
 
@@ -205,29 +186,9 @@ async def _record_lease(ports: Ports, caller: AgentCaller, grant: Grant, minted:
     async def work(loaded: Loaded) -> Change[Grant] | Repeat[Grant]:
         require_holder(loaded, caller, grant.epoch)
         refuse_quarantined(loaded.quarantines, loaded.now, issuer=grant.issuer)
-        known = loaded.view.grants.get(grant.jti)
-        if known is None:
-            raise UnknownGrant("the grant is gone")
-        if known.status is not GrantStatus.INTENT:
-            raise GrantRevoked("the grant was taken back while its credential was being made", cause=known.cause)
-        if loaded.now >= min(known.exp, minted.expires_at):
-            raise IssuerRefused("the credential came when its time was over already")
         journal = journal_for(ports, loaded, by_agent(caller))
-        journal.add(
-            EntryType.LEASE_RECORDED,
-            step=known.step,
-            attempt=known.attempt,
-            epoch=known.epoch,
-            action=journal.action_of(known),
-            grant={
-                "jti": known.jti,
-                "issuer": known.issuer,
-                "exp": min(known.exp, minted.expires_at),
-                "handle_c": known.handle_c,
-            },
-            body={"lease_c": journal.commit.maybe("grant.lease", minted.lease)},
-        )
-        return Change(journal.view.grants[known.jti], journal, guarded=True)
+        recorded = record_lease(journal, grant.jti, lease=minted.lease, expires_at=minted.expires_at)
+        return Change(recorded, journal, guarded=True)
 
     return await transact(ports, Query(caller.tenant, run=grant.run, step=grant.step), work)
 

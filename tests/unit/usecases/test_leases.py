@@ -265,6 +265,22 @@ async def test_the_successor_waits_for_the_confirmed_death_of_what_older_epochs_
     assert list(issuer.alive) == [answer["credential"]["fields"]["username"].removeprefix("v-")]
 
 
+async def test_who_resumes_comes_after_what_the_sweeper_could_not_take_back(
+    broker: Hand, issuer: OutsideIssuer
+) -> None:
+    run = await opened(broker)
+    await broker.begin(run, decision=LOGIN)
+    issuer.up = False
+    broker.clock.tick(31_000)
+    assert (await sweep(broker.ports)).parked == 1
+    assert len(issuer.alive) == 1
+    issuer.up = True
+    await broker.open(who="k2")
+    assert issuer.alive == {}
+    (grant,) = await grants(broker, run)
+    assert grant.confirmed_at is not None
+
+
 async def test_a_revocation_that_is_not_confirmed_is_not_taken_for_one(broker: Hand, issuer: OutsideIssuer) -> None:
     run = await opened(broker)
     await broker.begin(run, decision=LOGIN)
@@ -366,7 +382,7 @@ async def test_tries_that_were_refused_leave_no_token_behind(broker: Hand, issue
     broker.failpoints.armed = {"usecase.before_commit": move}
     answer = await broker.begin(run, decision=LOGIN)
     assert answer["outcome"] == "run"
-    assert list(issuer.tokens) == ["handle-2"]
+    assert issuer.revoked == [("handle-1", None)]
     assert issuer.minted == [answer["grant"]["jti"]]
 
 
