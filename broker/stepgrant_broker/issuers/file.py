@@ -52,6 +52,14 @@ class IssuerConfig(Protocol):
     def name(self) -> str:
         """What policy calls it."""
 
+    @property
+    def max_ttl_s(self) -> int:
+        """The longest life of a grant, in seconds."""
+
+    @property
+    def token_role(self) -> str:
+        """The role of Vault under which its per-grant tokens are made."""
+
     def build(self, vault: Vault, clock: Clock) -> Issuer:
         """The issuer itself."""
 
@@ -60,6 +68,9 @@ class IssuerConfig(Protocol):
 
     def broker_rules(self) -> Mapping[str, tuple[str, ...]]:
         """What the broker's own session must be allowed: path to capabilities."""
+
+    def leases(self) -> tuple[str, ...]:
+        """Which leases of Vault the broker takes back for it, as patterns (`database/creds/orders-rw/*`)."""
 
     async def probe(self, vault: Vault) -> tuple[str, ...]:
         """What is wrong with it in Vault, each with its mending. Raises `VaultFault` when Vault cannot be asked."""

@@ -98,6 +98,10 @@ class DatabaseConfig:
         roles = {f"{self.mount}/roles/{role}": ("read",) for role in self.roles}
         return {**grant_tokens.broker_rules(self.token_role), **roles}
 
+    def leases(self) -> tuple[str, ...]:
+        """Those of its roles."""
+        return tuple(f"{self.mount}/creds/{role}/*" for role in self.roles)
+
     async def probe(self, vault: Vault) -> tuple[str, ...]:
         """What is wrong with its roles. Raises `VaultFault`."""
         return await probe(vault, self.mount, self.roles, self.max_ttl_s)

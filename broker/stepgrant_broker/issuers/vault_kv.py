@@ -98,6 +98,10 @@ class KvConfig:
         """What the broker's own session must be allowed: path to capabilities. The secret itself is not among it."""
         return grant_tokens.token_rules(self.token_role)
 
+    def leases(self) -> tuple[str, ...]:
+        """None: a secret has no lease."""
+        return ()
+
     async def probe(self, vault: Vault) -> tuple[str, ...]:
         """Nothing: the broker's own session cannot see the secret, and a version is named only by policy."""
         return ()

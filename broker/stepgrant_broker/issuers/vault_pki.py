@@ -104,6 +104,10 @@ class PkiConfig:
         roles = {f"{self.mount}/roles/{role}": ("read",) for role in self.roles}
         return {**grant_tokens.token_rules(self.token_role), f"{self.mount}/revoke": ("update",), **roles}
 
+    def leases(self) -> tuple[str, ...]:
+        """None: a certificate has no lease."""
+        return ()
+
     async def probe(self, vault: Vault) -> tuple[str, ...]:
         """What is wrong with its roles. Raises `VaultFault`."""
         found: list[str] = []

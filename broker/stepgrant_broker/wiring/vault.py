@@ -26,13 +26,14 @@ from stepgrant_broker.vault.wire import Where, Wire
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
+    from stepgrant_broker.config_vault import VaultSettings
     from stepgrant_broker.domain.ports import Clock, Issuer
     from stepgrant_broker.issuers.file import IssuerConfig, Kind
 
 KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind.read for kind in (DatabaseConfig, KvConfig, PkiConfig)}
 
 
-def configured_issuers(settings: Settings) -> Mapping[str, IssuerConfig]:
+def configured_issuers(settings: VaultSettings) -> Mapping[str, IssuerConfig]:
     """The issuers of the issuers file by name; none without one. Raises `SettingsError`."""
     if settings.issuers_file is None:
         return {}

@@ -1,0 +1,4 @@
+path "database/creds/orders-rw" {
+  # The one thing that a per-grant token can do.
+  capabilities = ["read"]
+}
