@@ -19,15 +19,16 @@ from stepgrant_broker.domain.deciding import decision_member
 from stepgrant_broker.domain.decisions import Allow, Decided, Deny, Effect, Json, RequireApproval
 from stepgrant_broker.domain.entries import GENESIS, EntryType, Head
 from stepgrant_broker.domain.errors import ApprovalNeeded, Forbidden, InvalidRequest, PolicyDenied, StepgrantFault
+from stepgrant_broker.domain.grants import needs_confirmation
 from stepgrant_broker.domain.holding import refuse_quarantined
 from stepgrant_broker.domain.ids import NAME, OPEN_STEP, RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.state import Approval, Run, StepState, View
+from stepgrant_broker.domain.state import Approval, Grant, Run, StepState, View
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
 from stepgrant_broker.usecases.context import Ports, present
 from stepgrant_broker.usecases.deciding import decide
-from stepgrant_broker.usecases.leases import transact_and_take_back
+from stepgrant_broker.usecases.leases import take_back, transact_and_take_back
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -74,18 +75,23 @@ async def open_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: R
     target = f"{call.agent}/{call.run_key}"
     scope = scope_of(caller.tenant, caller.jkt, "open", target, None, request.idempotency_key)
     query = Query(caller.tenant, run_key=(call.agent, call.run_key), unfinished=True, step=RESUME_STEP, answer=scope)
+    dying: list[Grant] = []
 
     async def work(loaded: Loaded) -> Change[dict[str, Any]] | Repeat[dict[str, Any]]:
         before = answered_before(ports, loaded, request)
         if before is not None:
             return Repeat(before)
         runs.refuse_stale_attestation(caller, loaded.now, ports.limits)
-        refuse_quarantined(loaded.quarantines, loaded.now, agent=call.agent, workload=caller.workload.id)
+        refuse_quarantined(loaded.quarantines, loaded.now, agent=call.agent, workload=caller.workload)
         if loaded.view.run is None:
             return await _open(ports, caller, call, loaded)
+        dying[:] = [grant for grant in loaded.view.grants.values() if needs_confirmation(grant)]
         return await _resume(ports, caller, call, loaded, loaded.view.run)
 
-    return await transact_and_take_back(ports, query, work, proof=caller.proof, request=request)
+    answer = await transact_and_take_back(ports, query, work, proof=caller.proof, request=request)
+    # What the sweeper took back a moment ago may live still. It dies before the new holder gets anything, if it can be.
+    await take_back(ports, dying)
+    return answer
 
 
 async def _open(ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded) -> Change[dict[str, Any]]:
