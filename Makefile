@@ -20,7 +20,8 @@ LOCK_COMMAND = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all services-provision services-up services-down services-status check bench mutants lock upgrade fmt clean \
+.PHONY: help setup demo demo-real test test-all services-provision services-up services-down services-status check \
+	bench mutants lock upgrade fmt clean \
 	format lint types borders sizes lock-check rego coverage
 
 help:  ## say what each target does
@@ -31,6 +32,10 @@ setup: $(READY)  ## make .venv from the hash-pinned lock (every other target doe
 
 demo: $(READY)  ## an agent is killed twice, resumes, and each piece of work is done exactly once
 	@$(BIN)/stepgrant demo
+
+demo-real: $(READY)  ## the same beside real OPA, Vault and PostgreSQL, with two brokers (builds what is missing first)
+	@$(BIN)/python deploy/services provision
+	@PYTHONPATH=deploy/services:deploy/demo_real $(BIN)/python -m stepgrant_demo_real
 
 # Not `python -m pytest`: that puts this folder on the path, where `broker` and `sdk` can be imported as packages.
 # A service that cannot be made here is told about; with CI=true each test that needs it then fails.

@@ -17,7 +17,7 @@ from stepgrant.cli import timeline
 from stepgrant.errors import ReceiptError
 from stepgrant_broker.demo import evidence, leaks
 from stepgrant_broker.demo.checks import Broken, Checks
-from stepgrant_broker.demo.stage import LAST_STEP, RUN_KEY, SLOW, Stage
+from stepgrant_broker.demo.stage import LAST_STEP, SLOW, Stage
 from stepgrant_broker.demo.words import Words
 
 MAX_TTL_MS: Final = 60_000
@@ -28,11 +28,11 @@ REFUSED: Final = 1
 def prove(stage: Stage, checks: Checks, words: Words) -> None:
     """Raises `Broken` if there is no receipt to look at."""
     checks.chapter = "The receipt, with nobody left to ask"
-    file, keys = _take_home(stage)
+    file, keys = take_home(stage)
     codes = stage.curtain()
     ended = all(code in {0, -SIGTERM} for code in codes)
     checks.check("broker and targets have ended as they were asked to", ended, f"exit codes {codes}")
-    _verify_offline(stage, checks, file, keys)
+    verify_offline(stage, checks, file, keys)
     checks.chapter = "What the verified entries say"
     verified = receipt.verify(file.read_bytes(), keys.read_bytes())
     _entries(stage, checks, verified)
@@ -52,9 +52,10 @@ def _timeline(checks: Checks, words: Words, verified: receipt.Verified) -> None:
     words.show(story)
 
 
-def _take_home(stage: Stage) -> tuple[Path, Path]:
+def take_home(stage: Stage) -> tuple[Path, Path]:
+    """The run's receipt and the broker's public keys, as files. Raises `Broken`."""
     file, keys = stage.folder / "evidence" / "receipt.json", stage.folder / "evidence" / "keys.json"
-    done = stage.command("receipt", "get", RUN_KEY, "--out", str(file), client="ops")
+    done = stage.command("receipt", "get", stage.run_key, "--out", str(file), client="ops")
     if done.process.returncode != 0 or not file.exists():
         raise Broken(f"stepgrant receipt get gave nothing; {done.last_words()}")
     with stage.people() as people:
@@ -62,7 +63,8 @@ def _take_home(stage: Stage) -> tuple[Path, Path]:
     return file, keys
 
 
-def _verify_offline(stage: Stage, checks: Checks, file: Path, keys: Path) -> None:
+def verify_offline(stage: Stage, checks: Checks, file: Path, keys: Path) -> None:
+    """Check the receipt where there is nobody to ask, whole and with bytes changed."""
     verified = stage.offline("receipt", "verify", str(file), "--key", str(keys))
     code, size = verified.process.returncode, file.stat().st_size
     checks.check("a fresh process verifies it with the public key alone", code == 0, f"exit code {code}, {size} bytes")

@@ -95,6 +95,8 @@ class Stage:
     processes: Processes
     url: str = ""
     addresses: dict[str, str] = field(default_factory=dict)
+    agent: str = AGENT
+    run_key: str = RUN_KEY
     broker: Child | None = None
     targets: dict[str, Child] = field(default_factory=dict)
 
@@ -126,11 +128,11 @@ class Stage:
             }
         )
         self.broker = self.processes.start("broker", [*_module("broker"), str(self.folder / "keys")], environment)
-        self._await(self.broker, f"{self.url}/readyz")
+        self.await_answer(self.broker, f"{self.url}/readyz")
 
     def _enrol(self) -> None:
         cli = Cli(client_file=self.key_file("ops"))
-        enroll_with_new_key(cli, AGENT, agents=[AGENT], audiences=[], path=self.key_file(AGENT))
+        enroll_with_new_key(cli, self.agent, agents=[self.agent], audiences=[], path=self.key_file(self.agent))
         for name, address in self.addresses.items():
             enroll_with_new_key(cli, name, agents=[], audiences=[address], path=self.key_file(name))
 
@@ -144,9 +146,11 @@ class Stage:
                 command += ["--slow-reply", str(SLOW_REPLY_S)]
             self.targets[name] = self.processes.start(name, command, clean_environment({}))
         for name, address in self.addresses.items():
-            self._await(self.targets[name], f"{address}/healthz")
+            self.await_answer(self.targets[name], f"{address}/healthz")
 
-    def _await(self, child: Child, url: str) -> None:
+    def await_answer(self, child: Child, url: str) -> None:
+        """Wait until it answers there with success. Raises `Broken` if it ends, or does not in time."""
+
         def ready() -> bool:
             if child.process.poll() is not None:
                 raise Broken(f"{child.name} ended ({child.process.returncode}); {child.last_words()}")
@@ -175,8 +179,8 @@ class Stage:
 
     def start_agent(self, name: str, role: str = "agent", *arguments: str) -> Child:
         """Start an agent process. It gets the broker's address and its workload's key file, and nothing else."""
-        more = {"STEPGRANT_URL": self.url, "STEPGRANT_WORKLOAD_KEY": str(self.key_file(AGENT))}
-        return self.processes.start(name, [*_module(role), RUN_KEY, *arguments], clean_environment(more))
+        more = {"STEPGRANT_URL": self.url, "STEPGRANT_WORKLOAD_KEY": str(self.key_file(self.agent))}
+        return self.processes.start(name, [*_module(role), self.run_key, *arguments], clean_environment(more))
 
     def command(self, *words: str, client: str) -> Child:
         """Run one `stepgrant` command line of a person, a process like all others, to its end."""
@@ -200,7 +204,7 @@ class Stage:
     def run(self) -> dict[str, Any]:
         """The agent's run, as the broker shows it. Raises `Broken`."""
         with self.people() as people:
-            runs = people.get("/v1/runs", agent=AGENT)["runs"]
+            runs = people.get("/v1/runs", agent=self.agent)["runs"]
         if len(runs) != 1:
             raise Broken(f"there is not exactly one run but {len(runs)}")
         return dict(runs[0])
