@@ -54,7 +54,7 @@ _encode_plain: Final = msgspec.json.Encoder(order="sorted").encode
 def dumps(value: JsonValue) -> bytes:
     """The RFC 8785 bytes of `value`. Raises `CanonicalError`."""
     try:
-        if _is_plain(value):
+        if type(value) is str or _is_plain(value):
             return _encode_plain(value)
     except (TypeError, UnicodeEncodeError):
         pass  # a key that is no string, a lone surrogate: `_emit` says where

@@ -120,6 +120,9 @@ BODY: Final[Mapping[EntryType, tuple[frozenset[str], frozenset[str]]]] = {
     EntryType.OPERATOR_ACTION: _body("action", "target detail operator roles groups token_hash name_c note_c"),
 }
 
+_KNOWN: Final = ALWAYS | OPTIONAL
+_BODY_KNOWN: Final = {kind: required | optional for kind, (required, optional) in BODY.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -151,15 +154,16 @@ class EntryMalformed(Exception):
     """A draft does not have the members of its type: a bug of ours, never the caller's."""
 
 
-def check_members(fields: Fields) -> None:
-    """Refuse a draft whose members are not those of its type. Raises `EntryMalformed`."""
+def check_members(fields: Fields) -> EntryType:
+    """Refuse a draft whose members are not those of its type; the type. Raises `EntryMalformed`."""
     names = fields.keys()
-    if not names >= ALWAYS or not names <= ALWAYS | OPTIONAL:
+    if not names >= ALWAYS or not names <= _KNOWN:
         raise EntryMalformed(f"{fields.get('type')}: members {sorted(names ^ ALWAYS)}")
-    required, optional = BODY[EntryType(fields["type"])]
-    body = fields["body"].keys()
-    if not required <= body or not body <= required | optional:
-        raise EntryMalformed(f"{fields['type']}: body {sorted(body ^ required)}")
+    kind = EntryType(fields["type"])
+    required, body = BODY[kind][0], fields["body"].keys()
+    if not required <= body or not body <= _BODY_KNOWN[kind]:
+        raise EntryMalformed(f"{kind.value}: body {sorted(body ^ required)}")
+    return kind
 
 
 def seal(head: Head, drafts: Sequence[Fields], salts: Sequence[bytes], now: int) -> tuple[tuple[Entry, ...], Head]:
@@ -171,10 +175,9 @@ def seal(head: Head, drafts: Sequence[Fields], salts: Sequence[bytes], now: int)
             **draft, "v": VERSION, "tenant": head.tenant, "run": head.run, "seq": seq, "ts": ts,
             "prev": prev, "salt": canonical.b64u(salt),
         }  # fmt: skip
-        check_members(fields)
+        kind = check_members(fields)
         data = canonical.dumps(fields)
         digest = hashlib.sha256(data).digest()
-        kind = EntryType(fields["type"])
         sealed.append(Entry(head.tenant, head.run, seq, ts, kind, fields["step"], digest, data, fields))
         seq, prev = seq + 1, canonical.b64u(digest)
     return tuple(sealed), Head(head.tenant, head.run, seq, prev, ts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from stepgrant import canonical
@@ -22,11 +23,13 @@ from stepgrant_broker.domain.state import Approval, History, Run
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
-def _time(now: int) -> dict[str, Any]:
-    at = datetime.fromtimestamp(now // 1000, UTC)
+@lru_cache(maxsize=4)
+def _time(second: int) -> dict[str, Any]:
+    """Only to be encoded: all decisions of one second share it."""
+    at = datetime.fromtimestamp(second, UTC)
     day, clock = f"{at.year:04}-{at.month:02}-{at.day:02}", f"{at.hour:02}:{at.minute:02}:{at.second:02}"
     return {
-        "unix": now // 1000,
+        "unix": second,
         "rfc3339": f"{day}T{clock}Z",
         "weekday": WEEKDAYS[at.weekday()],
         "hour": at.hour,
@@ -110,7 +113,7 @@ def for_step(
         "history": _history(run.history, counted_meters(journal, call.step)),
         "approval": _approval(approval),
         "requested": {"issuer": call.issuer, "ttl": call.ttl_s, "params": dict(call.params or {})},
-        "time": _time(journal.now),
+        "time": _time(journal.now // 1000),
     }
     return canonical.dumps(document)
 
@@ -149,6 +152,6 @@ def for_run(
         "history": _history(run.history if run is not None else History(), {}),
         "approval": _approval(approval),
         "requested": {"issuer": None, "ttl": None, "params": {}},
-        "time": _time(now),
+        "time": _time(now // 1000),
     }
     return canonical.dumps(document)

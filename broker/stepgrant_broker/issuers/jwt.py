@@ -197,6 +197,8 @@ def _ordered_detail(order: GrantOrder) -> Mapping[str, object]:
 
 
 def _first_difference(claims: Mapping[str, object], expected: Mapping[str, object]) -> str | None:
+    if claims == expected:
+        return None
     for name in sorted(claims.keys() | expected.keys()):
         if claims.get(name) != expected.get(name):
             return name

@@ -59,6 +59,7 @@ LONG: Final = 512
 
 TOP: Final = frozenset({"effect", "reasons", "grant", "labels", "meters", "approval"})
 GRANT: Final = frozenset({"issuer", "effect", "ttl", "redeem", "audience", "params", "digest_only"})
+_DEFAULT: Final = GrantSpec()
 T = TypeVar("T")
 APPROVAL: Final = frozenset({"groups", "quorum", "answer_within", "valid_for"})
 
@@ -98,7 +99,7 @@ def _grant(value: object) -> GrantSpec:
     if not isinstance(digest_only, bool):
         _refuse("grant.digest_only", "must be true or false")
     return GrantSpec(
-        issuer=_optional(members, "issuer", _issuer) or GrantSpec().issuer,
+        issuer=_optional(members, "issuer", _issuer) or _DEFAULT.issuer,
         effect=_optional(members, "effect", _effect),
         ttl_s=_optional(members, "ttl", _ttl),
         redeem=_optional(members, "redeem", _redeem),
@@ -143,7 +144,7 @@ def _params(value: object) -> Mapping[str, Json]:
     members = _object(value, "grant.params")
     if len(members) > MAX_PARAMS or any(not 1 <= len(name) <= SHORT for name in members):
         _refuse("grant.params", f"must be at most {MAX_PARAMS} members with names of 1 to {SHORT} characters")
-    if len(canonical.dumps(members)) > MAX_PARAMS_BYTES:
+    if members and len(canonical.dumps(members)) > MAX_PARAMS_BYTES:
         _refuse("grant.params", f"must be at most {MAX_PARAMS_BYTES} bytes")
     return MappingProxyType(members)
 
