@@ -185,8 +185,9 @@ class Login:
                 self._missed(fault)
                 return
             else:
-                grown = renewed.life_s is None or before + renewed.life_s > self._ends_at + SPARE_S
-                if grown and self._session is session:
+                # Near its maximum a session gets less each time: then a new one is better than ever shorter ones.
+                enough = renewed.life_s is None or 2 * renewed.life_s > (session.life_s or 0)
+                if enough and self._session is session:
                     self._accept(Session(session.token, renewed.life_s, renewed.renewable, session.ours), before)
                     return
         await self._begin(DEADLINE_S)
