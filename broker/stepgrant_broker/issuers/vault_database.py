@@ -28,7 +28,7 @@ from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.domain.ports import Minted, Revocation
 from stepgrant_broker.issuers import grant_tokens
-from stepgrant_broker.issuers.file import HOST, MOUNT, Section
+from stepgrant_broker.issuers.file import HOST, MOUNT, VAULT_NAME, Section
 from stepgrant_broker.issuers.grant_tokens import GrantTokens, Seen
 from stepgrant_broker.issuers.vault_roles import Role, probe, read_role
 from stepgrant_broker.vault.client import data_of
@@ -75,7 +75,7 @@ class DatabaseConfig:
             mount=section.text("mount", MOUNT, default="database"),
             roles=section.names("roles"),
             max_ttl_s=section.number("max_ttl_s", 1, MAX_TTL_S, default=60),
-            token_role=section.text("token_role", default=grant_tokens.DEFAULT_ROLE),
+            token_role=section.text("token_role", VAULT_NAME, default=grant_tokens.DEFAULT_ROLE),
             host=section.text("host", HOST),
             port=section.maybe_number("port", 1, 65535),
             database=section.maybe_text("database"),
