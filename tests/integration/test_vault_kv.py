@@ -47,6 +47,11 @@ async def test_a_newer_version_is_given_out_only_when_policy_says_so(lab: KvLab)
     assert (await lab.mint(ordered(2))).fields["api_key"] == "sk-made-up-newer"
 
 
+async def test_another_version_than_ordered_is_caught(lab: KvLab) -> None:
+    with pytest.raises(IssuerRefused, match="another version than 2"):
+        lab.issuer.check(ordered(2), await lab.mint(ordered(1)))
+
+
 async def test_a_header_makes_it_a_static_credential(vault_server: VaultServer, tmp_path: Path) -> None:
     async with kv_lab(vault_server, tmp_path, members=("api_key",), header="X-Api-Key") as lab:
         minted = await lab.mint(ordered())

@@ -179,6 +179,7 @@ def test_it_ends_with_its_step(use: Callable[[Credential], object]) -> None:
     end(it)
     with pytest.raises(errors.CredentialMisuse, match="step is over"):
         use(it)
+    assert it._own is None
     with pytest.raises(errors.CredentialMisuse, match="has expired"):
         use(made(OwnKey(), until=0.0))
 

@@ -51,6 +51,10 @@ def test_a_misspelt_name_is_refused_with_the_right_one(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"signer": "transit"}, "signer transit needs vault_addr"),
+        ({"transit_key_heads": "stepgrant-grants"}, "must be three keys"),
+        ({"transit_mount": "/transit"}, "STEPGRANT_BROKER_TRANSIT_MOUNT: must be the mount's path"),
+        ({"transit_key_grants": "a/b"}, "STEPGRANT_BROKER_TRANSIT_KEY_GRANTS: must be 1 to 64"),
         ({"lease_ms": 1}, "STEPGRANT_BROKER_LEASE_MS: "),
         ({"lease_ms": "soon"}, "STEPGRANT_BROKER_LEASE_MS: "),
         ({"grant_ttl_max_s": 301}, "STEPGRANT_BROKER_GRANT_TTL_MAX_S: "),
