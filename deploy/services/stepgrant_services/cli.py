@@ -4,6 +4,7 @@
   python deploy/services provision [SERVICE ...]   build or fetch those that are not found (--quick: not Vault)
   python deploy/services up        [SERVICE ...]   start them (all that are not running yet) and say where they are
   python deploy/services status    [--json]        what runs
+  python deploy/services env                       the same as variables: eval "$(python3 deploy/services env)"
   python deploy/services down      [SERVICE ...]   stop them and remove their data
 
 SERVICE is opa, vault or postgres; without one, all three. The servers of `up` keep nothing: `down` removes their
@@ -16,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -158,10 +160,27 @@ def status(services: list[str], home: Path, *, as_json: bool) -> int:
     return 0 if len(alive) == len(services) else 1
 
 
+def env(home: Path) -> int:
+    """Print shell lines that export where the running servers are; secrets only as files."""
+    for service in SERVICES:
+        said: dict[str, object] = {}
+        one = server(service, home) if (home / service / "process.json").exists() else None
+        if isinstance(one, OpaServer) and one.alive:
+            said = {"OPA_URL": one.url}
+        elif isinstance(one, VaultServer) and one.alive:
+            said = {"VAULT_ADDR": one.addr, "VAULT_TOKEN_FILE": one.root_token_file}
+        elif isinstance(one, PostgresServer) and one.alive:
+            said = {"PGHOST": "127.0.0.1", "PGPORT": one.port, "PGUSER": one.user, "PGDATABASE": "postgres"}
+            said["PGPASSFILE"] = one.pgpass_file
+        for name, value in said.items():
+            print(f"export {name}={shlex.quote(str(value))}")
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Run one command; its exit code."""
     parser = argparse.ArgumentParser(prog="services", usage=__doc__, add_help=False)
-    parser.add_argument("command", choices=["find", "provision", "up", "status", "down"])
+    parser.add_argument("command", choices=["find", "provision", "up", "status", "env", "down"])
     parser.add_argument("service", nargs="*")
     parser.add_argument("--home", type=Path, default=default_home())
     parser.add_argument("--quick", action="store_true")
@@ -175,6 +194,7 @@ def main(arguments: list[str]) -> int:
         "provision": lambda: provision_them(services, quick=given.quick),
         "up": lambda: up(services, given.home),
         "status": lambda: status(services, given.home, as_json=given.json),
+        "env": lambda: env(given.home),
         "down": lambda: down(services, given.home),
     }
     # A build that is told to stop must end its compilers and remove what is half made.

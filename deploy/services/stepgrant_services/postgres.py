@@ -48,6 +48,7 @@ class PostgresServer(Server):
         self.user = "postgres"
         self.data = self.folder / "data"
         self.password_file = self.folder / "password"
+        self.pgpass_file = self.folder / "pgpass"  # as libpq reads it (PGPASSFILE)
 
     @property
     def password(self) -> str:
@@ -156,6 +157,8 @@ class PostgresServer(Server):
         return done.returncode
 
     def _command(self) -> list[str]:
+        self.pgpass_file.touch(mode=0o600)
+        self.pgpass_file.write_text(f"127.0.0.1:{self.port}:*:{self.user}:{self.password}\n", encoding="ascii")
         fixed = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
         settings = [part for name, value in {**self.options, **fixed}.items() for part in ("-c", f"{name}={value}")]
         return [str(self.binary), "-D", str(self.data), *settings]
