@@ -74,7 +74,7 @@ class Issuer:
         """Serve what is right again."""
         self._tell(do="heal")
 
-    def keys(self) -> list[dict[str, str]]:
+    def published(self) -> list[dict[str, str]]:
         """The published keys."""
         return list(self._tell(do="keys"))
 

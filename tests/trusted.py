@@ -45,7 +45,7 @@ def claims_of(method: str, now_s: int, *, audience: str = BROKER, **changed: Any
     return {name: value for name, value in given.items() if value is not ...}
 
 
-def issuer_table(method: str, name: str | None = None, **changed: Any) -> str:  # noqa: ANN401 - values of TOML
+def issuer_table(method: str, name: str | None = None, /, **changed: Any) -> str:  # noqa: ANN401 - values of TOML
     """An `[[issuer]]`; a key that is given replaces the right one, `...` leaves it out."""
     given: dict[str, Any] = {"name": name or method, "method": method, "tenant": "acme", "audience": BROKER}
     given |= {"trust_domain": "prod.example"} if method == "spiffe-jwt" else {"issuer": ISSUERS[method]}
@@ -53,9 +53,9 @@ def issuer_table(method: str, name: str | None = None, **changed: Any) -> str:  
     return "\n".join(["[[issuer]]", *_lines({**given, **changed})])
 
 
-def rule_table(method: str, when: str | None = None, *, issuer: str | None = None, **changed: Any) -> str:  # noqa: ANN401
+def rule_table(method: str, when: str | None = None, /, **changed: Any) -> str:  # noqa: ANN401 - values of TOML
     """A `[[rule]]` that makes the right identity of the method the workload `refunds` for the agent `agent`."""
-    given = {"issuer": issuer or method, "workload": "refunds", "agents": ["agent"], **changed}
+    given = {"issuer": method, "workload": "refunds", "agents": ["agent"], **changed}
     return "\n".join(["[[rule]]", *_lines(given), RULES[method] if when is None else when])
 
 

@@ -20,10 +20,11 @@ from stepgrant._calls import Call
 from stepgrant._client import Address, Unreachable
 from stepgrant._dpop import DpopKey
 from stepgrant._errors import BrokerError, BrokerUnavailable, StepgrantError
-from stepgrant._exchange import AccessToken, TokenRequest, WorkloadKey
+from stepgrant._exchange import AccessToken, TokenRequest
 from stepgrant._flows import Exchanged, Flow, Interrupted, Send, Sleep
 from stepgrant._http import Answer
 from stepgrant._http1 import Request
+from stepgrant._identity import Evidence
 from stepgrant._outcomes import Unreadable, read
 from stepgrant._problems import from_problem
 from stepgrant._timeouts import Patience, Timeouts
@@ -44,7 +45,7 @@ _JSON: Final = (b"content-type", b"application/json")
 class Caller:
     """A holder's way to the broker. Used by several threads at once: the worst race costs one more exchange."""
 
-    def __init__(self, address: Address, workload: WorkloadKey, key: DpopKey, timeouts: Timeouts) -> None:
+    def __init__(self, address: Address, workload: Evidence, key: DpopKey, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
         self.key = key
         self._address = address

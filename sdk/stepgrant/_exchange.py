@@ -1,7 +1,8 @@
-"""From an enrolled workload key to a broker access token: RFC 8693 exchange of an RFC 7523 assertion, with DPoP.
+"""From a workload's identity to a broker access token: RFC 8693 exchange, with DPoP.
 
 Agents and resource servers prove who they are in the same way: the workload key (long-lived, a file of mode 0600) signs
-an assertion of one minute, the holder's DPoP key (fresh, in memory) is what the access token gets bound to.
+an assertion of one minute (RFC 7523), or the platform's token is read from its file (`_identity`); the holder's DPoP
+key (fresh, in memory) is what the access token gets bound to.
 
 Rules: a fresh assertion for each try, since the broker takes each once; the server's nonce is followed once; an answer
 that is not a DPoP-bound token is refused, for a bearer token would work for whoever finds it.
@@ -23,13 +24,14 @@ import httpx
 from stepgrant import _http, _jose
 from stepgrant._dpop import DpopKey
 from stepgrant._errors import AuthenticationFailed, BrokerError, BrokerUnavailable, ConfigurationError
+from stepgrant._identity import TYPES, Evidence
 from stepgrant._keys import JoseError, SecretKey
 from stepgrant.canonical import CanonicalError, JsonValue, b64u, loads
 
 ASSERTION_TYPE: Final = "client-authentication+jwt"
 ASSERTION_LIFETIME_S: Final = 60
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-TYPE_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+TYPE_JWT: Final = TYPES["jwt"]
 TYPE_ACCESS: Final = "urn:ietf:params:oauth:token-type:access_token"
 ENDPOINT: Final = "/oauth/token"
 _MAX_KEY_FILE_BYTES: Final = 16_384
@@ -46,6 +48,8 @@ class WorkloadKey:
     """
 
     __slots__ = ("_secret", "workload_id")
+
+    token_type: Final = TYPE_JWT
 
     def __init__(self, workload_id: str, secret: SecretKey) -> None:
         if not 0 < len(workload_id) <= _MAX_WORKLOAD_ID_CHARS or not workload_id.isprintable():
@@ -118,6 +122,10 @@ class WorkloadKey:
             claims["cnf"] = {"jkt": jkt}
         return _jose.sign_compact(_jose.encode_segment(header), claims, self._secret.sign)
 
+    def subject_token(self, audience: str, now: float, jkt: str) -> str:
+        """As `_identity.Evidence`: an assertion for this DPoP key."""
+        return self.assertion(audience, now, jkt=jkt)
+
     def __repr__(self) -> str:
         return f"WorkloadKey({self.workload_id!r}, jkt={self.jkt}, <masked>)"
 
@@ -172,11 +180,11 @@ class TokenRequest:
         base_url: the broker's public address, without a path of ours.
         workload: who asks.
         dpop: the key that the token will be bound to.
-        issuer: the broker's issuer, the assertion's only audience; by default `base_url`.
+        issuer: the broker's issuer, an assertion's only audience; by default `base_url`.
     """
 
     base_url: str
-    workload: WorkloadKey
+    workload: Evidence
     dpop: DpopKey
     issuer: str | None = None
 
@@ -190,8 +198,8 @@ class TokenRequest:
         return {
             "grant_type": GRANT_TYPE,
             "requested_token_type": TYPE_ACCESS,
-            "subject_token": self.workload.assertion(self.issuer or self.base_url.rstrip("/"), now, jkt=self.dpop.jkt),
-            "subject_token_type": TYPE_JWT,
+            "subject_token": self.workload.subject_token(self.issuer or self.base_url.rstrip("/"), now, self.dpop.jkt),
+            "subject_token_type": self.workload.token_type,
         }
 
     def headers(self, nonce: str | None, now: float) -> dict[str, str]:

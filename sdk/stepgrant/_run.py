@@ -24,6 +24,7 @@ from stepgrant._context import enter_run, leave_run
 from stepgrant._flows import adrive, drive
 from stepgrant._frames import Frame
 from stepgrant._heartbeat import Heartbeat
+from stepgrant._identity import TokenFile, find_identity
 from stepgrant._results import encode
 from stepgrant._run_flows import UNSET, Order, ending, leaving, opening, parking, prepare
 from stepgrant._session import Session
@@ -234,6 +235,7 @@ def run(
     principal: str | None = None,
     url: str | None = None,
     workload_key: str | os.PathLike[str] | None = None,
+    identity_file: str | os.PathLike[str] | TokenFile | None = None,
     takeover: bool = False,
     timeouts: Timeouts | None = None,
     on_wait: Callable[[e.LeaseHeld], None] | None = None,
@@ -250,6 +252,8 @@ def run(
         principal: for whom it runs, as the agent says (`claimed.principal`).
         url: the broker; default `STEPGRANT_URL`, else `http://127.0.0.1:8423`.
         workload_key: the key file; default `STEPGRANT_WORKLOAD_KEY`.
+        identity_file: instead of a key, a token that the platform writes; default `STEPGRANT_IDENTITY_FILE`, read anew
+            for each exchange (`STEPGRANT_IDENTITY_TYPE`: `jwt`, or `id_token` for an OpenID Connect ID token).
         takeover: ask to take the run from a holder whose lease still runs; policy decides.
         timeouts: how long to wait for what.
         on_wait: called before each wait for another holder's lease.
@@ -268,16 +272,9 @@ def run(
             principal=principal,
             takeover=takeover,
             url=url or os.environ.get("STEPGRANT_URL") or DEFAULT_URL,
-            workload_key=_key_file(workload_key),
+            identity=find_identity(workload_key, identity_file, os.environ),
             timeouts=timeouts or Timeouts(),
             on_wait=on_wait,
             passthrough=passthrough,
         )
     )
-
-
-def _key_file(given: str | os.PathLike[str] | None) -> str:
-    path = given or os.environ.get("STEPGRANT_WORKLOAD_KEY")
-    if not path:
-        raise e.ConfigurationError("no workload key: set STEPGRANT_WORKLOAD_KEY to the key file")
-    return os.fspath(path)

@@ -16,6 +16,7 @@ from stepgrant._client import Address, AsyncClient, BlockingClient
 from stepgrant._dpop import DpopKey
 from stepgrant._exchange import WorkloadKey
 from stepgrant._flows import Flow, Sleep
+from stepgrant._identity import TokenFile
 from stepgrant._results import encode
 from stepgrant._secrets import LIVE
 from stepgrant._session import Session
@@ -36,7 +37,7 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the caller of `run(...)` wants. `input` are canonical bytes."""
+    """What the caller of `run(...)` wants. `input`: canonical bytes. `identity`: a key file's path, or a token file."""
 
     agent: str
     run_key: str | None
@@ -46,7 +47,7 @@ class Order:
     principal: str | None
     takeover: bool
     url: str
-    workload_key: str
+    identity: str | TokenFile
     timeouts: Timeouts
     on_wait: Callable[[e.LeaseHeld], None] | None
     passthrough: tuple[type[BaseException], ...]
@@ -64,7 +65,9 @@ class Means:
 def prepare(order: Order) -> Means:
     """Raises `ConfigurationError`."""
     address = Address.of(order.url)
-    caller = Caller(address, WorkloadKey.load(order.workload_key), DpopKey(), order.timeouts)
+    known = order.identity
+    workload = known if isinstance(known, TokenFile) else WorkloadKey.load(known)
+    caller = Caller(address, workload, DpopKey(), order.timeouts)
     return Means(caller, BlockingClient(address), AsyncClient(address))
 
 

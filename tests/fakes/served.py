@@ -239,8 +239,14 @@ def _client(app: FastAPI) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def served(folder: Path, limits: Limits | None = None, **settings: Any) -> AsyncIterator[Broker]:  # noqa: ANN401
-    """A served broker over fresh adapters in `folder`."""
+async def served(
+    folder: Path,
+    limits: Limits | None = None,
+    *,
+    identities: Callable[[Ports], Identities] = lambda ports: Identities(EnrolledIdentity(ports.reads, URL)),
+    **settings: Any,  # noqa: ANN401 - of `ApiSettings`
+) -> AsyncIterator[Broker]:
+    """A served broker over fresh adapters in `folder`. `identities`: whom it knows, besides enrolled keys."""
     async with hand(folder, limits) as held:
         ports = held.ports
         wrap = LocalWrap.open(folder / "keys")
@@ -249,7 +255,7 @@ async def served(folder: Path, limits: Limits | None = None, **settings: Any) ->
             create_app,
             settings=ApiSettings(URL, **settings),
             nonces=nonces,
-            identities=Identities(EnrolledIdentity(ports.reads, URL)),
+            identities=identities(ports),
             make_receipt=partial(make_receipt, ports.reads, ports.wrap, ports.signer),
         )
         app = make_app(ports)

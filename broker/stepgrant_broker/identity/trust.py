@@ -123,7 +123,7 @@ def _open(pattern: str) -> bool:
 
 
 def _covers(pattern: Scalar, later: Scalar) -> bool:
-    return pattern == later if not isinstance(later, str) or _open(later) else fits(pattern, later)
+    return pattern == later if isinstance(later, str) and _open(later) else fits(pattern, later)
 
 
 def choose(rules: Iterable[Rule], issuer: str, seen: Seen) -> Rule:

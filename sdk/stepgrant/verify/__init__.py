@@ -15,6 +15,7 @@ answer for servers of other kinds. The base install is enough.
 from __future__ import annotations
 
 from stepgrant._exchange import WorkloadKey
+from stepgrant._identity import TokenFile
 from stepgrant.verify._asgi import HttpRequest, Refusal, StepgrantMiddleware, refusal
 from stepgrant.verify._jwks import JwksSource, KeySource, StaticKeys
 from stepgrant.verify._memory import Memory, ProcessMemory
@@ -38,6 +39,7 @@ __all__ = [
     "Refusal",
     "StaticKeys",
     "StepgrantMiddleware",
+    "TokenFile",
     "VerifiedGrant",
     "WorkloadKey",
     "refusal",

@@ -25,7 +25,8 @@ import httpx
 
 from stepgrant import _exchange, _http
 from stepgrant._dpop import DpopKey
-from stepgrant._errors import AuthenticationFailed, BrokerError, BrokerUnavailable
+from stepgrant._errors import AuthenticationFailed, BrokerError, BrokerUnavailable, ConfigurationError
+from stepgrant._identity import Evidence
 from stepgrant._problems import from_problem
 from stepgrant._verification_errors import (
     AlreadyRedeemed,
@@ -84,7 +85,8 @@ class BrokerRedeemer:
 
     Args:
         base_url: the broker's public address: https, or http on loopback.
-        workload: this server's enrolled key; its enrolment lists the audiences that it serves.
+        workload: this server's enrolled key, or a `TokenFile`; its enrolment, or the broker's trust rule, lists the
+            audiences that it serves.
         issuer: the broker's issuer, by default `base_url`.
         client: for sync use; by default one is kept, without proxies or cookies from the environment.
         async_client: for async use; likewise.
@@ -95,7 +97,7 @@ class BrokerRedeemer:
     def __init__(
         self,
         base_url: str,
-        workload: _exchange.WorkloadKey,
+        workload: Evidence,
         *,
         issuer: str | None = None,
         client: httpx.Client | None = None,
@@ -127,6 +129,8 @@ class BrokerRedeemer:
                 sent_at = self._clock()
                 answer = _http.send(client, self._request(client, session, token, redemption))
                 consent = self._read(session, answer, sent_at)
+            except ConfigurationError as error:
+                raise _out_of_reach(str(error)) from None
             except BrokerError as error:
                 time.sleep(self._pause(error, attempt))
             else:
@@ -149,6 +153,8 @@ class BrokerRedeemer:
                 sent_at = self._clock()
                 answer = await _http.asend(client, self._request(client, session, token, redemption))
                 consent = self._read(session, answer, sent_at)
+            except ConfigurationError as error:
+                raise _out_of_reach(str(error)) from None
             except BrokerError as error:
                 await asyncio.sleep(self._pause(error, attempt))
             else:
