@@ -31,7 +31,11 @@ default allow := false
 
 allow if input.path == ["health"]
 
-allow if input.identity == "TOKEN"
+allow if {
+	input.identity == "TOKEN"
+	input.method == "POST"
+	input.path == ["v1", "data", "stepgrant", "decision"]
+}
 """
 
 

@@ -78,7 +78,9 @@ async def test_what_comes_unasked_is_not_the_next_answer(engine: OpaEngine, liar
     assert isinstance(parse((await engine.evaluate(QUESTION)).raw), Allow)
     liar.lie = None
     await asyncio.sleep(0.15)
+    before = liar.connections
     assert parse((await engine.evaluate(call("not.listed"))).raw) == Deny(("no_rule_matched",))
+    assert liar.connections == before + 1, "that connection is not used again"
 
 
 async def test_the_whole_revision_names_the_policy_too(engine: OpaEngine, liar: LyingOpa) -> None:

@@ -23,6 +23,7 @@ from stepgrant_broker.commands.saying import said
 if TYPE_CHECKING:
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.policy.findings import Finding
+    from stepgrant_broker.policy.opa_signing import SigningKey
     from stepgrant_broker.policy.opa_tool import OpaTool
     from stepgrant_broker.policy.testing import PolicyTestReport
 
@@ -44,6 +45,12 @@ VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Also list the te
 ENGINE = Annotated[Engine, typer.Option("--engine", help="Who answers; auto takes opa where there is one.")]
 BUNDLE = Annotated[
     Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write it, for example bundle.tar.gz.")
+]
+SIGNING_KEY = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key", metavar="FILE", help="Sign it with this PEM key: P-256, or RSA of 2048 bits and more."
+    ),
 ]
 
 
@@ -90,21 +97,22 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(1)
 
     @command(app, "build", remote=False, example="stepgrant policy build policy -o bundle.tar.gz")
-    def build(cli: Cli, out: BUNDLE, folder: FOLDER = None) -> None:
+    def build(cli: Cli, out: BUNDLE, folder: FOLDER = None, signing_key: SIGNING_KEY = None) -> None:
         """Write the policy as an OPA bundle: the files that the broker activates, with their digest as its revision.
 
-        The same policy gives the same bytes. A policy with findings is not built. policies/README.md says how OPA
-        serves it.
+        The same policy gives the same bytes, but for a signature. A policy with findings is not built.
+        policies/README.md says how OPA serves it.
         """
         from stepgrant_broker.policy.opa_bundle import opa_bundle
 
+        key = _signing_key(signing_key) if signing_key is not None else None
         with said():
             checked = _checked(folder, None)
             bundle = checked.bundle
             if checked.findings or bundle is None:
                 found = plain.count(len(checked.findings), "finding")
                 raise CommandError(f"not built: {found}; `stepgrant policy check` lists them", code="check_failed")
-            packed = opa_bundle(bundle)
+            packed = opa_bundle(bundle, key)
         _write_file(out, packed)
         value = {"policy": checked.name, "file": str(out), "revision": bundle.digest, "bytes": len(packed)}
         cli.out.emit(value, lambda: cli.out.line(f"{out}: {bundle.digest}, {plain.count(len(bundle.files), 'file')}"))
@@ -239,6 +247,18 @@ def _print_report(cli: Cli, name: str, report: PolicyTestReport, *, coverage: bo
         cli.out.line(f"{failed} of {total} failed; {share}; answered by {report.engine}", style="bold red")
     else:
         cli.out.line(f"{total} passed; {share}; answered by {report.engine}", style="green")
+
+
+def _signing_key(file: Path) -> SigningKey:
+    """The key in the file. Raises `CommandError`."""
+    from stepgrant_broker.policy.opa_signing import NoSigningKey, SigningKey
+
+    try:
+        return SigningKey(file.read_bytes())
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}", code="not_found") from None
+    except NoSigningKey as refused:
+        raise CommandError(f"{file} cannot sign: {refused}", code="configuration_error") from None
 
 
 def _write_file(path: Path, data: bytes) -> None:

@@ -18,23 +18,27 @@ from typing import Any, Final
 from stepgrant import canonical
 from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check import compiled
+from stepgrant_broker.policy.opa_signing import SIGNATURES, SigningKey
 
 MANIFEST: Final = ".manifest"
 REGO_VERSION: Final = 1
 _MODE: Final = 0o644
 
 
-def opa_bundle(bundle: Bundle) -> bytes:
-    """The tar.gz. Raises `PolicyInvalid` for a policy that does not compile."""
+def opa_bundle(bundle: Bundle, key: SigningKey | None = None) -> bytes:
+    """The tar.gz, signed if there is a `key`. Raises `PolicyInvalid` for a policy that does not compile."""
+    files = {MANIFEST: canonical.dumps(manifest(bundle))}
+    files |= {path: text.encode() for path, text in sorted(bundle.files.items())}
+    if key is not None:
+        files[SIGNATURES] = key.signatures(files)
     packed = io.BytesIO()
     with (
         # A level of its own, and no name or time: gzip would write both into its header.
         gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=9, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        _add(archive, MANIFEST, canonical.dumps(manifest(bundle)))
-        for path, text in sorted(bundle.files.items()):
-            _add(archive, path, text.encode())
+        for path, raw in files.items():
+            _add(archive, path, raw)
     return packed.getvalue()
 
 
