@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from stepgrant_services import OpaServer, PostgresServer, ServiceError, VaultServer
+from stepgrant_services.postgres import give_back_memory
 from stepgrant_services.processes import PORTS, PROC, free_port, owns, running, started_at
 
 TOOL = Path(__file__).parents[2] / "deploy" / "services"
@@ -94,6 +95,7 @@ def test_nothing_outlives_a_killed_parent(
     if whom == "parent":
         assert wait_until(lambda: not any(folder.exists() for folder in folders))
     for folder in folders:
+        give_back_memory(folder / "data")
         shutil.rmtree(folder, ignore_errors=True)
 
 

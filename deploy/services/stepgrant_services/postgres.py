@@ -26,6 +26,13 @@ SQL_S: Final = 30.0
 NOT_YET: Final = ("shared memory block", 'lock file "postmaster.pid" already exists')
 
 
+def give_back_memory(data: Path) -> None:
+    """Remove the kernel's shared memory segment that a killed server of this data folder has left."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        segment = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[6].split()[1])
+        ctypes.CDLL(None).shmctl(segment, IPC_RMID, None)
+
+
 class PostgresServer(Server):
     """A server for databases of tests. `options` are settings, such as `{"max_connections": "50"}`.
 
@@ -84,9 +91,7 @@ class PostgresServer(Server):
     def close(self) -> None:
         """As every server's; also takes back the kernel's memory that a killed one leaves."""
         self.stop()
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            segment = int((self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[6].split()[1])
-            ctypes.CDLL(None).shmctl(segment, IPC_RMID, None)
+        give_back_memory(self.data)
         super().close()
 
     # --- inside ----------------------------------------------------------------------------------------------------
