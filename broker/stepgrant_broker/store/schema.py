@@ -25,13 +25,16 @@ from sqlalchemy.pool import NullPool
 
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.store import connecting
-from stepgrant_broker.store.faults import SchemaForeign, SchemaMissing, SchemaNewer, SchemaRefused, unavailable
+from stepgrant_broker.store.faults import SchemaForeign, SchemaMissing, SchemaNewer, unavailable
 from stepgrant_broker.store.tables import METADATA
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+UPGRADING: Final = 0x57E9_5C4E
+"""The advisory lock of PostgreSQL under which one process upgrades; who comes later finds it done."""
+CONNECT_S: Final = 5
 VERSION_TABLE: Final = "stepgrant_schema"
 """Not Alembic's own name: a database of another program that uses Alembic must not look like one of ours."""
 
@@ -41,7 +44,7 @@ def migrate(url: URL | str) -> None:
 
     Raises `SchemaNewer`, `SchemaForeign`, `StoreUnavailable`.
     """
-    target = make_url(url)
+    target = _url(url)
     if target.get_backend_name() == "sqlite":
         connecting.create_file(_file(target))
     with _connected(target) as connection:
@@ -57,11 +60,17 @@ def migrate(url: URL | str) -> None:
 
 def check(url: URL | str) -> None:
     """Raises `SchemaMissing`, `SchemaNewer` or `SchemaForeign` unless the schema is this version's; changes nothing."""
-    target = make_url(url)
+    target = _url(url)
     if target.get_backend_name() == "sqlite" and not _file(target).exists():
         raise SchemaMissing(f"there is no database at {_file(target).name}; run `stepgrant db migrate`")
     with _connected(target) as connection:
         _judge(connection)
+
+
+def _url(url: URL | str) -> URL:
+    """The URL with the driver that we use."""
+    target = make_url(url)
+    return target.set(drivername="postgresql+psycopg") if target.get_backend_name() == "postgresql" else target
 
 
 def _file(url: URL) -> Path:
@@ -83,7 +92,7 @@ def _judge(connection: Connection) -> None:
     if not tables:
         raise SchemaMissing("the database is empty; run `stepgrant db migrate`")
     if VERSION_TABLE not in tables:
-        raise SchemaForeign("the database belongs to another program; name another file")
+        raise SchemaForeign("the database belongs to another program; name another one")
     script = ScriptDirectory.from_config(_config())
     head = script.get_current_head() or ""
     found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
@@ -124,11 +133,14 @@ def _upgrade(connection: Connection) -> None:
 @contextmanager
 def _connected(url: URL, *, writing: bool = False) -> Iterator[Connection]:
     """One transaction; the driver's errors leave it as domain errors, without the URL, which may hold a password."""
-    engine = create_engine(url, poolclass=NullPool)
+    timeout = {"connect_timeout": CONNECT_S} if url.get_backend_name() == "postgresql" else {}
+    engine = create_engine(url, poolclass=NullPool, connect_args=timeout)
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine, writing=writing)
     try:
         with engine.begin() as connection:
+            if writing and connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADING})")
             yield connection
     except DBAPIError as error:
         raise _refused(error) from None
@@ -142,7 +154,10 @@ def _refused(error: DBAPIError) -> StoreUnavailable:
         if getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
             return SchemaForeign("the file is not a database; name another file")
         return unavailable(cause)
-    return SchemaRefused(f"the database cannot be reached ({type(cause).__name__})")
+    # Its driver is there only with the extra `postgres`.
+    from stepgrant_broker.store.postgres_faults import not_connected  # noqa: PLC0415
+
+    return not_connected(cause)
 
 
 def _prepare_sqlite(engine: Engine, *, writing: bool) -> None:

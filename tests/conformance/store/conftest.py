@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from conformance.store.adapters import ADAPTERS, AnyStore, Database
+from conformance.store.adapters import ADAPTERS, NEEDS, AnyStore, Database
 from conformance.store.making import SetClock
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.needs(*NEEDS.get(name, ()))) for name in sorted(ADAPTERS)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    return ADAPTERS[request.param].make(tmp_path)
+    return ADAPTERS[request.param].make(tmp_path, request)
 
 
 @pytest.fixture

@@ -1,0 +1,127 @@
+"""`PostgresStore`: the store of several brokers on one PostgreSQL. Implements `Store`, `Reads` and `SecretSource`.
+
+Rules:
+* One writer thread with group commit, a few reader threads, each with a connection of its own (`postgres_link.py`); the
+  event loop never waits for the network.
+* The clock is the database's, one for all brokers, unless a test gives another.
+* The schema must be the one that this version knows (`schema.check`); only `schema.migrate` builds or changes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from stepgrant_broker.store import checking, schema
+from stepgrant_broker.store import postgres_sql as sql
+from stepgrant_broker.store.asking import Plan, ask
+from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
+from stepgrant_broker.store.loading import load
+from stepgrant_broker.store.postgres_link import Link, Manner
+from stepgrant_broker.store.postgres_readers import PostgresReaders
+from stepgrant_broker.store.postgres_writer import Chore, PostgresWriter
+from stepgrant_broker.store.reading import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stepgrant_broker.domain.ports import Clock, Failpoints
+    from stepgrant_broker.domain.writes import Loaded, Query, WriteSet
+    from stepgrant_broker.store.asking import Look
+
+T = TypeVar("T")
+CAPACITY: Final = 1024
+READERS: Final = 4
+
+
+class PostgresStore(Reading):
+    """Opens a migrated database. Raises `SchemaRefused` (missing, newer, foreign) and `StoreUnavailable`.
+
+    `url` (`postgresql://user:password@host/database`) is never shown. `capacity`: how many reads of a connection, and
+    how many write sets, may wait; more are refused. `clock`: of a test; otherwise the database's own. `failpoints` are
+    hit at `store.before_apply`, `store.before_commit`, `store.after_commit` and `store.after_reply`, on the writer's
+    thread.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        failpoints: Failpoints | None = None,
+        capacity: int = CAPACITY,
+        readers: int = READERS,
+        manner: Manner | None = None,
+    ) -> None:
+        schema.check(url)
+        manner = manner or Manner()
+        self._sql = sql.READS
+        self._clock = clock
+        writing = replace(manner, application=f"{manner.application}-writer")
+        self._readers = PostgresReaders([Link(url, manner) for _ in range(readers)], capacity=capacity)
+        self._writer = PostgresWriter(Link(url, writing), clock=clock, failpoints=failpoints, capacity=capacity)
+        self._forgetting = Forgetting(sql.WRITES)
+
+    @property
+    def commits(self) -> int:
+        """How many durable transactions there were."""
+        return self._writer.commits
+
+    async def _run(self, look: Look[T]) -> T:
+        return await self._readers.run(look)
+
+    def _time(self) -> int | None:
+        return None if self._clock is None else self._clock.now()
+
+    async def now(self) -> int:
+        """The database's clock."""
+
+        def plan() -> Plan[int]:
+            (found,) = yield [ask(self._sql.now, now=self._time())]
+            return int(found[0][0])
+
+        return await self._readers.run(plan)
+
+    async def load(self, query: Query) -> Loaded:
+        """What the query names, in one consistent view. Raises `StoreUnavailable`."""
+        return await self._readers.run(lambda: load(self._sql, query, self._time()))
+
+    async def commit(self, writes: WriteSet) -> None:
+        """Apply durably and whole, or raise and leave nothing behind.
+
+        Raises `ProofReplayed`, `GuardMoved`, `VersionMoved`, `AnswerTaken` (in this order), `StoreUnavailable`,
+        `FateUnknown`, and `WriteSetMalformed` for a set that contradicts itself. Cancelling the caller takes nothing
+        back: the set was given.
+        """
+        checking.check(writes)
+        await self._writer.inbox.put(writes)
+
+    async def forget_expired(self, now: int) -> int:
+        """Drop proof uses and stored answers whose time is over, in small transactions; how many.
+
+        Of a large table one call goes over a part, and the next goes on from there.
+        """
+        gone = await self._forget(lambda run: self._forgetting.bodies(run, now))
+        for walk in self._forgetting.walks:
+            gone += await self._forget(lambda run, walk=walk: self._forgetting.stretch(run, walk, now))  # type: ignore[misc]
+        return gone
+
+    async def _forget(self, some: Callable[[Run], tuple[int, bool]]) -> int:
+        gone = 0
+        for _ in range(STRETCHES):
+            dropped, done = cast("tuple[int, bool]", await self._writer.inbox.put(Chore(some)))
+            gone += dropped
+            if done:
+                break
+        return gone
+
+    async def close(self) -> None:
+        """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""
+        self._writer.inbox.close()
+        self._readers.close()
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        for thread in (*self._readers.threads, self._writer.thread):
+            thread.join()

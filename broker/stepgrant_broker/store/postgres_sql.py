@@ -1,0 +1,61 @@
+"""The same statements for PostgreSQL, and the few that only it needs: locks, and the time of its own clock."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, ColumnElement, bindparam, cast, func, literal_column
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from stepgrant_broker.store.queries import Queries
+from stepgrant_broker.store.statements import Statements, Text
+
+DIALECT: Final = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+
+def _moment(clock: str) -> ColumnElement[int]:
+    epoch = func.floor(literal_column(f"extract(epoch FROM {clock}) * 1000"))
+    return cast(epoch, BigInteger)
+
+
+def of_view(name: str) -> ColumnElement[int]:
+    """The given time, or that at which the transaction began: one time for all that a view shows."""
+    return func.coalesce(cast(bindparam(name), BigInteger), _moment("transaction_timestamp()"))
+
+
+def of_now(name: str) -> ColumnElement[int]:
+    """The given time, or that of the database now, however long the transaction waited for others."""
+    return func.coalesce(cast(bindparam(name), BigInteger), _moment("clock_timestamp()"))
+
+
+READS: Final = Queries(DIALECT, of_view)
+WRITES: Final = Statements(DIALECT, postgresql.insert, of_now)
+
+BEGIN_WRITE: Final = Text("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
+BEGIN_VIEW: Final = Text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
+COMMIT: Final = Text("COMMIT", ())
+ROLLBACK: Final = Text("ROLLBACK", ())
+SAVEPOINT: Final = Text("SAVEPOINT one", ())
+BACK: Final = Text("ROLLBACK TO SAVEPOINT one", ())
+RELEASE: Final = Text("RELEASE SAVEPOINT one", ())
+
+GUARDED: Final = Text("SELECT pg_advisory_xact_lock_shared($1::int, $2::int)", ("class", "tenant"))
+RAISING: Final = Text("SELECT pg_advisory_xact_lock($1::int, $2::int)", ("class", "tenant"))
+"""A guard is compared under a shared lock and raised under an exclusive one, each until its transaction ends: a grant is
+there before the kill switch, or sees it. The locks are in memory; row locks would write a page for each grant."""
+LOCK_RUNS: Final = Text(
+    "SELECT 1 FROM runs JOIN unnest($1::text[], $2::text[]) AS wanted(tenant, id) USING (tenant, id)"
+    " ORDER BY runs.tenant, runs.id FOR NO KEY UPDATE OF runs",
+    ("tenants", "ids"),
+)
+LOCK_TENANTS: Final = Text(
+    "SELECT 1 FROM tenants WHERE id = ANY($1::text[]) ORDER BY id FOR NO KEY UPDATE", ("tenants",)
+)
+SESSION: Final = (
+    "SET statement_timeout = {statement_ms}; SET lock_timeout = {lock_ms};"
+    " SET idle_in_transaction_session_timeout = {idle_ms};"
+    # A server that is set to acknowledge what is not on its disk yet would break the first promise.
+    " SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
+)

@@ -1,0 +1,254 @@
+"""The one thread that writes to PostgreSQL: many write sets in one transaction (group commit).
+
+Rules:
+* First all sets of a batch go out in one round trip. If each did what it must, COMMIT is the second and last one.
+* If any did not, all of it is rolled back and the batch is applied again, each set inside a savepoint: a refused set
+  falls alone, its `jti` included, and is told the first reason in the fixed order.
+* What is lost before COMMIT was sent is not there, and is sent once more. A COMMIT without an answer leaves the fate of
+  its sets unknown (`FateUnknown`), and is never sent again.
+* The thread outlives every error; the link opens a new connection by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
+from stepgrant_broker.domain.refusals import StoreRefusal, VersionMoved
+from stepgrant_broker.domain.writes import WriteSet
+from stepgrant_broker.store import postgres_sql as sql
+from stepgrant_broker.store.asking import Ask
+from stepgrant_broker.store.faults import RETRY_MS
+from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
+from stepgrant_broker.store.postgres_applying import Part, alone, locks, parts
+from stepgrant_broker.store.postgres_faults import AGAIN, ENDING, Lost, Refused, malformed, told
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.ports import Clock, Failpoints
+    from stepgrant_broker.store.forgetting import Run
+    from stepgrant_broker.store.postgres_link import Answer, Link
+    from stepgrant_broker.store.statements import Text
+
+BATCH_MAX: Final = 128
+TRIES: Final = 3
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Work in a transaction of its own; it may be run again."""
+
+    work: Callable[[Run], Any]
+
+
+class _Unapplied(Exception):
+    """A set of the batch was refused or broke: apply them one by one."""
+
+
+class _Unknown(Exception):
+    """COMMIT was sent, and what became of it is not known."""
+
+
+class PostgresWriter:
+    """`commits` counts durable transactions. `clock`: a test's; otherwise the database's own is used."""
+
+    def __init__(self, link: Link, *, clock: Clock | None, failpoints: Failpoints | None, capacity: int) -> None:
+        self.commits = 0
+        self.inbox: Inbox[WriteSet | Chore] = Inbox(capacity)
+        self._link = link
+        self._clock = clock
+        self._failpoints = failpoints
+        self.thread = start("stepgrant-writer", self._run)
+
+    def _run(self) -> None:
+        while self._turn():
+            continue
+        self._link.close()
+
+    def _turn(self) -> bool:
+        """One batch; its sets are not kept while waiting for the next."""
+        jobs = self.inbox.take(BATCH_MAX)
+        sets = [cast("Job[WriteSet]", job) for job in jobs if isinstance(job.work, WriteSet)]
+        if sets:
+            answer(self._batch(sets))
+        for job in jobs:
+            if isinstance(job.work, Chore):
+                answer([(job, self._chore(job.work))])
+        if sets:
+            self._told_after_reply()
+        return bool(jobs)
+
+    def _told_after_reply(self) -> None:
+        try:
+            self._hit("store.after_reply")
+        except Exception:  # noqa: BLE001 - nobody waits here, and the thread lives on
+            _log.exception("a failpoint raised where nobody waits for an answer")
+
+    def _hit(self, point: str) -> None:
+        if self._failpoints is not None:
+            self._failpoints.hit(point)
+
+    def _batch(self, jobs: list[Job[WriteSet]]) -> list[tuple[Job[WriteSet], object]]:
+        sets = [job.work for job in jobs]
+        outcomes: list[object] = []
+        try:
+            self._hit("store.before_apply")
+            outcomes = self._tried(lambda: self._applied(sets))
+            self._finish(outcomes)
+        except _Unknown:
+            outcomes = [Failed(_untouched() if isinstance(one, Failed) else _fate_unknown()) for one in outcomes]
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told and the thread lives on
+            self._link.leave(Ask(sql.ROLLBACK, ()))
+            outcomes = [Failed(_all_told(error)) for _ in jobs]
+        return list(zip(jobs, outcomes, strict=True))
+
+    def _finish(self, outcomes: list[object]) -> None:
+        """Commit what is there, and count it. Raises `_Unknown`, and what leaves nothing behind."""
+        if not self._changed or all(isinstance(outcome, Failed) for outcome in outcomes):
+            self._link.leave(Ask(sql.ROLLBACK, ()))
+            return
+        self._hit("store.before_commit")
+        self._commit()
+        self.commits += 1
+        try:
+            self._hit("store.after_commit")
+        except Exception as error:
+            raise _Unknown from error
+
+    def _commit(self) -> None:
+        if not self._link.is_open:
+            raise Lost
+        try:
+            (done,) = self._link.round([Ask(sql.COMMIT, ())])
+        except Lost:
+            raise _Unknown from None
+        except Refused as refused:
+            if refused.sqlstate.startswith(ENDING):
+                raise _Unknown from None
+            raise
+        if done.word != b"COMMIT":
+            # PostgreSQL answers ROLLBACK to the COMMIT of a transaction that had failed before.
+            raise StoreUnavailable("PostgreSQL took the transaction back", retry_after_ms=RETRY_MS)
+
+    def _tried(self, apply: Callable[[], list[object]]) -> list[object]:
+        """Again after a deadlock, or on a new connection; nothing of what was done before is there."""
+        for left in reversed(range(TRIES)):
+            try:
+                return apply()
+            except Lost:
+                if not left:
+                    raise
+            except Refused as refused:
+                self._link.leave(Ask(sql.ROLLBACK, ()))
+                if refused.sqlstate not in AGAIN or not left:
+                    raise
+        raise Lost
+
+    def _applied(self, sets: list[WriteSet]) -> list[object]:
+        """The outcome of each set in the open transaction."""
+        now = None if self._clock is None else self._clock.now()
+        try:
+            return self._together(sets, now)
+        except _Unapplied:
+            self._link.leave(Ask(sql.ROLLBACK, ()))
+            return self._apart(sets, now)
+
+    def _together(self, sets: list[WriteSet], now: int | None) -> list[object]:
+        """All in one round trip. Raises `_Unapplied` unless every set did what it must."""
+        self._changed = 0
+        lone = len(sets) == 1
+        found = alone(sets[0], now) if lone else [part for writes in sets for part in parts(writes, now)]
+        before = [Ask(sql.BEGIN_WRITE, ()), *locks(sets, lone=lone)]
+        try:
+            answers = self._link.round([*before, *(part.ask for part in found)])
+        except (Refused, StepgrantFault, ValueError, TypeError) as error:
+            if isinstance(error, StoreUnavailable) or (isinstance(error, Refused) and not error.of_one_set):
+                raise
+            raise _Unapplied from None
+        if _wrong(found, answers[len(before) :]) is not None:
+            raise _Unapplied
+        self._changed = sum(one.changed for one in answers)
+        return [None] * len(sets)
+
+    def _apart(self, sets: list[WriteSet], now: int | None) -> list[object]:
+        """Each set in its savepoint, one after the other. Raises `Refused`, `Lost` when all of it is gone."""
+        self._changed = 0
+        self._link.round([Ask(sql.BEGIN_WRITE, ()), *locks(sets, lone=False)])
+        return [self._one(writes, now) for writes in sets]
+
+    def _one(self, writes: WriteSet, now: int | None) -> object:
+        refusal: Exception | None
+        try:
+            found = parts(writes, now)
+            answers, error = self._link.attempt([Ask(sql.SAVEPOINT, ()), *(part.ask for part in found)])
+            refusal = _wrong(found, answers[1:])
+            if refusal is None and error is not None:
+                if not error.of_one_set:
+                    raise error
+                refusal = malformed(error)
+        except (ValueError, TypeError) as error:
+            # Nothing was sent: a value has no form.
+            return Failed(malformed(error))
+        except StepgrantFault as error:
+            if isinstance(error, StoreUnavailable):
+                raise
+            return Failed(error.with_traceback(None))
+        if refusal is None:
+            self._link.round([Ask(sql.RELEASE, ())])
+            self._changed += sum(one.changed for one in answers)
+            return None
+        self._link.round([Ask(sql.BACK, ()), Ask(sql.RELEASE, ())])
+        return Failed(refusal)
+
+    def _chore(self, chore: Chore) -> object:
+        def work() -> list[object]:
+            self._changed = 0
+            self._link.round([Ask(sql.BEGIN_WRITE, ())])
+            return [chore.work(self._running)]
+
+        try:
+            (outcome,) = self._tried(work)
+            self._finish([outcome])
+        except _Unknown:
+            return Failed(_fate_unknown())
+        except Exception as error:  # noqa: BLE001 - as in `_batch`
+            self._link.leave(Ask(sql.ROLLBACK, ()))
+            return Failed(_all_told(error))
+        return outcome
+
+    def _running(self, text: Text, places: tuple[Any, ...]) -> tuple[int, Sequence[Sequence[Any]]]:
+        (done,) = self._link.round([Ask(text, places)])
+        self._changed += done.changed
+        return done.changed, done.rows
+
+
+def _wrong(found: Sequence[Part], answers: Sequence[Answer]) -> Exception | None:
+    """The first refusal among what was answered."""
+    for part, done in zip(found, answers, strict=False):
+        refusal = part.wrong(done)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _all_told(error: Exception) -> Exception:
+    """What every caller of a batch is told of which nothing is there."""
+    if isinstance(error, Refused) and error.sqlstate in AGAIN:
+        return VersionMoved("others wrote the same rows at every try")
+    if isinstance(error, StoreRefusal):
+        return error.with_traceback(None)
+    fault = told(error)
+    return StoreUnavailable(fault.detail, retry_after_ms=fault.retry_after_ms or RETRY_MS)
+
+
+def _untouched() -> StoreUnavailable:
+    return StoreUnavailable("the connection to PostgreSQL was lost", retry_after_ms=RETRY_MS)
+
+
+def _fate_unknown() -> FateUnknown:
+    return FateUnknown(
+        "the commit was sent and its reply lost; repeat with the same Idempotency-Key", retry_after_ms=RETRY_MS
+    )
