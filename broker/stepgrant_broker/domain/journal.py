@@ -51,7 +51,7 @@ class Journal:
         self.by = by
         self.commit = committer
         self.entries: list[Entry] = []
-        self._subjects: dict[By, str | None] = {}
+        self._subjects: dict[str | None, str | None] = {None: None}
         self._random = random
         self._version = version
 
@@ -102,13 +102,14 @@ class Journal:
         return entry
 
     def _subject_c(self, who: By) -> str | None:
-        if who not in self._subjects:
-            known = None if who.subject is None else self.commit.peek("by.subject", who.subject)
+        name = who.subject
+        if name not in self._subjects:
+            known = self.commit.peek("by.subject", name)
             if self.view.run is None or self.view.run.subject_c != known:
                 # The holder's name rests behind the run's first entries already.
-                known = self.commit.maybe("by.subject", who.subject)
-            self._subjects[who] = known
-        return self._subjects[who]
+                known = self.commit.value("by.subject", name)
+            self._subjects[name] = known
+        return self._subjects[name]
 
     def _agent(self) -> Mapping[str, Any] | None:
         run = self.view.run

@@ -60,6 +60,8 @@ LONG: Final = 512
 TOP: Final = frozenset({"effect", "reasons", "grant", "labels", "meters", "approval"})
 GRANT: Final = frozenset({"issuer", "effect", "ttl", "redeem", "audience", "params", "digest_only"})
 _DEFAULT: Final = GrantSpec()
+_EFFECTS: Final = {effect.value: effect for effect in Effect}
+_REDEEM_MODES: Final = {mode.value: mode for mode in RedeemMode}
 T = TypeVar("T")
 APPROVAL: Final = frozenset({"groups", "quorum", "answer_within", "valid_for"})
 
@@ -150,17 +152,13 @@ def _params(value: object) -> Mapping[str, Json]:
 
 
 def _effect(value: object, place: str) -> Effect:
-    for effect in Effect:
-        if value == effect.value:
-            return effect
-    return _refuse(place, "must be read, idempotent or once")
+    found = _EFFECTS.get(value) if isinstance(value, str) else None
+    return found or _refuse(place, "must be read, idempotent or once")
 
 
 def _redeem(value: object, place: str) -> RedeemMode:
-    for mode in RedeemMode:
-        if value == mode.value:
-            return mode
-    return _refuse(place, "must be required or optional")
+    found = _REDEEM_MODES.get(value) if isinstance(value, str) else None
+    return found or _refuse(place, "must be required or optional")
 
 
 def _issuer(value: object, place: str) -> str:

@@ -34,6 +34,7 @@ NO_VALUE: Final = '"<undefined>"'
 MAX_VALUE: Final = 65_536
 MAX_ERROR: Final = 4_096
 LENGTH: Final = 4
+CHUNK: Final = 65_536
 
 
 class ParentGone(Exception):
@@ -45,10 +46,18 @@ class Pipe:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._left = b""
 
     def read(self) -> bytes:
         """The next frame. Raises `ParentGone`."""
-        return self._exactly(int.from_bytes(self._exactly(LENGTH), "big"))
+        data = self._left or self._more()
+        while len(data) < LENGTH:
+            data += self._more()
+        end = LENGTH + int.from_bytes(data[:LENGTH], "big")
+        if len(data) < end:
+            data = self._whole(data, end)
+        self._left = data[end:]
+        return data[LENGTH:end]
 
     def write(self, kind: bytes, body: bytes = b"") -> None:
         """Send one answer."""
@@ -56,15 +65,19 @@ class Pipe:
         while frame:
             frame = frame[os.write(self._fd, frame) :]
 
-    def _exactly(self, size: int) -> bytes:
-        chunks: list[bytes] = []
-        while size > 0:
-            chunk = os.read(self._fd, size)
-            if not chunk:
-                raise ParentGone
-            chunks.append(chunk)
-            size -= len(chunk)
-        return b"".join(chunks)
+    def _whole(self, data: bytes, end: int) -> bytes:
+        parts, size = [data], len(data)
+        while size < end:
+            parts.append(self._more())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def _more(self) -> bytes:
+        # As much as is there: a query comes in one piece, so it costs one call.
+        chunk = os.read(self._fd, CHUNK)
+        if not chunk:
+            raise ParentGone
+        return chunk
 
 
 class Policy:

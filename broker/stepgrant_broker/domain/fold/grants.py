@@ -67,22 +67,26 @@ def issued(view: View, at: At) -> View:
         doubt=None,
         doubt_since=None,
     )
-    view = with_grant(with_step(view, step), grant)
+    run = the_run(view)
+    history = run.history
+    history = evolve(
+        history,
+        tools=bump(history.tools, grant.tool),
+        effects=bump(history.effects, grant.effect),
+        labels=bump_all(history.labels, grant.labels, 1),
+        meters=add_all(history.meters, grant.meters, 1),
+        in_flight=history.in_flight + (0 if in_flight else 1),
+    )
+    view = evolve(
+        view,
+        run=evolve(run, history=history),
+        steps={**view.steps, step.key: step},
+        grants={**view.grants, grant.jti: grant},
+    )
     if grant.approval is not None:
         spent = evolve(view.approvals[grant.approval], status=ApprovalStatus.CONSUMED, consumed_by=grant.jti)
         view = with_approval(view, spent)
-    history = the_run(view).history
-    return with_history(
-        view,
-        evolve(
-            history,
-            tools=bump(history.tools, grant.tool),
-            effects=bump(history.effects, grant.effect),
-            labels=bump_all(history.labels, grant.labels, 1),
-            meters=add_all(history.meters, grant.meters, 1),
-            in_flight=history.in_flight + (0 if in_flight else 1),
-        ),
-    )
+    return view
 
 
 def failed(view: View, at: At) -> View:

@@ -11,7 +11,6 @@ from stepgrant_broker.domain.fold.common import (
     the_run,
     with_approval,
     with_history,
-    with_run,
     with_step,
 )
 from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, IdSource, Step, StepState, View
@@ -50,8 +49,8 @@ def _new(view: View, at: At, *, recorded: bool) -> View:
         position=body["position"],
         revision=body.get("revision", 1),
     )
-    view = with_run(view, evolve(run, step_count=max(run.step_count, step.position)))
-    return with_step(view, step)
+    run = evolve(run, step_count=max(run.step_count, step.position))
+    return evolve(view, run=run, steps={**view.steps, step.key: step})
 
 
 def prepared(view: View, at: At) -> View:
