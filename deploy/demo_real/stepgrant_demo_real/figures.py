@@ -32,13 +32,14 @@ def measure(story: Story) -> None:
     code = meter.wait_end(METER_S)
     taken = [float(line.split()[2]) for line in meter.said if line.startswith("granted ")]
     own = vaults_own_ms(stage.audit_file, "look:")
-    told = "not measured"
-    if taken and own:
+    told = f"{len(taken)} measured, {len(own)} in Vault's audit log, exit code {code}; {meter.last_words()}"
+    held = code == 0 and len(taken) == TIMES <= len(own)
+    if held:
         ours, vault = statistics.median(taken), statistics.median(own)
         told = (
             f"p50 {ours:.1f} ms from call to login; Vault's own part of it {vault:.1f} ms, all else {ours - vault:.1f}"
         )
-    story.checks.check(f"{TIMES} grants one after another", code == 0 and len(taken) == len(own) == TIMES, told)
+    story.checks.check(f"{TIMES} grants one after another", held, told)
 
 
 def vaults_own_ms(audit: Path, steps: str) -> list[float]:

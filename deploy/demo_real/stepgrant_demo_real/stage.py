@@ -20,6 +20,7 @@ from typing import Final
 import stepgrant_demo_real
 from stepgrant.cli.cmd_workloads import enroll_with_new_key
 from stepgrant.cli.command import Cli
+from stepgrant_broker.demo.checks import Broken
 from stepgrant_broker.demo.processes import Child
 from stepgrant_broker.demo.stage import LEASE_MS, LEEWAY_MS, LOGS, Stage, clean_environment, free_addresses
 from stepgrant_broker.policy.bundle import SETTINGS, read_directory, starter_files
@@ -77,10 +78,20 @@ class RealStage(Stage):
         issuers = self.folder / "issuers.toml"
         vaulting.issuers_file(issuers, self.before_database.port)
         database = f"127.0.0.1:{self.postgres.port}/app"
-        given = vaulting.set_up(
-            self.vault, issuers, database, self.maker_password, self.audit_file, self.secret_id_file
+        vaulting.set_up_database(self.vault, database, self.maker_password, self.audit_file)
+        setup = self.local(
+            *("vault", "setup", "--addr", self.vault.addr, "--token-file", str(self.vault.root_token_file)),
+            *("--issuers", str(issuers), "--transit", "--secret-id-file", str(self.secret_id_file)),
         )
-        self.settings |= given | {"ISSUERS_FILE": str(issuers)}
+        if setup.process.returncode != 0:
+            raise Broken(f"stepgrant vault setup failed; {setup.last_words()}")
+        self.settings |= {
+            "VAULT_ADDR": self.vault.addr,
+            "VAULT_ROLE_ID": vaulting.broker_role_id(self.vault),
+            "VAULT_SECRET_ID_FILE": str(self.secret_id_file),
+            "ISSUERS_FILE": str(issuers),
+            "SIGNER": "transit",
+        }
 
     def _start_opa(self, stack: ExitStack) -> None:
         policy = self.folder / "policy"

@@ -1,24 +1,20 @@
 """What the demo sets up in Vault, with the root token, and what it looks up there afterwards.
 
-The broker gets an AppRole of its own with exactly the rules that its issuer asks for. Each role of the database engine
-stands for one step; its statements also write into the database's own book, in the very transaction that makes or drops
-a login, which other logins live at that moment and how many sessions were ended.
+What the brokers need themselves is made by `stepgrant vault setup`. Each role of the database engine stands for one
+step; its statements also write into the database's own book, in the very transaction that makes or drops a login, which
+other logins live at that moment and how many sessions were ended.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stepgrant_broker.issuers.file import read_issuers
-from stepgrant_broker.issuers.grant_tokens import DEFAULT_ROLE, POLICY_PREFIX
 from stepgrant_broker.issuers.vault_database import DatabaseConfig
 
 if TYPE_CHECKING:
-    from stepgrant_broker.issuers.file import IssuerConfig
     from stepgrant_services import VaultServer
 
 ISSUER: Final = "app-db"
@@ -53,33 +49,9 @@ def issuers_file(path: Path, port: int) -> None:
     )
 
 
-def set_up(
-    vault: VaultServer, issuers: Path, database: str, maker_password: str, audit: Path, secret_id: Path
-) -> dict[str, str]:
-    """Make everything that broker and issuer need; the broker's settings for Vault.
-
-    `database` is host:port/name; `audit` and `secret_id` are files to be made.
-    """
-    config = read_issuers(issuers, {DatabaseConfig.kind: DatabaseConfig.read})[ISSUER]
+def set_up_database(vault: VaultServer, database: str, maker_password: str, audit: Path) -> None:
+    """The database engine with a role for each step, and an audit log. `database` is host:port/name."""
     vault.request("PUT", f"sys/audit/{AUDIT}", {"type": "file", "options": {"file_path": str(audit)}})
-    _set_up_database(vault, database, maker_password)
-    for name, policy in config.vault_policies().items():
-        vault.request("PUT", f"sys/policies/acl/{name}", {"policy": policy})
-    vault.request(
-        "POST",
-        f"auth/token/roles/{DEFAULT_ROLE}",
-        {
-            "allowed_policies_glob": [f"{POLICY_PREFIX}*"],
-            "orphan": True,
-            "renewable": False,
-            "token_type": "service",
-            "token_no_default_policy": True,
-        },
-    )
-    return _set_up_broker(vault, config, secret_id)
-
-
-def _set_up_database(vault: VaultServer, database: str, maker_password: str) -> None:
     marks = f'rule "charset" {{ charset = "~" min-chars = {PASSWORD_MARKS} }}'
     rest = 'rule "charset" { charset = "abcdefghijkmnpqrstuvwxyz23456789" min-chars = 8 }'
     vault.request(
@@ -113,16 +85,9 @@ def _set_up_database(vault: VaultServer, database: str, maker_password: str) -> 
         )
 
 
-def _set_up_broker(vault: VaultServer, config: IssuerConfig, file: Path) -> dict[str, str]:
-    rules = {path: {"capabilities": list(able)} for path, able in config.broker_rules().items()}
-    vault.request("PUT", "sys/policies/acl/broker", {"policy": json.dumps({"path": rules})})
-    vault.request("POST", "sys/auth/approle", {"type": "approle"})
-    vault.request("POST", "auth/approle/role/broker", {"token_policies": ["broker"], "token_ttl": "10m"})
-    role_id = _data(vault.request("GET", "auth/approle/role/broker/role-id"))["role_id"]
-    secret_id = _data(vault.request("POST", "auth/approle/role/broker/secret-id", {}))["secret_id"]
-    file.touch(mode=0o600)
-    file.write_text(secret_id, encoding="ascii")
-    return {"VAULT_ADDR": vault.addr, "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID_FILE": str(file)}
+def broker_role_id(vault: VaultServer) -> str:
+    """The id of the AppRole that `stepgrant vault setup` made."""
+    return str(_data(vault.request("GET", "auth/approle/role/stepgrant-broker/role-id"))["role_id"])
 
 
 def _data(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,10 +110,3 @@ def a_login(vault: VaultServer) -> tuple[str, str, str]:
 def drop(vault: VaultServer, lease: str) -> None:
     """Revoke a lease and wait until it is."""
     vault.request("PUT", "sys/leases/revoke", {"lease_id": lease, "sync": True})
-
-
-def broker_sessions(vault: VaultServer) -> int:
-    """The live sessions of brokers: tokens that an AppRole login made."""
-    keys = _data(vault.request("LIST", "auth/token/accessors/"))["keys"]
-    found = [_data(vault.request("POST", "auth/token/lookup-accessor", {"accessor": one})) for one in keys]
-    return sum(one["path"] == "auth/approle/login" for one in found)
