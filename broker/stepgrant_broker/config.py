@@ -55,8 +55,8 @@ class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSett
     )
     database_url: SecretStr | None = Field(
         None,
-        description="Default: sqlite file in data_dir. Trusted for what it stores: who changes it is found by "
-        "`stepgrant ledger verify`, not stopped.",
+        description="Default: sqlite file in data_dir; else sqlite:///path or postgresql://user:password@host/name. "
+        "Trusted for what it stores: who changes it is found by `stepgrant ledger verify`, not stopped.",
     )
     keys_dir: Path | None = Field(
         None,
@@ -162,8 +162,24 @@ class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSett
             return self.data_dir / DATABASE_FILE
         scheme, _, path = self.database_url.get_secret_value().partition(":///")
         if scheme != "sqlite" or not path:
-            raise SettingsError([f"{PREFIX}DATABASE_URL: this version stores in SQLite; say sqlite:///path/to/file"])
+            raise SettingsError(
+                [f"{PREFIX}DATABASE_URL: say sqlite:///path/to/file or postgresql://user:password@host/database"]
+            )
         return Path(path)
+
+    @property
+    def postgres_url(self) -> SecretStr | None:
+        """The database's URL when it is a PostgreSQL."""
+        url = self.database_url
+        return url if url is not None and url.get_secret_value().startswith("postgresql://") else None
+
+    @property
+    def database_shown(self) -> str:
+        """The database as people may see it: without user and password. Raises `SettingsError` as `database_file`."""
+        if self.postgres_url is None:
+            return str(self.database_file)
+        parts = urlsplit(self.postgres_url.get_secret_value())
+        return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def limits(self) -> Limits:
         """The numbers that the domain's rules depend on."""

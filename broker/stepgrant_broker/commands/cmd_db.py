@@ -22,8 +22,8 @@ def register(root: typer.Typer) -> None:
         with said():
             found = load_settings()
             prepare(found, create=True)
-        value = {"database": str(found.database_file), "keys": str(found.keys_folder)}
-        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_file)} has this version's schema"))
+        value = {"database": found.database_shown, "keys": str(found.keys_folder)}
+        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_shown)} has this version's schema"))
 
     @command(database, "check", remote=False, example="stepgrant db check")
     def check(cli: Cli) -> None:
@@ -34,5 +34,5 @@ def register(root: typer.Typer) -> None:
         with said():
             found = load_settings()
             check_database(found)
-        value = {"database": str(found.database_file), "ok": True}
-        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_file)} has this version's schema"))
+        value = {"database": found.database_shown, "ok": True}
+        cli.out.emit(value, lambda: cli.out.line(f"{plain.visible(found.database_shown)} has this version's schema"))

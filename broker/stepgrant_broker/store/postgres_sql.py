@@ -42,8 +42,8 @@ RELEASE: Final = Text("RELEASE SAVEPOINT one", ())
 
 GUARDED: Final = Text("SELECT pg_advisory_xact_lock_shared($1::int, $2::int)", ("class", "tenant"))
 RAISING: Final = Text("SELECT pg_advisory_xact_lock($1::int, $2::int)", ("class", "tenant"))
-"""A guard is compared under a shared lock and raised under an exclusive one, each until its transaction ends: a grant is
-there before the kill switch, or sees it. The locks are in memory; row locks would write a page for each grant."""
+"""A guard is compared under a shared lock and raised under an exclusive one, each until its transaction ends: a grant
+is there before the kill switch, or sees it. The locks are in memory; row locks would write a page for each grant."""
 LOCK_RUNS: Final = Text(
     "SELECT 1 FROM runs JOIN unnest($1::text[], $2::text[]) AS wanted(tenant, id) USING (tenant, id)"
     " ORDER BY runs.tenant, runs.id FOR NO KEY UPDATE OF runs",

@@ -34,7 +34,7 @@ DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
 
 
 def encoded(places: Sequence[Any]) -> Encoded:
-    """The values in their places. Raises `InvalidRequest` for a NUL, `ValueError` and `TypeError` for what has no form."""
+    """The values in their places. Raises `InvalidRequest` for a NUL; `ValueError`, `TypeError` for what has no form."""
     values: list[bytes | None] = []
     formats: list[int] = []
     for value in places:

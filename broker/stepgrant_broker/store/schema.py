@@ -67,6 +67,12 @@ def check(url: URL | str) -> None:
         _judge(connection)
 
 
+def is_built(url: URL | str) -> bool:
+    """Whether there are tables of ours, of this version or an older one. Raises `SchemaNewer`, `SchemaForeign`."""
+    with _connected(_url(url)) as connection:
+        return not _is_behind(connection) or VERSION_TABLE in inspect(connection).get_table_names()
+
+
 def _url(url: URL | str) -> URL:
     """The URL with the driver that we use."""
     target = make_url(url)

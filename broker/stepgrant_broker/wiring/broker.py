@@ -36,11 +36,9 @@ from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.policy.watch import watch
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
-from stepgrant_broker.store.connecting import url_of
-from stepgrant_broker.store.schema import check, migrate
-from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.wiring.clock import SystemClock, SystemIds
+from stepgrant_broker.wiring.databases import check_database, is_built, migrate_database, open_store
 from stepgrant_broker.wiring.failpoints import NoFailpoints, parse
 from stepgrant_broker.wiring.identity import open_identities
 from stepgrant_broker.wiring.policy import ActivePolicy
@@ -56,6 +54,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.ledger.findings import Progress
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.vault.client import Vault
+    from stepgrant_broker.wiring.databases import AnyStore
 
 RETRIES: Final = 5
 RETRY_S: Final = 2.0
@@ -69,7 +68,7 @@ class Broker:
 
     settings: Settings
     ports: Ports
-    store: SqliteStore
+    store: AnyStore
     policy: ActivePolicy
     metrics: Metrics
     sweeper: Sweeper
@@ -167,29 +166,24 @@ async def opened(settings: Settings) -> AsyncIterator[Broker]:
         yield await _open(stack, settings, Seams(), create=False)
 
 
-def check_database(settings: Settings) -> None:
-    """Raises `SchemaMissing`, `SchemaNewer` or `SchemaForeign` unless the database has this version's schema."""
-    check(url_of(settings.database_file))
-
-
 def prepare(settings: Settings, *, create: bool) -> None:
     """Bring the database to this version; with `create`, make database and keys where there is neither.
 
     Raises `SchemaMissing`, `SchemaNewer`, `SchemaForeign`, `StoreUnavailable`, `SignerUnavailable`.
     """
-    url = url_of(settings.database_file)
-    if settings.database_file.exists():
-        migrate(url)
+    if is_built(settings):
+        migrate_database(settings)
     elif create:
-        for folder in (settings.keys_folder.parent, settings.database_file.parent):
-            _make_private(folder)
+        _make_private(settings.keys_folder.parent)
+        if settings.postgres_url is None:
+            _make_private(settings.database_file.parent)
         # Keys first: a database without keys would never get any.
         if settings.signer == "local":
             LocalSigner.open(settings.keys_folder, create=True)
         LocalWrap.open(settings.keys_folder, create=True)
-        migrate(url)
+        migrate_database(settings)
     else:
-        check(url)
+        check_database(settings)
 
 
 def _make_private(folder: Path) -> None:
@@ -208,7 +202,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     wrap = LocalWrap.open(settings.keys_folder)
     vault, from_vault = _vault(stack, settings, clock)
     signer = _signer(settings, vault, clock)
-    store = SqliteStore(settings.database_file, clock=clock, failpoints=failpoints)
+    store = open_store(settings, clock=seams.clock, failpoints=failpoints)
     stack.push_async_callback(store.close)
     policy = ActivePolicy(engines_of(settings, lambda: "dec_" + ids.ulid(clock.now())))
     stack.push_async_callback(policy.close)

@@ -27,7 +27,7 @@ DATABASE, POLICY, WORK = Area("database"), Area("policy"), Area("work")
 
 async def schema(settings: Settings) -> AsyncIterator[Found]:
     """Whether the database is there, is ours, and has this version's schema."""
-    from stepgrant_broker.wiring.broker import check_database  # noqa: PLC0415 - it imports every adapter
+    from stepgrant_broker.wiring.databases import check_database  # noqa: PLC0415 - it imports every adapter
 
     try:
         await asyncio.to_thread(check_database, settings)
