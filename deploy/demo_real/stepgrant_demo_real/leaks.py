@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from stepgrant_broker.demo import leaks
 from stepgrant_broker.demo.checks import Finding
 from stepgrant_demo_real import vaulting
+from stepgrant_demo_real.stage import STORE, RealStage
 from stepgrant_demo_real.witness import rows_of_database
-
-if TYPE_CHECKING:
-    from stepgrant_demo_real.stage import RealStage
 
 TOKEN: Final = re.compile(rb"\bhv[sb]\.[A-Za-z0-9_-]{20,}")
 PASSWORD: Final = re.compile(rb"[a-z2-9~]{%d,}" % vaulting.PASSWORD_LENGTH)
@@ -36,7 +34,7 @@ def nothing_leaked(stage: RealStage) -> Finding:
         return Finding(holds=False, evidence="the look does not recognise a password of Vault's")
     files = stage.secret_files()
     known = {secret for path in files for secret in leaks.secrets_in(path)}
-    known |= {one.encode() for one in (stage.vault.root_token, stage.postgres.password, stage.maker_password)}
+    known |= {one.encode() for one in stage.known_secrets()}
     bad, looked, size = [], 0, 0
     for name, data in _everything(stage, {path.resolve() for path in files}):
         looked, size = looked + 1, size + len(data)
@@ -53,5 +51,5 @@ def _everything(stage: RealStage, secret: set[object]) -> Iterator[tuple[str, by
         yield path.name, path.read_bytes()
     for server in (stage.opa, stage.vault, stage.postgres):
         yield f"the log of {server.name}", server.log.read_bytes()
-    for url in (stage.store_url, stage.postgres.url("app")):
+    for url in (stage.postgres.url(STORE), stage.postgres.url("app")):
         yield from rows_of_database(url)

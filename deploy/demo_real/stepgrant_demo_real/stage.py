@@ -27,7 +27,7 @@ from stepgrant_broker.policy.bundle import SETTINGS, read_directory, starter_fil
 from stepgrant_broker.policy.opa_bundle import opa_bundle
 from stepgrant_demo_real import vaulting
 from stepgrant_demo_real.gate import Gate, listen
-from stepgrant_demo_real.witness import Witness
+from stepgrant_demo_real.witness import Witness, make_owned_database
 from stepgrant_services import OpaServer, PostgresServer, VaultServer
 
 AGENT: Final = "provisioner"
@@ -35,6 +35,8 @@ RUN_KEY: Final = "account-for-acme"
 FOLDERS: Final = ("broker", "policy", "opa", "keys", LOGS, "evidence")
 HOME: Final = Path(stepgrant_demo_real.__file__).resolve().parent
 REPLICAS: Final = 2
+STORE: Final = "broker"
+"""The brokers' database, and the role that owns it and nothing else."""
 ON_POSTGRES: Final = False
 
 
@@ -53,6 +55,7 @@ class RealStage(Stage):
     before_brokers: Gate = field(init=False)
     before_database: Gate = field(init=False)
     store_url: str = ""
+    store_password: str = field(default_factory=vaulting.new_password, repr=False)
     maker_password: str = field(default_factory=vaulting.new_password, repr=False)
 
     def raise_curtain(self, stack: ExitStack) -> None:
@@ -68,7 +71,8 @@ class RealStage(Stage):
 
     def _start_postgres(self, stack: ExitStack) -> None:
         self.postgres = stack.enter_context(PostgresServer(options={"fsync": "off", "log_connections": "on"}))
-        self.store_url = self.postgres.create_database("broker")
+        self.store_url = self.postgres.url(STORE, user=STORE, password=self.store_password)
+        make_owned_database(self.postgres.url(), STORE, self.store_password)
         self.witness = stack.enter_context(Witness(self.postgres.create_database("app")))
         self.witness.build(self.maker_password)
         self.before_database = stack.enter_context(Gate("database", listen(), [self.postgres.port]))
@@ -159,3 +163,7 @@ class RealStage(Stage):
     def secret_id_file(self) -> Path:
         """The brokers' secret id for Vault."""
         return self.folder / "keys" / "secret-id"
+
+    def known_secrets(self) -> list[str]:
+        """What is secret and stands in no key file."""
+        return [self.vault.root_token, self.postgres.password, self.store_password, self.maker_password]

@@ -7,6 +7,7 @@ of the operating system, the application's tables, PostgreSQL's roles and sessio
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from signal import SIGKILL
@@ -21,7 +22,7 @@ from stepgrant_broker.demo.stage import Stage
 from stepgrant_broker.demo.words import Words
 from stepgrant_demo_real import looks
 from stepgrant_demo_real.refusing import NOT_LET_IN, refusal
-from stepgrant_demo_real.stage import RealStage
+from stepgrant_demo_real.stage import ON_POSTGRES, STORE, RealStage
 from stepgrant_demo_real.vaulting import MAKER, ROLES
 from stepgrant_demo_real.witness import Lock, Noted
 from stepgrant_services import ServiceError
@@ -74,6 +75,11 @@ class Story:
             lambda: f"{self.last.login} does not wait for a lock; {agent.last_words()}",
         )
 
+    def pids(self) -> dict[str, int]:
+        """The processes of the run by name."""
+        children = {child.name: child.pid for child in (*self.agents, *self.stage.brokers)}
+        return children | {one.name: one.pid for one in (self.stage.opa, self.stage.vault, self.stage.postgres)}
+
     def kill(self, agent: Child) -> None:
         """`kill -9`, and check that this is what it died of."""
         code = agent.kill()
@@ -96,6 +102,10 @@ def tell_story(stage: Stage, checks: Checks, words: Words) -> None:
             undead = thief(story)
             replica(story, undead)
             end(story)
+            pids = story.pids()
+        alive = [name for name, pid in pids.items() if _runs(pid)]
+        told = f"{len(pids)} processes of ours and of the services" + (f"; left: {', '.join(alive)}" if alive else "")
+        checks.check("no process is left", not alive, told)
     except (ServiceError, psycopg.Error) as error:
         raise Broken(f"{type(error).__name__}: {error}") from error
 
@@ -113,7 +123,9 @@ def set_up(story: Story, stack: ExitStack) -> None:
     pids = {stage.opa.pid, stage.vault.pid, stage.postgres.pid} - {0}
     check("they are three servers", len(pids) == 3 and all(versions.values()), _told(versions))
     alive = [child.pid for child in stage.brokers if child.process.poll() is None]
-    check("two brokers share their keys and one database", len(alive) == len(stage.brokers) == 2, f"pids {alive}")
+    check("two brokers share one database", len(alive) == len(stage.brokers) == 2, f"pids {alive}{_sessions(stage)}")
+    doctor = stage.local("doctor")
+    check("`stepgrant doctor` finds nothing wrong", doctor.process.returncode == 0, " ".join(doctor.said[-1:]))
     rights = {role: stage.witness.may(role) for role in ROLES}
     check(
         "five kinds of login, each with other rights",
@@ -223,6 +235,14 @@ def killed_after_the_work(story: Story) -> None:
     )
 
 
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _opa_version(stage: RealStage) -> str:
     answer = httpx.post(f"{stage.opa.url}/v1/data", json={}, params={"provenance": "true"}, trust_env=False)
     return str(answer.json()["provenance"]["version"])
@@ -237,6 +257,10 @@ def _let_in(stage: RealStage, user: str) -> str:
     except psycopg.Error as error:
         return refusal(error)
     return "let in"
+
+
+def _sessions(stage: RealStage) -> str:
+    return f", {stage.witness.sessions_of(STORE)} sessions of theirs in PostgreSQL" if ON_POSTGRES else ""
 
 
 def _told(facts: dict[str, str]) -> str:

@@ -114,12 +114,24 @@ class Witness:
         """Nobody can write to this table until `release`; reading goes on."""
         return Lock(self._url, table)
 
+    def sessions_of(self, user: str) -> int:
+        """How many sessions this user has open now."""
+        return len(self._column("select pid from pg_stat_activity where usename = %s", user))
+
     def version(self) -> str:
         """PostgreSQL's version."""
         return str(self._column("show server_version")[0]).split()[0]
 
     def _column(self, query: str, *values: str) -> list[str]:
         return [str(row[0]) for row in self._connection.execute(query, values)]
+
+
+def make_owned_database(url: str, name: str, password: str) -> None:
+    """A database with an owner of the same name, which may do nothing else."""
+    owner = sql.Identifier(name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create role {} login password {}").format(owner, sql.Literal(password)))
+        connection.execute(sql.SQL("create database {} owner {}").format(owner, owner))
 
 
 class Lock:
