@@ -42,8 +42,8 @@ class VaultSettings(BaseModel):
     vault_namespace: str | None = Field(None, description="The namespace (Vault Enterprise, OpenBao) of every request.")
     vault_ca_file: Path | None = Field(
         None,
-        description="PEM certificates that vouch for Vault's. Default: those of the certifi package. Trusted: who "
-        "writes here can pose as Vault.",
+        description="PEM certificates that vouch for Vault's. Default: the system's. Trusted: who writes here can "
+        "pose as Vault.",
     )
     vault_auth: Literal["approle", "jwt", "kubernetes", "token"] = Field(
         "approle", description="How the broker logs in; each method names the settings that it needs."

@@ -7,6 +7,7 @@ issuers runs over it, so what it says when honest is what Vault says.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -81,7 +82,8 @@ def secret(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
 class LyingVault:
     """`with LyingVault() as fake`: `lies[path]`, `asked`, `tokens` (token to accessor), `leases` (id to login)."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.config = CONFIG
         self.clock = StandingClock()
         self.role_ttl_s = 60
@@ -100,7 +102,7 @@ class LyingVault:
     @property
     def addr(self) -> str:
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         fake = self
@@ -110,6 +112,8 @@ class LyingVault:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -233,6 +237,7 @@ class LyingVault:
 class _Handler(BaseHTTPRequestHandler):
     vault: ClassVar[LyingVault]
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()

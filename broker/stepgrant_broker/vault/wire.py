@@ -2,36 +2,32 @@
 
 Rules:
 * hvac's adapter carries the requests; its `Client` is not used: it takes tokens from the environment and home folder.
-* Nothing of the environment counts (proxies, netrc, CA bundles): only what the operator set. Redirects are not
-  followed: a token would be sent wherever an answer points.
+* Redirects are not followed: a token would be sent wherever an answer points.
 * Who waits is answered at the deadline. The thread may still be at it, so a request that was sent `maybe` happened.
   Its place in the bounded queue is free only when the thread is done: a hung Vault fills the queue, not the memory.
-* An answer is at most `ANSWER_MAX` bytes of JSON without repeated names.
-* Exceptions of hvac, requests and urllib3 hold requests with their tokens. They end in the thread that saw them.
+* Exceptions of hvac and urllib3 can hold requests with their tokens. They end in the thread that saw them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeAlias
 
-import requests
 from hvac.adapters import RawAdapter
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError, SSLError
 
 from stepgrant_broker.vault.answers import answer_of
+from stepgrant_broker.vault.connections import ANSWER_MAX, AnswerTooLarge, AnswerTooSlow, Connections
 from stepgrant_broker.vault.faults import VaultBad, VaultFault, VaultUnavailable
 
-ANSWER_MAX: Final = 1_048_576
-CHUNK: Final = 65_536
 CONNECT_S: Final = 2.0
 DEADLINE_S: Final = 5.0
 LATE_S: Final = 10.0
@@ -67,7 +63,7 @@ class VaultToken:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which Vault: its address, the namespace (Enterprise, OpenBao), and a CA bundle instead of the usual ones."""
+    """Which Vault: its address, the namespace (Enterprise, OpenBao), and a CA bundle instead of the system's."""
 
     addr: str
     namespace: str | None = None
@@ -105,8 +101,12 @@ class Wire:
         self._open = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stepgrant-vault")
-        self._local = threading.local()
-        self._adapters: list[RawAdapter] = []
+        self._adapter = RawAdapter(
+            base_uri=where.addr,
+            session=Connections(where.addr, where.ca_file, workers),
+            allow_redirects=False,
+            namespace=where.namespace,
+        )
 
     async def send(
         self,
@@ -147,8 +147,7 @@ class Wire:
     async def close(self) -> None:
         """Refuse what is queued, wait for what runs (at most its deadline), close the connections."""
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
-        for adapter in self._adapters:
-            adapter.close()
+        self._adapter.close()
 
     def _submit(self, call: _Call) -> Future[Answer]:
         with self._lock:
@@ -173,53 +172,37 @@ class Wire:
         if call.left() <= 0:
             return VaultUnavailable(f"{call.named()} waited too long for a free thread and was not sent")
         try:
-            response = self._adapter().request(
+            reply = self._adapter.request(
                 call.method,
                 f"v1/{call.path}",
-                headers=_headers(call.token),
+                headers={} if call.token is None else {"X-Vault-Token": call.token.reveal()},
                 raise_exception=False,
                 json=None if call.asks else call.body,
                 params=call.body if call.asks else None,
                 wrap_ttl=f"{call.wrap_ttl_s}s" if call.wrap_ttl_s is not None else None,
                 timeout=(min(CONNECT_S, call.left()), call.left() + call.late_s),
-                stream=True,
             )
-            with response:
-                text = _read(response, call)
-        except requests.ConnectTimeout:
-            return VaultUnavailable(f"Vault at {self.where.addr} cannot be reached; {call.named()} was not sent")
-        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL, OSError) as error:
+            text = reply.read(call.until + call.late_s)
+        except AnswerTooLarge:
+            return VaultBad(f"Vault's answer to {call.named()} is larger than {ANSWER_MAX} bytes", maybe=True)
+        except AnswerTooSlow:
+            return VaultUnavailable(f"Vault's answer to {call.named()} did not end in time", maybe=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it may hold the request and must not leave
             return self._lost(call, error)
-        except Exception as error:  # noqa: BLE001 - urllib3's own, which requests lets through while streaming
-            return VaultUnavailable(f"the connection broke during {call.named()} ({type(error).__name__})", maybe=True)
-        return text if isinstance(text, VaultFault) else answer_of(call.method, call.path, response.status_code, text)
+        return answer_of(call.method, call.path, reply.status, text)
 
     def _lost(self, call: _Call, error: Exception) -> VaultFault:
-        """What a failed exchange means. `NewConnectionError` and TLS errors: no request went out."""
-        if isinstance(error, requests.exceptions.SSLError):
-            return VaultUnavailable(
-                f"Vault's certificate at {self.where.addr} is not accepted; set vault_ca_file to the CA that signed it"
-            )
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
-        if isinstance(reason, NewConnectionError) or isinstance(error, requests.exceptions.InvalidURL):
-            return VaultUnavailable(f"Vault at {self.where.addr} cannot be reached; {call.named()} was not sent")
+        """What a failed exchange means. Without a connection, or without the right certificate, nothing was sent."""
+        addr = self.where.addr
+        if isinstance(error, SSLError) and error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
+            return VaultUnavailable(f"{addr} shows a certificate that is not Vault's; set vault_ca_file to its CA")
+        if isinstance(error, NewConnectionError | ConnectTimeoutError):
+            return VaultUnavailable(f"Vault at {addr} cannot be reached; {call.named()} was not sent")
+        if isinstance(error, ReadTimeoutError):
+            return VaultUnavailable(f"Vault did not answer {call.named()} in time", maybe=True)
+        if isinstance(error, FileNotFoundError | PermissionError):
+            return VaultUnavailable(f"vault_ca_file {self.where.ca_file} cannot be read: {error.strerror}")
         return VaultUnavailable(f"the connection broke during {call.named()} ({type(error).__name__})", maybe=True)
-
-    def _adapter(self) -> RawAdapter:
-        """This thread's adapter with its own connection: `requests.Session` is not made to be shared."""
-        adapter: RawAdapter | None = getattr(self._local, "adapter", None)
-        if adapter is None:
-            session = requests.Session()
-            session.trust_env = False
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            session.verify = True if self.where.ca_file is None else str(self.where.ca_file)
-            adapter = RawAdapter(
-                base_uri=self.where.addr, session=session, allow_redirects=False, namespace=self.where.namespace
-            )
-            self._local.adapter = adapter
-            with self._lock:
-                self._adapters.append(adapter)
-        return adapter
 
 
 def _tell(waiting: asyncio.Future[Answer], late: Late | None) -> None:
@@ -228,23 +211,3 @@ def _tell(waiting: asyncio.Future[Answer], late: Late | None) -> None:
             late(answered.result())
 
     waiting.add_done_callback(arrived)
-
-
-def _headers(token: VaultToken | None) -> dict[str, str]:
-    # Identity: an answer that unpacks to more than was read would get past the limit.
-    headers = {"Accept-Encoding": "identity"}
-    if token is not None:
-        headers["X-Vault-Token"] = token.reveal()
-    return headers
-
-
-def _read(response: requests.Response, call: _Call) -> bytes | VaultFault:
-    """The body, within size and time; `raw.read1` returns after each packet, so that a dripping one is noticed."""
-    body = bytearray()
-    while chunk := response.raw.read1(CHUNK, decode_content=False):
-        body += chunk
-        if len(body) > ANSWER_MAX:
-            return VaultBad(f"Vault's answer to {call.named()} is larger than {ANSWER_MAX} bytes", maybe=True)
-        if call.left() + call.late_s <= 0:
-            return VaultUnavailable(f"Vault's answer to {call.named()} did not end in time", maybe=True)
-    return bytes(body)

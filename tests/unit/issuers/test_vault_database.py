@@ -310,7 +310,7 @@ async def test_a_mint_that_answers_too_late_is_taken_back_as_soon_as_it_is_known
     keep = threading.Event()
     fake.lies[CREDS] = Lie(keep=keep)
     handle = await issuer.intend(LOGIN)
-    with pytest.raises(IssuerUnavailable, match=r"did not answer GET database/creds/orders-rw within 0\.2 s"):
+    with pytest.raises(IssuerUnavailable, match="did not answer GET database/creds/orders-rw"):
         await issuer.mint(LOGIN, handle)
     assert len(fake.leases) == 1
     orphaned = dict(fake.leases)
