@@ -1,6 +1,6 @@
 """Signed compact tokens (RFC 7515, RFC 7519), with the one strict reader that every token of ours goes through.
 
-PyJWT does the signatures (in `_keys`). Its `decode` is not used, because
+`_keys` does the signatures. PyJWT's `decode` is not used, because
 
 * it reads JSON leniently (of two equal members the last one counts) and base64url with padding, so that two readers, or
   two texts of one token, can disagree on what was signed;

@@ -3,6 +3,8 @@
 A verifying key knows the one algorithm it verifies, so no token can choose another. Parsed public keys are remembered
 by their exact coordinates (bounded), because the same few keys sign every call. PyJWT's `from_jwk` does not read them:
 it takes private keys and non-canonical base64url where a public key is meant, and Ed25519 points of small order.
+
+ES256 goes to `cryptography` directly, because a broker verifies one and signs one in each call that grants.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NoReturn
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from jwt.algorithms import OKPAlgorithm
 
 from stepgrant.canonical import CanonicalError, b64u, b64u_decode, dumps
 
@@ -23,7 +28,7 @@ KEY_CACHE_SIZE: Final = 2048
 PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _COORDINATE_BYTES: Final = 32
 
-_ES256: Final = ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1)
+_ES256: Final = ec.ECDSA(hashes.SHA256())
 _EDDSA: Final = OKPAlgorithm()
 
 _ED25519_PRIME: Final = 2**255 - 19
@@ -118,7 +123,8 @@ class SecretKey:
     def sign(self, data: bytes) -> bytes:
         """The JOSE signature: 64 bytes, `r || s` for ES256."""
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            return _ES256.sign(data, self._key)
+            r, s = decode_dss_signature(self._key.sign(data, _ES256))
+            return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
         return _EDDSA.sign(data, self._key)
 
     def __repr__(self) -> str:
@@ -160,7 +166,19 @@ def _p256(x: str, y: str) -> VerifyingKey:
     except ValueError:
         raise JoseError("bad_key", "the point is not on P-256") from None
     jwk = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
-    return VerifyingKey("ES256", thumbprint(jwk), tuple(jwk.items()), lambda data, sig: _ES256.verify(data, key, sig))
+    return VerifyingKey("ES256", thumbprint(jwk), tuple(jwk.items()), lambda data, sig: _is_es256(key, data, sig))
+
+
+def _is_es256(key: ec.EllipticCurvePublicKey, data: bytes, signature: bytes) -> bool:
+    """Whether `signature` is `r || s` by this key (RFC 7518 §3.4), in that one length: no second text may pass."""
+    if len(signature) != 2 * _COORDINATE_BYTES:
+        return False
+    r, s = signature[:_COORDINATE_BYTES], signature[_COORDINATE_BYTES:]
+    try:
+        key.verify(encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big")), data, _ES256)
+    except InvalidSignature:
+        return False
+    return True
 
 
 @lru_cache(maxsize=KEY_CACHE_SIZE)

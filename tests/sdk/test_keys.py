@@ -1,11 +1,13 @@
 """Keys: thumbprint vectors, what is read as a key and what is not, and that secrets stay inside."""
 
 import copy
+import itertools
 import json
 import pickle
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from stepgrant._keys import JoseError, SecretKey, thumbprint, verifying_key
@@ -55,6 +57,27 @@ def test_what_one_signs_the_other_verifies(alg: str) -> None:
     assert theirs.public.jwk == (EC if alg == "ES256" else OKP)
     assert SecretKey.from_jwk(ours.to_private_jwk()).public == ours.public
     assert len(ours.sign(b"data")) == 64
+
+
+def test_es256_signatures_are_those_of_another_implementation() -> None:
+    ours, oracle = SecretKey.generate("ES256"), ECAlgorithm(ECAlgorithm.SHA256)
+    theirs = ECAlgorithm.from_jwk(ours.to_private_jwk())
+    assert isinstance(theirs, ec.EllipticCurvePrivateKey)
+    numbers, made = itertools.count(), bytes(64)
+    # One in 128 signatures has a number that begins with a zero byte: the form must leave room for it.
+    while made == bytes(64) or 0 not in (made[0], made[32]):
+        data = str(next(numbers)).encode()
+        made = ours.sign(data)
+        assert oracle.verify(data, theirs.public_key(), made)
+        ours.public.verify(data, oracle.sign(data, theirs))
+
+
+def test_an_es256_signature_in_der_is_refused() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = verifying_key(ECAlgorithm.to_jwk(key.public_key(), as_dict=True))
+
+    with pytest.raises(JoseError, match="bad_signature"):
+        public.verify(b"data", key.sign(b"data", ec.ECDSA(SHA256())))
 
 
 @pytest.mark.parametrize("alg", ["ES256", "EdDSA"])
