@@ -53,7 +53,7 @@ class App(FastAPI):
     """FastAPI, with a straight way to the endpoints that every step calls.
 
     On this way stand the same routes and nothing else: `Served` renders every fault itself, so the middlewares around
-    it would only cost (a tenth of a call's CPU). Whatever is not plainly such a call goes the long way.
+    it would only cost. Whatever is not plainly such a call goes the long way.
     """
 
     def serve(self, found: Iterable[Route]) -> None:
