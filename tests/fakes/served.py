@@ -153,7 +153,7 @@ class Broker:
     hand: Hand
     ports: Ports
     app: FastAPI
-    make_app: Callable[[Ports], FastAPI]
+    make_app: Callable[..., FastAPI]
     client: httpx.AsyncClient
     nonces: Nonces
     described: Described
@@ -207,9 +207,15 @@ class Broker:
         return response
 
     @asynccontextmanager
-    async def replica(self, **ports: Any) -> AsyncIterator[Broker]:  # noqa: ANN401 - members of `Ports`
-        """Another replica over the same store and keys, or with some ports of its own."""
-        app = self.make_app(replace(self.ports, **ports))
+    async def replica(
+        self,
+        *,
+        identities: Identities | None = None,
+        **ports: Any,  # noqa: ANN401 - members of `Ports`
+    ) -> AsyncIterator[Broker]:
+        """Another replica over the same store and keys, or with some ports or identities of its own."""
+        known = {} if identities is None else {"identities": identities}
+        app = self.make_app(replace(self.ports, **ports), **known)
         async with _client(app) as client:
             yield replace(self, app=app, client=client)
 

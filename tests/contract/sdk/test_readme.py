@@ -28,7 +28,7 @@ def test_blocks_run(broker: TestBroker, shop: Shop, monkeypatch: pytest.MonkeyPa
     for number, block in enumerate(blocks):
         exec(compile(block, f"README.md block {number}", "exec"), space)  # noqa: S102 - it is our own page
 
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     assert space["receipt"] == {"done": "charge", "invoice": "inv_9", "amount": 4200}
     assert space["issue"] == {"number": 7, "title": "refund", "by": "issue-refund"}
     assert [act[1]["invoice"] for act in shop.acts] == ["inv_9", "inv_1", "inv_2"]
