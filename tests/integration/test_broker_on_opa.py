@@ -21,6 +21,7 @@ from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.wiring import Broker, build, bundle_of
+from stepgrant_broker.wiring.policy_engines import Wanted
 
 QUESTION = canonical.dumps({"action": {"tool": "x"}})
 FIRST, SECOND = bundle_of(says("first")), bundle_of(says("second"))
@@ -185,6 +186,25 @@ async def test_what_is_wanted_last_counts(opa_server: Serve, tmp_path: Path, eve
             put(bundle_of(says("third")), tmp_path)
             await asyncio.to_thread(opa.restart)
             await until(lambda: broker.policy.revision == f"2:{bundle_of(says('third')).digest}")
+
+
+async def test_an_activation_under_way_is_finished(opa_server: Serve, tmp_path: Path, events: Said) -> None:
+    """Recorded but not serving, it would answer nobody: an entry names a revision that no engine decides by."""
+    save(tmp_path / "policy", "first")
+    with serving(opa_server, FIRST, tmp_path) as opa:
+        async with broker_on(opa.url, tmp_path) as broker:
+            wanted = Wanted(broker, patient=True)
+            assert await wanted.want(SECOND) is None
+            async with broker.policy._turn:
+                put(SECOND, tmp_path)
+                await asyncio.to_thread(opa.restart)
+                await until(wanted._acting.locked)
+                stopping = asyncio.create_task(wanted.stop())
+                await asyncio.sleep(0.1)
+            await stopping
+            assert broker.policy.revision == f"2:{SECOND.digest}"
+            assert await activations(broker) == [f"1:{FIRST.digest}", f"2:{SECOND.digest}"]
+    assert [event["event"] for event in events].count("policy_reloaded") == 1
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ class Wanted:
         self._broker = broker
         self._patient = patient
         self._task: asyncio.Task[None] | None = None
+        self._acting = asyncio.Lock()
 
     async def want(self, bundle: Bundle) -> str | None:
         """Activate it now, or as soon as the engine has it: its revision, or `None` while it waits.
@@ -83,10 +84,11 @@ class Wanted:
         return None
 
     async def stop(self) -> None:
-        """Want it no more."""
+        """Want it no more. An activation that is under way is finished: half of one is recorded and does not decide."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
+            async with self._acting:
+                task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
 
@@ -105,17 +107,26 @@ class Wanted:
         told: str | None = None
         while True:
             await asyncio.sleep(AGREE_S)
-            try:
-                revision = await self._broker.activate(bundle)
-            except PolicyUnavailable as fault:
-                self._wait(fault.detail)
-            except PolicyInvalid as invalid:
-                # The text passed the checks here, so this is about what OPA answers.
-                self._wait(invalid.detail)
-            except StepgrantFault as fault:
-                if fault.code != told:
-                    _log.error("policy_not_activated", code=fault.code)
-                told = fault.code
-            else:
-                _log.warning("policy_reloaded", revision=revision)
+            async with self._acting:
+                failed = await self._try(bundle)
+            if failed is None:
                 return
+            if failed and failed != told:
+                _log.error("policy_not_activated", code=failed)
+            told = failed
+
+    async def _try(self, bundle: Bundle) -> str | None:
+        """`None` once it is active; else the code of what failed, empty while OPA only has to be waited for."""
+        try:
+            revision = await self._broker.activate(bundle)
+        except PolicyUnavailable as fault:
+            self._wait(fault.detail)
+            return ""
+        except PolicyInvalid as invalid:
+            # The text passed the checks here, so this is about what OPA answers.
+            self._wait(invalid.detail)
+            return ""
+        except StepgrantFault as fault:
+            return fault.code
+        _log.warning("policy_reloaded", revision=revision)
+        return None
