@@ -1,0 +1,153 @@
+"""`stepgrant doctor` beside real services that are broken: each is named, with what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from commandline import Done, caller
+
+if TYPE_CHECKING:
+    from stepgrant_services import OpaServer, PostgresServer, VaultServer
+
+Findings = dict[str, dict[str, Any]]
+Doctor = Callable[[], Findings]
+ISSUERS = """
+[issuer.crm-key]
+kind = "vault-kv"
+mount = "secret"
+path = "agents/crm"
+member = "api_key"
+header = "X-Api-Key"
+hosts = ["crm.example"]
+"""
+RULE = 'package stepgrant\n\ndefault decision := {"effect": "deny", "reasons": ["no"]}\n'
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    return caller(capsys, ())
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Done]) -> Doctor:
+    """The doctor of a broker with database and keys, by place; with several findings in a place, the worst."""
+    monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+    monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", "http://127.0.0.1:9")
+    assert command("db", "migrate").code == 0
+
+    def run() -> Findings:
+        done = command("doctor", "--json")
+        found: Findings = {}
+        for one in done.json["findings"]:
+            place = f"{one['area']}.{one['name']}"
+            if found.get(place, {}).get("state") != "fail":
+                found[place] = one
+            assert one["fix"] or one["state"] == "ok"
+        assert done.code == int(any(one["state"] == "fail" for one in found.values()))
+        return found
+
+    return run
+
+
+@pytest.fixture
+def to_vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Settings of a broker on this Vault with this token; the token's file."""
+
+    def use(addr: str, token: str) -> Path:
+        held, issuers = tmp_path / "vault.token", tmp_path / "issuers.toml"
+        held.write_text(token)
+        held.chmod(0o600)
+        issuers.write_text(ISSUERS)
+        monkeypatch.setenv("STEPGRANT_BROKER_VAULT_ADDR", addr)
+        monkeypatch.setenv("STEPGRANT_BROKER_VAULT_AUTH", "token")
+        monkeypatch.setenv("STEPGRANT_BROKER_VAULT_TOKEN_FILE", str(held))
+        monkeypatch.setenv("STEPGRANT_BROKER_ISSUERS_FILE", str(issuers))
+        return held
+
+    return use
+
+
+def test_a_vault_that_is_sealed(
+    doctor: Doctor, new_vault: Callable[..., VaultServer], to_vault: Callable[[str, str], Path]
+) -> None:
+    with new_vault(durable=True) as vault:
+        to_vault(vault.addr, vault.root_token)
+        vault.seal()
+        found = doctor()
+    assert found["vault.sealed"]["state"] == "fail"
+    assert "vault.login" not in found
+
+
+def test_a_vault_that_is_not_there(doctor: Doctor, to_vault: Callable[[str, str], Path]) -> None:
+    to_vault("http://127.0.0.1:9", "hvs.made-up")
+    found = doctor()
+    assert found["vault.reachable"]["state"] == "fail"
+    assert "made-up" not in str(found)
+
+
+def test_a_token_that_is_none_and_one_that_may_nothing(
+    doctor: Doctor, vault_server: VaultServer, to_vault: Callable[[str, str], Path]
+) -> None:
+    to_vault(vault_server.addr, "hvs.made-up")
+    found = doctor()
+    assert found["vault.login"]["state"] == "fail"
+    made = vault_server.request("POST", "auth/token/create-orphan", {"policies": ["default"], "ttl": "5m"})
+    to_vault(vault_server.addr, made["auth"]["client_token"])
+    found = doctor()
+    assert found["vault.login"]["state"] == "ok"
+    assert "the broker lacks " in found["issuers.crm-key"]["what"]
+    assert "vault setup" in found["issuers.crm-key"]["fix"]
+
+
+def test_root_is_too_much(doctor: Doctor, vault_server: VaultServer, to_vault: Callable[[str, str], Path]) -> None:
+    to_vault(vault_server.addr, vault_server.root_token)
+    assert doctor()["vault.login"]["state"] == "warn"
+
+
+@pytest.fixture
+def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "policy"
+    (folder / "stepgrant").mkdir(parents=True)
+    (folder / "stepgrant" / "main.rego").write_text(RULE)
+    monkeypatch.setenv("STEPGRANT_BROKER_POLICY_DIR", str(folder))
+    monkeypatch.setenv("STEPGRANT_BROKER_POLICY_ENGINE", "opa")
+    return folder
+
+
+def test_an_opa_with_the_policy_with_another_and_none(
+    doctor: Doctor, command: Callable[..., Done], opa_server: Callable[..., OpaServer], policy: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    bundle = tmp_path / "bundle.tar.gz"
+    assert command("policy", "build", str(policy), "-o", str(bundle)).code == 0
+    with opa_server(bundle, bundle=True) as opa:
+        monkeypatch.setenv("STEPGRANT_BROKER_OPA_URL", opa.url)
+        assert doctor()["opa.revision"]["state"] == "ok"
+        (policy / "stepgrant" / "main.rego").write_text(RULE.replace('"no"', '"never"'))
+        found = doctor()
+        assert found["opa.revision"]["state"] == "fail"
+        assert "another policy" in found["opa.revision"]["what"]
+    assert doctor()["opa.revision"]["state"] == "fail"
+
+
+def test_a_postgres_that_is_gone_or_refuses_the_password(
+    doctor: Doctor, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Done]
+) -> None:
+    url = postgres_server.create_database()
+    monkeypatch.setenv("STEPGRANT_BROKER_DATABASE_URL", url)
+    assert doctor()["database.schema"]["state"] == "fail"
+    assert command("db", "migrate").code == 0
+    found = doctor()
+    assert (found["database.schema"]["state"], found["database.clock"]["state"]) == ("ok", "ok")
+    monkeypatch.setenv("STEPGRANT_BROKER_DATABASE_URL", url.replace(postgres_server.password, "made-up-password"))
+    found = doctor()
+    assert found["database.schema"]["state"] == "fail"
+    assert "made-up-password" not in str(found)
+    monkeypatch.setenv("STEPGRANT_BROKER_DATABASE_URL", "postgresql://u:made-up-password@127.0.0.1:9/none")
+    found = doctor()
+    assert found["database.schema"]["state"] == "fail"
+    assert "made-up-password" not in str(found)
