@@ -32,7 +32,7 @@ def of_now(name: str) -> ColumnElement[int]:
 READS: Final = Queries(DIALECT, of_view)
 WRITES: Final = Statements(DIALECT, postgresql.insert, of_now)
 
-BEGIN_WRITE: Final = Text("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
+BEGIN_WRITE: Final = Text("BEGIN ISOLATION LEVEL READ COMMITTED", ())
 BEGIN_VIEW: Final = Text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 COMMIT: Final = Text("COMMIT", ())
 ROLLBACK: Final = Text("ROLLBACK", ())

@@ -25,6 +25,7 @@ from stepgrant_broker.store.faults import RETRY_MS
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
 from stepgrant_broker.store.postgres_applying import Part, alone, locks, parts
 from stepgrant_broker.store.postgres_faults import AGAIN, ENDING, Lost, Refused, malformed, told
+from stepgrant_broker.store.postgres_wire import encoded
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
@@ -176,26 +177,19 @@ class PostgresWriter:
     def _apart(self, sets: list[WriteSet], now: int | None) -> list[object]:
         """Each set in its savepoint, one after the other. Raises `Refused`, `Lost` when all of it is gone."""
         self._changed = 0
-        self._link.round([Ask(sql.BEGIN_WRITE, ()), *locks(sets, lone=False)])
-        return [self._one(writes, now) for writes in sets]
+        ready = [_ready(writes, now) for writes in sets]
+        sound = [writes for writes, one in zip(sets, ready, strict=True) if not isinstance(one, Failed)]
+        if sound:
+            self._link.round([Ask(sql.BEGIN_WRITE, ()), *locks(sound, lone=False)])
+        return [one if isinstance(one, Failed) else self._one(one) for one in ready]
 
-    def _one(self, writes: WriteSet, now: int | None) -> object:
-        refusal: Exception | None
-        try:
-            found = parts(writes, now)
-            answers, error = self._link.attempt([Ask(sql.SAVEPOINT, ()), *(part.ask for part in found)])
-            refusal = _wrong(found, answers[1:])
-            if refusal is None and error is not None:
-                if not error.of_one_set:
-                    raise error
-                refusal = malformed(error)
-        except (ValueError, TypeError) as error:
-            # Nothing was sent: a value has no form.
-            return Failed(malformed(error))
-        except StepgrantFault as error:
-            if isinstance(error, StoreUnavailable):
-                raise
-            return Failed(error.with_traceback(None))
+    def _one(self, found: list[Part]) -> object:
+        answers, error = self._link.attempt([Ask(sql.SAVEPOINT, ()), *(part.ask for part in found)])
+        refusal = _wrong(found, answers[1:])
+        if refusal is None and error is not None:
+            if not error.of_one_set:
+                raise error
+            refusal = malformed(error)
         if refusal is None:
             self._link.round([Ask(sql.RELEASE, ())])
             self._changed += sum(one.changed for one in answers)
@@ -223,6 +217,19 @@ class PostgresWriter:
         (done,) = self._link.round([Ask(text, places)])
         self._changed += done.changed
         return done.changed, done.rows
+
+
+def _ready(writes: WriteSet, now: int | None) -> list[Part] | Failed:
+    """The set's statements, or why it has none: a value without a form must not hold up its neighbours."""
+    try:
+        found = parts(writes, now)
+        for part in found:
+            encoded(part.ask.places)
+    except (ValueError, TypeError) as error:
+        return Failed(malformed(error))
+    except StepgrantFault as fault:
+        return Failed(fault.with_traceback(None))
+    return found
 
 
 def _wrong(found: Sequence[Part], answers: Sequence[Answer]) -> Exception | None:

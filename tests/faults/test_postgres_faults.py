@@ -1,0 +1,326 @@
+"""PostgreSQL fails under the store: named refusals, nothing half applied, nothing twice, and it goes on after.
+
+The faults are real: servers of our own that are killed, stopped, full, locked or a replica, and cut connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+import pytest
+
+from conformance.store.adapters import PostgresDatabase
+from conformance.store.making import Chain, a_proof, a_step
+from faults.relay import Relay
+from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
+from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.store import schema
+from stepgrant_broker.store.faults import SchemaForeign, SchemaMissing, SchemaNewer
+from stepgrant_broker.store.postgres import PostgresStore
+from stepgrant_broker.store.postgres_link import Manner
+from stepgrant_broker.store.postgres_writer import Chore
+from stepgrant_broker.store.statements import Text
+
+if TYPE_CHECKING:
+    from stepgrant_services import PostgresServer
+
+BACK_S: Final = 1.0
+"""How long after its return a server is served again, at the latest."""
+WRITER: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepgrant-writer'"
+ALL: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'stepgrant%'"
+
+
+class Calling:
+    """Failpoints that call something at one point, once."""
+
+    def __init__(self, point: str) -> None:
+        self._point = point
+        self.then: Callable[[], object] | None = None
+
+    def hit(self, point: str) -> None:
+        if point == self._point and self.then is not None:
+            then, self.then = self.then, None
+            then()
+
+
+@pytest.fixture(scope="module")
+def server(new_postgres: Callable[..., PostgresServer]) -> Iterator[PostgresServer]:
+    with new_postgres(options={"max_connections": "20", "superuser_reserved_connections": "3"}) as made:
+        yield made
+
+
+@pytest.fixture
+def database(server: PostgresServer) -> PostgresDatabase:
+    return PostgresDatabase.on(server)
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[..., PostgresStore]]:
+    stores: list[PostgresStore] = []
+
+    def open_(url: str, **more: Any) -> PostgresStore:  # noqa: ANN401 - the store's options
+        stores.append(PostgresStore(url, readers=1, **more))
+        return stores[-1]
+
+    yield open_
+    for store in stores:
+        await store.close()
+
+
+def shows_no_secret(error: BaseException, server: PostgresServer) -> None:
+    said = f"{error!r} {error} {error.__cause__!r}"
+    assert server.password not in said
+    assert "127.0.0.1" not in said
+
+
+async def there(store: PostgresStore, chain: Chain) -> int:
+    """How many entries the chain has; rows and entries agree."""
+    run = (await store.load(Query("acme", run=chain.run))).view.run
+    entries = await store.entries("acme", chain.run, limit=10_000)
+    assert [entry.seq for entry in entries] == list(range(0 if run is None else run.seq))
+    return len(entries)
+
+
+async def until_served(call: Callable[[], Any]) -> float:
+    """How long it took until a call was answered."""
+    started = time.monotonic()
+    while True:
+        try:
+            await call()
+        except StoreUnavailable:
+            assert time.monotonic() - started < 20
+            await asyncio.sleep(0.02)
+        else:
+            return time.monotonic() - started
+
+
+async def test_killed_under_load_and_recovered(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """What was acknowledged is there, what was refused is not, and of what is in doubt each set is whole or absent."""
+    store = opened(database.location)
+    chains = [Chain.of_run() for _ in range(8)]
+    sure: dict[str | None, int] = {}
+    met: list[StoreUnavailable] = []
+
+    async def work(chain: Chain) -> None:
+        await store.commit(chain.adds(1))
+        while True:
+            sure[chain.run] = chain.row.seq
+            before = chain.row
+            try:
+                await store.commit(chain.adds(2, rows=(a_step(chain.the_run),), proof=a_proof()))
+            except StoreUnavailable as fault:
+                chain.row = before
+                met.append(fault)
+                return
+
+    tasks = [asyncio.create_task(work(chain)) for chain in chains]
+    while store.commits < 20:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(server.kill)
+    await asyncio.gather(*tasks)
+    assert len(met) == 8
+    for fault in met:
+        assert fault.retry_after_ms
+        shows_no_secret(fault, server)
+    with pytest.raises(StoreUnavailable):
+        await store.load(Query("acme"))
+    await asyncio.to_thread(server.start)
+    assert await until_served(lambda: store.load(Query("acme"))) < BACK_S
+    assert await until_served(lambda: store.commit(Chain.of_run().adds(1))) < BACK_S
+    in_doubt = [isinstance(fault, FateUnknown) for fault in met]
+    for chain in chains:
+        found = await there(store, chain)
+        assert found in {sure[chain.run], sure[chain.run] + 2}
+        if not any(in_doubt):
+            assert found == sure[chain.run]
+        steps = (await store.load(Query("acme", run=chain.run, unfinished=True))).view.steps
+        assert found == 1 + 2 * len(steps)
+
+
+async def test_stopped_and_started(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    store, chain = opened(database.location), Chain.of_run()
+    await store.commit(chain.adds(1))
+    await asyncio.to_thread(server.stop)
+    for call in (lambda: store.commit(chain.copy().adds(1)), lambda: store.load(Query("acme")), store.now):
+        with pytest.raises(StoreUnavailable) as caught:
+            await call()
+        assert type(caught.value) is StoreUnavailable
+        assert caught.value.retry_after_ms
+        shows_no_secret(caught.value, server)
+    await asyncio.to_thread(server.start)
+    assert await until_served(lambda: store.commit(chain.copy().bare(proof=a_proof()))) < BACK_S
+    assert await there(store, chain) == 1
+    await store.commit(chain.adds(1))
+
+
+async def test_idle_connections_that_were_cut_are_not_noticed(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """Nothing was under way, so nothing is in doubt: it is sent once more."""
+    store, chain = opened(database.location), Chain.of_run()
+    await store.commit(chain.adds(1))
+    for _ in range(3):
+        server.sql(ALL)
+        await store.commit(chain.adds(1, proof=a_proof()))
+        server.sql(ALL)
+        assert await there(store, chain) == chain.row.seq
+
+
+async def test_cut_before_commit(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """COMMIT goes into a connection that is gone: nobody can know, so it is in doubt, and it is not there."""
+    calling = Calling("store.before_commit")
+    store, chain = opened(database.location, failpoints=calling), Chain.of_run()
+    await store.commit(chain.adds(1))
+    calling.then = lambda: server.sql(WRITER)
+    with pytest.raises(FateUnknown, match="Idempotency-Key"):
+        await store.commit(chain.copy().adds(1, proof=a_proof()))
+    assert await there(store, chain) == 1
+    assert database.snapshot()["proofs"] == ()
+    await store.commit(chain.adds(1))
+
+
+async def test_the_reply_to_a_commit_is_lost(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """It is there, its caller is told that nobody knows, and it was sent once."""
+    host, _, port = server.host_port.rpartition(":")
+    with Relay(host, int(port)) as relay:
+        calling = Calling("store.before_commit")
+        url = database.location.replace(f":{port}/", f":{relay.port}/")
+        store, chain = opened(url, failpoints=calling), Chain.of_run()
+        await store.commit(chain.adds(1))
+        before = store.commits
+        calling.then = relay.lose_reply
+        with pytest.raises(FateUnknown):
+            await store.commit(chain.adds(1, proof=a_proof()))
+        assert relay.lost.is_set()
+        assert store.commits == before
+        assert await there(store, chain) == 2
+        await store.commit(chain.adds(1))
+        assert await there(store, chain) == 3
+
+
+async def test_the_reply_to_the_statements_is_lost(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """Nothing was committed, so the set is sent once more, and is there once."""
+    host, _, port = server.host_port.rpartition(":")
+    with Relay(host, int(port)) as relay:
+        calling = Calling("store.before_apply")
+        url = database.location.replace(f":{port}/", f":{relay.port}/")
+        store, chain = opened(url, failpoints=calling), Chain.of_run()
+        await store.commit(chain.adds(1))
+        calling.then = relay.lose_reply
+        await store.commit(chain.adds(1, proof=a_proof()))
+        assert relay.lost.is_set()
+        assert await there(store, chain) == 2
+        assert len(database.snapshot()["proofs"]) == 1
+
+
+async def test_no_connection_left(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    store, chain = opened(database.location), Chain.of_run()
+    await store.commit(chain.adds(1))
+    with ExitStack() as stack:
+        for _ in range(30):
+            try:
+                stack.enter_context(psycopg.connect(database.location))
+            except psycopg.OperationalError:
+                break
+        # Those that are open still serve; new ones there are none.
+        await store.commit(chain.adds(1))
+        with pytest.raises(StoreUnavailable, match="no connection left; raise max_connections") as caught:
+            schema.check(database.location)
+        shows_no_secret(caught.value, server)
+    assert await until_served(lambda: store.load(Query("acme"))) < BACK_S
+
+
+async def test_a_lock_that_somebody_else_holds(
+    database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    store, chain = opened(database.location, manner=Manner(lock_s=0.2)), Chain.of_run()
+    await store.commit(chain.adds(1))
+    with psycopg.connect(database.location) as other:
+        other.execute("SELECT * FROM runs FOR UPDATE")
+        with pytest.raises(StoreUnavailable, match="holds a lock for too long") as caught:
+            await store.commit(chain.copy().adds(1, proof=a_proof()))
+        assert type(caught.value) is StoreUnavailable
+        assert (await store.load(Query("acme", run=chain.run))).view.run == chain.row
+    assert database.snapshot()["proofs"] == ()
+    await store.commit(chain.adds(1))
+
+
+async def test_a_read_only_login(database: PostgresDatabase, opened: Callable[..., PostgresStore]) -> None:
+    """As a replica answers: reads are served, and what would write says where to go."""
+    with psycopg.connect(database.location, autocommit=True) as admin:
+        name = database.location.rpartition("/")[2]
+        admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    store = opened(database.location)
+    with pytest.raises(StoreUnavailable, match="name the primary in database_url"):
+        await store.commit(Chain.of_run().adds(1))
+    assert (await store.load(Query("acme"))).tenant.seq == 0
+
+
+def test_what_cannot_be_opened_says_why(server: PostgresServer, database: PostgresDatabase) -> None:
+    name = database.location.rpartition("/")[2]
+    wrong = server.url(name, user="postgres", password="hunter2")
+    cases = [
+        (wrong, StoreUnavailable, "check user and password in database_url"),
+        (server.url("nowhere"), StoreUnavailable, "no such database on the server; create it"),
+        (server.create_database(), SchemaMissing, "empty; run `stepgrant db migrate`"),
+        (database.location.replace(f":{server.port}/", ":1/"), StoreUnavailable, "cannot be reached"),
+    ]
+    for url, error, words in cases:
+        for call in (lambda url=url: PostgresStore(url), lambda url=url: schema.check(url)):  # type: ignore[misc]
+            with pytest.raises(error, match=words) as caught:
+                call()
+            shows_no_secret(caught.value, server)
+            assert "hunter2" not in f"{caught.value!r}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "error", "words"),
+    [
+        ("UPDATE stepgrant_schema SET version_num = '9999'", SchemaNewer, "a newer version wrote"),
+        ("UPDATE stepgrant_schema SET version_num = 'abc'", SchemaForeign, "no version of Stepgrant"),
+        ("DROP TABLE stepgrant_schema", SchemaForeign, "another program"),
+        ("DROP TABLE secrets", SchemaForeign, "lacks tables: secrets"),
+    ],
+)
+def test_a_foreign_or_newer_database(database: PostgresDatabase, sql: str, error: type[Exception], words: str) -> None:
+    with psycopg.connect(database.location) as db:
+        db.execute(sql)
+    with pytest.raises(error, match=words):
+        PostgresStore(database.location)
+    if error is SchemaNewer:
+        with pytest.raises(SchemaNewer):
+            schema.migrate(database.location)
+
+
+async def test_a_session_is_set_up_for_promises(
+    database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """A database that acknowledges before its disk does is overruled; nothing waits for ever."""
+    name = database.location.rpartition("/")[2]
+    with psycopg.connect(database.location, autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    store = opened(database.location)
+    names = ("synchronous_commit", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+    def settings(run: Any) -> list[str]:  # noqa: ANN401 - a `forgetting.Run`
+        return [run(Text(f"SELECT current_setting('{name}')", ()), ())[1][0][0] for name in names]
+
+    assert await store._writer.inbox.put(Chore(settings)) == ["on", "15s", "5s", "20s"]
+    assert "postgres" not in repr(store._writer._link)
