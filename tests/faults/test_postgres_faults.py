@@ -283,7 +283,7 @@ def test_what_cannot_be_opened_says_why(server: PostgresServer, database: Postgr
         (database.location.replace(f":{server.port}/", ":1/"), StoreUnavailable, "cannot be reached"),
     ]
     for url, error, words in cases:
-        for call in (lambda url=url: PostgresStore(url), lambda url=url: schema.check(url)):  # type: ignore[misc]
+        for call in (lambda url=url: PostgresStore(url), lambda url=url: schema.check(url)):
             with pytest.raises(error, match=words) as caught:
                 call()
             shows_no_secret(caught.value, server)

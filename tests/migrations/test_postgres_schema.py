@@ -1,0 +1,167 @@
+"""The same revisions on PostgreSQL, and brokers of two versions on one database while it is upgraded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import BigInteger, Boolean, Connection, LargeBinary, MetaData, SmallInteger, Table, insert, select, text
+
+from stepgrant_broker.store import connecting, schema
+from stepgrant_broker.store.tables import METADATA
+
+if TYPE_CHECKING:
+    from stepgrant_services import PostgresServer
+
+SHAPE: Final = """
+    SELECT 'index', tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+     WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'column', table_name, column_name, concat_ws(' ', data_type, is_nullable, column_default)
+      FROM information_schema.columns WHERE table_schema = 'public'
+"""
+NewDatabase = Callable[[], str]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.needs("postgres"))])
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
+    """Makes empty databases of one kind; their URLs."""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        return server.create_database
+
+    def make() -> str:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.db"
+        path.touch()
+        return connecting.url_of(path).render_as_string(hide_password=False)
+
+    return make
+
+
+def revisions() -> list[str]:
+    """All, oldest first."""
+    return [one.revision for one in ScriptDirectory.from_config(schema._config()).walk_revisions()][::-1]
+
+
+def upgrade_to(url: str, revision: str) -> None:
+    """What `schema.migrate` of that version did."""
+    with schema._connected(schema._url(url), writing=True) as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def shape(url: str) -> set[tuple[Any, ...]]:
+    with schema._connected(schema._url(url)) as connection:
+        rows = {tuple(row) for row in connection.execute(text(SHAPE))}
+    return {row for row in rows if row[1] != schema.VERSION_TABLE}
+
+
+def test_migrations_and_classes_give_the_same_tables(postgres_server: PostgresServer) -> None:
+    """Columns, types, defaults, constraints with their names, and indexes with their conditions."""
+    migrated, made = postgres_server.create_database(), postgres_server.create_database()
+    schema.migrate(migrated)
+    with schema._connected(schema._url(made), writing=True) as connection:
+        METADATA.create_all(connection)
+    assert shape(migrated) == shape(made)
+    with schema._connected(schema._url(migrated)) as connection:
+        options = {"compare_type": True, "compare_server_default": True, "version_table": schema.VERSION_TABLE}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), METADATA) == []
+
+
+def test_an_upgrade_step_by_step_gives_what_one_at_once_gives(postgres_server: PostgresServer) -> None:
+    at_once, stepwise = postgres_server.create_database(), postgres_server.create_database()
+    schema.migrate(at_once)
+    for revision in revisions():
+        upgrade_to(stepwise, revision)
+    schema.check(stepwise)
+    assert shape(at_once) == shape(stepwise)
+
+
+def test_an_upgrade_is_whole_or_not_at_all(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = postgres_server.create_database()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr("alembic.op.create_index", fail)
+    with pytest.raises(RuntimeError):
+        schema.migrate(url)
+    monkeypatch.undo()
+    assert shape(url) == set()
+    schema.migrate(url)
+    schema.check(url)
+
+
+def test_three_replicas_that_start_together(postgres_server: PostgresServer) -> None:
+    """One builds, the others find it built."""
+    url, failed = postgres_server.create_database(), []
+
+    def migrate() -> None:
+        try:
+            schema.migrate(url)
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            failed.append(error)
+
+    threads = [threading.Thread(target=migrate) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    schema.check(url)
+
+
+def a_row(table: Table, number: int) -> dict[str, Any]:
+    """A row with a value for each column."""
+    row: dict[str, Any] = {}
+    for column in table.columns:
+        kind = column.type
+        if isinstance(kind, LargeBinary):
+            row[column.name] = b"bytes"
+        elif isinstance(kind, BigInteger | SmallInteger):
+            row[column.name] = number
+        elif isinstance(kind, Boolean):
+            row[column.name] = False
+        else:
+            row[column.name] = f"text{number}"
+    return row
+
+
+def of_version(connection: Connection) -> list[Table]:
+    """The tables as a broker of the database's version knows them, runs before what refers to them."""
+    known = MetaData()
+    known.reflect(connection)
+    return [table for table in known.sorted_tables if table.name != schema.VERSION_TABLE]
+
+
+@pytest.mark.parametrize("before", revisions()[:-1])
+def test_the_statements_of_an_older_version_go_on_working(new_database: NewDatabase, before: str) -> None:
+    """A rolling upgrade: rows of before are there after it, and an old broker writes, changes and reads on."""
+    url = new_database()
+    upgrade_to(url, before)
+    with schema._connected(schema._url(url), writing=True) as connection:
+        tables = of_version(connection)
+        for table in tables:
+            connection.execute(insert(table), [a_row(table, 1)])
+        kept = {table.name: connection.execute(select(table)).all() for table in tables}
+    schema.migrate(url)
+    schema.check(url)
+    with schema._connected(schema._url(url), writing=True) as connection:
+        for table in tables:
+            assert connection.execute(select(table)).all() == kept[table.name]
+            connection.execute(insert(table), [a_row(table, 2)])
+            moved = connection.execute(
+                table.update().values(a_row(table, 2)).where(table.primary_key.columns[0] == "x")
+            )
+            assert moved.rowcount == 0
+            assert len(connection.execute(select(table)).all()) == 2
