@@ -10,7 +10,7 @@ from stepgrant_broker.domain.deciding import IssuerFacts
 from stepgrant_broker.domain.decisions import Allow, Deny, Effect, GrantSpec, RedeemMode
 from stepgrant_broker.domain.errors import BudgetExhausted, InvalidRequest, PriorCredentialLive, StepDrift
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.state import ApprovalStatus, GrantStatus, IdSource, StepState
+from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, GrantStatus, IdSource, StepState
 
 
 @pytest.fixture
@@ -267,3 +267,17 @@ def test_a_waiting_step_is_decided_again(world: World) -> None:
     assert isinstance(world.begin(call(), ask_people()), Waiting)
     assert world.step().state is StepState.AWAITING_APPROVAL
     assert isinstance(world.begin(call(), allow()), Ready)
+
+
+@pytest.mark.parametrize("status", FailStatus)
+def test_what_the_earlier_attempt_came_to_is_a_plain_text_as_it_comes_back_from_a_store(
+    world: World, status: FailStatus
+) -> None:
+    read = allow(effect="read")
+    world.begin(call(effect=Effect.READ, retry_failed=True), read)
+    world.fail(status)
+    world.begin(call(effect=Effect.READ, retry_failed=True), read)
+    step = world.step()
+    assert (step.attempt, step.previous_outcome) == (2, status.value)
+    # A driver that looks at exact types (PostgreSQL's) has no column for an enum.
+    assert type(step.previous_outcome) is str

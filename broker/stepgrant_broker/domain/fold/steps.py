@@ -67,13 +67,20 @@ def prepared(view: View, at: At) -> View:
         state=StepState.PREPARED,
         attempt=at.f["attempt"],
         epoch=at.f["epoch"],
-        previous_outcome=known.fail_status or (known.state if known.started_ever else known.previous_outcome),
+        previous_outcome=_came_to(known),
         fail_status=None,
         error_c=None,
         doubt=None,
         doubt_since=None,
     )
     return with_step(view, step)
+
+
+def _came_to(step: Step) -> str | None:
+    """How the attempt ended that another one follows, as a plain text: so it comes back from a store."""
+    if step.fail_status is not None:
+        return step.fail_status.value
+    return step.state.value if step.started_ever else step.previous_outcome
 
 
 def _void_approvals(view: View, step: str) -> View:
