@@ -17,6 +17,9 @@ from stepgrant_services import OpaServer, PostgresServer, ServiceError, VaultSer
 from stepgrant_services.postgres import give_back_memory
 from stepgrant_services.processes import PORTS, PROC, free_port, owns, running, started_at
 
+# Processes within processes: on a busy machine each of them takes its time.
+pytestmark = pytest.mark.timeout(240)
+
 TOOL = Path(__file__).parents[2] / "deploy" / "services"
 PATIENCE_S = 20.0
 SLEEP = "import time; time.sleep(60)"

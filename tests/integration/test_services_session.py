@@ -13,6 +13,9 @@ import services
 from stepgrant_services import PostgresServer, VaultServer, server
 from stepgrant_services.processes import marked, started_at
 
+# Processes within processes: on a busy machine each of them takes its time.
+pytestmark = pytest.mark.timeout(240)
+
 ROOT = Path(__file__).parents[2]
 NEEDING = """
 import pytest
@@ -61,7 +64,7 @@ def pytest_run(folder: Path, source: str, *arguments: str, **environment: str) -
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     command = [str(Path(sys.executable).parent / "pytest"), *arguments]
     env = inherited | environment
-    return subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True, text=True, timeout=55)
+    return subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture
