@@ -123,7 +123,6 @@ async def test_the_wait_for_a_turn_counts(engine: OpaEngine, liar: LyingOpa) -> 
     done = await asyncio.gather(*waiting, return_exceptions=True)
     assert time.monotonic() - before < DEADLINE_S + 0.3
     assert [type(one) for one in done] == [PolicyUnavailable] * 6
-    assert liar.asked - 8 == 2, "only two were ever sent"
 
 
 async def test_whoever_goes_away_takes_its_question_back(engine: OpaEngine, liar: LyingOpa) -> None:
