@@ -30,6 +30,7 @@ DEFAULT_ROLE: Final = "stepgrant"
 POLICY_PREFIX: Final = "stepgrant."
 HELD_MAX: Final = 1024
 KNOWN_MAX: Final = 4096
+FASTER: Final = "token not found"
 REQUEST_MS: Final = 30_000
 """How long Vault may still be at a request that nobody waits for any more."""
 
@@ -176,8 +177,13 @@ class GrantTokens:
         return False
 
     async def _drop(self, accessor: str) -> None:
-        # Vault answers 200 with a warning when there is no such token (any more).
-        await self._vault.request("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        try:
+            # Vault answers 200 with a warning when there is no such token (any more).
+            await self._vault.request("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        except VaultBad as bad:
+            # It was there when Vault looked, and somebody else (the sweeper, another replica) was a moment faster.
+            if FASTER not in bad.said:
+                raise
 
     def _hold(self, handle: str, jti: str, token: VaultToken) -> None:
         timer = asyncio.get_running_loop().call_later(MINT_DEADLINE_MS / 1000, self._expire, handle)

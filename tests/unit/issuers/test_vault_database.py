@@ -454,6 +454,18 @@ async def test_a_login_that_somebody_else_dropped_between_is_dead(
     assert await revoke(issuer, handle, minted.lease)
 
 
+async def test_a_token_that_somebody_else_revoked_at_the_same_moment_is_dead(
+    fake: LyingVault, issuer: VaultDatabaseIssuer
+) -> None:
+    handle = await issuer.intend(LOGIN)
+    minted = await issuer.mint(LOGIN, handle)
+    fake.lies["auth/token/revoke-accessor"] = Lie(instead=error(400, "token not found"))
+    assert await revoke(issuer, handle, minted.lease)
+    fake.lies["auth/token/revoke-accessor"] = Lie(instead=error(400, "something else"))
+    with pytest.raises(IssuerRefused):
+        await revoke(issuer, handle, minted.lease)
+
+
 async def test_a_token_that_vault_does_not_revoke_is_not_called_dead(
     fake: LyingVault, issuer: VaultDatabaseIssuer
 ) -> None:
