@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from commandline import Done, caller
 from vaulted import unique
@@ -266,44 +262,3 @@ def test_without_an_admin_token_it_says_how_to_give_one(
     assert "does not accept the token" in run("vault", "setup", "--addr", server.addr, "--token-file", str(token)).err
     token.chmod(0o644)
     assert "chmod o-rwx" in run("vault", "setup", "--addr", server.addr, "--token-file", str(token)).err
-
-
-def test_a_login_by_jwt_ends_when_the_token_does(server: VaultServer, setup: Setup) -> None:
-    """Vault's defaults would take a token until 150 s after its end, and 60 s more for clocks."""
-    key, mount = ec.generate_private_key(ec.SECP256R1()), unique("jwt")
-    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    server.request("POST", f"sys/auth/{mount}", {"type": "jwt"})
-    server.request("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [pem], "bound_issuer": "https://idp"})
-    words = ["--login", "jwt", "--login-mount", mount, "--jwt-subject", "broker", "--jwt-audience", "vault", "--json"]
-    assert paths(setup(*words)) == [f"auth/{mount}/role/stepgrant-broker"]
-    assert paths(setup(*words)) == []
-
-    def login(**claims: Any) -> str:  # noqa: ANN401 - JSON
-        now = int(time.time())
-        good = {"iss": "https://idp", "sub": "broker", "aud": "vault", "iat": now - 120, "nbf": now - 120}
-        token = jwt.encode({**good, "exp": now + 60, **claims}, key, algorithm="ES256")
-        body = {"role": "stepgrant-broker", "jwt": token}
-        return status(server, "POST", f"auth/{mount}/login", body, "")
-
-    now = int(time.time())
-    assert login() == "ok"
-    assert login(exp=now - 2) == "ok"
-    assert login(exp=now - 10) == "400"
-    assert login(exp=now - 100) == "400"
-    assert login(nbf=now + 30) == "400"
-    assert login(sub="another") == "400"
-    assert login(aud="another") == "400"
-
-
-def test_vaults_own_defaults_are_the_trap(server: VaultServer) -> None:
-    """If this fails, a newer Vault has mended it, and our setting can go."""
-    key, mount = ec.generate_private_key(ec.SECP256R1()), unique("jwt")
-    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    server.request("POST", f"sys/auth/{mount}", {"type": "jwt"})
-    server.request("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [pem]})
-    role = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"]}
-    server.request("POST", f"auth/{mount}/role/loose", role)
-    now = int(time.time())
-    claims = {"sub": "broker", "aud": "vault", "iat": now - 120, "nbf": now - 120, "exp": now - 50}
-    token = jwt.encode(claims, key, algorithm="ES256")
-    assert status(server, "POST", f"auth/{mount}/login", {"role": "loose", "jwt": token}, "") == "ok"
