@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -109,6 +109,14 @@ class Event:
         """Why it happened, where the entry says so."""
         value = self.fields.get("cause")
         return value if isinstance(value, str) else None
+
+
+def has_ended(events: Sequence[Event]) -> bool:
+    """True if the run has ended: nothing may follow but an issuer's word that what was taken back is dead."""
+    for event in reversed(events):
+        if event.type != "grant_revoked" or event.part("body").get("confirmed") is not True:
+            return event.type == "run_ended"
+    return False
 
 
 def read_event(data: bytes, position: int | None = None) -> Event:

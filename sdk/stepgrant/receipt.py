@@ -14,7 +14,8 @@ What holds after `verify`:
 * Each disclosed value is the one that its entry committed to when it was written: `c = HMAC-SHA-256(r, value)`. What is
   not disclosed stays hidden, and nobody can tell a withheld value from another one. Where the value is a digest,
   `preimage` (b64u) may hold the bytes that it is of: arguments, a result, the input of a decision.
-* `complete` is true only if the run has ended.
+* `complete` is true only if the run has ended. After that only issuers' confirmations may come that what was taken back
+  is dead.
 
 What a receipt does not prove is in `DOES_NOT_PROVE`; it belongs on every page that shows one.
 """
@@ -28,7 +29,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from stepgrant._keys import JoseError, VerifyingKey
-from stepgrant._receipt_entries import Event, check_link, commitments, names, read_event
+from stepgrant._receipt_entries import Event, check_link, commitments, has_ended, names, read_event
 from stepgrant._receipt_errors import (
     ChainBroken,
     DisclosureInvalid,
@@ -117,13 +118,14 @@ def verify(receipt: bytes | Mapping[str, JsonValue], keys: Keys) -> Verified:
     tenant, run = _text(top, "tenant"), _text(top, "run")
     events = _events(top, tenant, run)
     kid, head_ts = _check_head(top, events, known, tenant, run)
-    if top["complete"] is not (events[-1].type == "run_ended"):
-        raise ReceiptUnreadable("a receipt is complete exactly if it ends in run_ended", reason="wrong_complete")
+    complete = has_ended(events)
+    if top["complete"] is not complete:
+        raise ReceiptUnreadable("a receipt is complete exactly if its run has ended", reason="wrong_complete")
     events, disclosed, hidden = _disclose(top, events)
     return Verified(
         tenant=tenant,
         run=run,
-        complete=events[-1].type == "run_ended",
+        complete=complete,
         events=events,
         head_hash=events[-1].hash,
         head_ts=head_ts,

@@ -82,6 +82,37 @@ def test_a_run_that_goes_on_is_not_complete() -> None:
     assert not receipt.verify(book.receipt(), book.jwks).complete
 
 
+CONFIRMED = {"unused": False, "confirmed": True}
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        ((), True),
+        ((("grant_revoked", CONFIRMED),), True),
+        ((("grant_revoked", CONFIRMED), ("grant_revoked", CONFIRMED)), True),
+        ((("grant_revoked", {**CONFIRMED, "confirmed": False}),), False),
+        ((("grant_revoked", {**CONFIRMED, "confirmed": 1}),), False),
+        ((("grant_issued", CONFIRMED),), False),
+        ((("step_completed", {}), ("grant_revoked", CONFIRMED)), False),
+    ],
+)
+def test_only_the_confirmed_death_of_credentials_may_follow_the_end(
+    later: tuple[tuple[str, dict[str, Any]], ...],
+    expected: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    book = Book()
+    book.add("run_opened")
+    book.add("run_ended")
+    for kind, body in later:
+        book.add(kind, body=body)
+    told = book.receipt(lambda value: value.update(complete=expected))
+    assert receipt.verify(told, book.jwks).complete is expected
+    with pytest.raises(receipt.ReceiptUnreadable) as refused:
+        receipt.verify(book.receipt(lambda value: value.update(complete=not expected)), book.jwks)
+    assert refused.value.reason == "wrong_complete"
+
+
 def test_an_unknown_type_is_hashed_and_reported() -> None:
     book = Book()
     book.add("run_opened")

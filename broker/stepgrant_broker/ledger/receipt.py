@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant import canonical
-from stepgrant._receipt_entries import check_link, commitments, read_event
+from stepgrant._receipt_entries import check_link, commitments, has_ended, read_event
 from stepgrant._verification_errors import ReceiptError
 from stepgrant.receipt import head_bytes
 from stepgrant_broker.domain import aad
@@ -73,7 +73,7 @@ async def make_receipt(
             "ts": ts,
             "signature": {"kid": signature.kid, "alg": signature.alg, "value": canonical.b64u(signature.value)},
         },
-        "complete": last.type == "run_ended",
+        "complete": has_ended(events),
     }
 
 

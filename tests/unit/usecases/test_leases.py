@@ -398,6 +398,14 @@ async def test_no_handle_lease_or_password_is_in_entries_or_receipt(broker: Hand
         assert secret not in receipt
 
 
+async def test_a_run_that_ends_with_a_login_has_a_complete_receipt(broker: Hand, issuer: OutsideIssuer) -> None:
+    run, ports = await opened(broker), broker.ports
+    await broker.begin(run, decision=LOGIN)
+    await end(ports, broker.agent(), run, 1, "failed", Result(None), broker.request())
+    assert (await broker.entries(run))[-2:] == ["run_ended", "grant_revoked"]
+    assert (await make_receipt(ports.reads, ports.wrap, ports.signer, "acme", run))["complete"] is True
+
+
 async def test_of_two_calls_with_one_key_at_most_one_has_a_credential_and_nothing_else_lives(
     broker: Hand, issuer: OutsideIssuer
 ) -> None:
