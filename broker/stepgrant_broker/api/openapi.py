@@ -36,7 +36,9 @@ TOKEN_FORM: Final = {
     "properties": {
         "grant_type": {"const": "urn:ietf:params:oauth:grant-type:token-exchange"},
         "subject_token": {"type": "string"},
-        "subject_token_type": {"const": "urn:ietf:params:oauth:token-type:jwt"},
+        "subject_token_type": {
+            "enum": ["urn:ietf:params:oauth:token-type:jwt", "urn:ietf:params:oauth:token-type:id_token"]
+        },
         "requested_token_type": {"const": "urn:ietf:params:oauth:token-type:access_token"},
         "resource": {"type": "string"},
         "audience": {"type": "string"},

@@ -131,6 +131,12 @@ async def test_a_wrong_header_is_refused(kind: Kind, header: dict[str, Any], rea
     assert reason in told or (header == {"alg": "ES512"} and "unknown_key" in told)
 
 
+@pytest.mark.parametrize("iss", ["https://evil.example", BROKER, "", 5, None, ...], ids=repr)
+async def test_another_issuer_is_refused_whoever_chose_the_adapter(kind: Kind, iss: object) -> None:
+    if "iss" in kind.right:
+        assert "wrong_issuer" in (told := await refused(kind, kind.token(iss=iss))) or "wrong_subject" in told
+
+
 async def test_typ_may_be_absent(kind: Kind) -> None:
     assert (await attest(kind, kind.token(header={"typ": ...}))).workload.name == "refunds"
 

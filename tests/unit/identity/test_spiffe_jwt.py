@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.identity.adapters import NOW_S, issued
+from forging import es256
 from stepgrant_broker.domain.errors import InvalidToken
 from stepgrant_broker.identity.spiffe_jwt import facts_of, split_id
 from trusted import claims_of, issuer_table, read_trust, rule_table
@@ -37,3 +39,15 @@ def test_lengths_have_ends() -> None:
     assert split_id("spiffe://" + "a" * 256 + "/x") is None
     assert split_id("spiffe://a/" + "x" * 2037) is not None
     assert split_id("spiffe://a/" + "x" * 2038) is None
+
+
+async def test_an_issuer_that_the_file_names_must_be_the_tokens(tmp_path: Path) -> None:
+    key, named = es256(), "https://spire.example"
+    identity = issued("spiffe-jwt", key, tmp_path, issuer=named)
+    for iss, admitted in ((named, True), ("https://evil.example", False), (named + "/", False), (..., False)):
+        token = key.jws({"alg": "ES256", "kid": "k1"}, claims_of("spiffe-jwt", NOW_S, iss=iss))
+        if admitted:
+            assert (await identity.attest(token, NOW_S * 1000)).workload.name == "refunds"
+        else:
+            with pytest.raises(InvalidToken, match="wrong_issuer"):
+                await identity.attest(token, NOW_S * 1000)
