@@ -1,6 +1,6 @@
 """The set of the real demo: three services, two brokers behind a gate, a database behind another, one agent's key.
 
-    folder/broker/     the brokers' keys (and their database while it is a file)
+    folder/broker/     the brokers' keys
     folder/policy/     the starter policy with this demo's settings; folder/opa/ the bundle that OPA loads
     folder/keys/       key files of the workload and of people, and Vault's secret id, mode 0600
     folder/logs/       what each process said, and Vault's audit log
@@ -37,7 +37,6 @@ HOME: Final = Path(stepgrant_demo_real.__file__).resolve().parent
 REPLICAS: Final = 2
 STORE: Final = "broker"
 """The brokers' database, and the role that owns it and nothing else."""
-ON_POSTGRES: Final = False
 
 
 @dataclass
@@ -115,7 +114,7 @@ class RealStage(Stage):
         self.url = self.before_brokers.url
         self.settings |= {
             "DATA_DIR": str(self.folder / "broker"),
-            **({"DATABASE_URL": self.store_url} if ON_POSTGRES else {}),
+            "DATABASE_URL": self.store_url,
             "PUBLIC_URL": self.url,
             "LEASE_MS": str(LEASE_MS),
             "LEEWAY_MS": str(LEEWAY_MS),

@@ -402,6 +402,7 @@ async def test_a_run_that_ends_with_a_login_has_a_complete_receipt(broker: Hand,
     run, ports = await opened(broker), broker.ports
     await broker.begin(run, decision=LOGIN)
     await end(ports, broker.agent(), run, 1, "failed", Result(None), broker.request())
+    assert issuer.alive == {}
     assert (await broker.entries(run))[-2:] == ["run_ended", "grant_revoked"]
     assert (await make_receipt(ports.reads, ports.wrap, ports.signer, "acme", run))["complete"] is True
 
