@@ -56,6 +56,11 @@ SIGNING_KEY = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the group."""
+    _looking(app)
+    _building(app)
+
+
+def _looking(app: typer.Typer) -> None:
 
     @command(app, "check", remote=False, example="stepgrant policy check policy")
     def check(cli: Cli, folder: FOLDER = None, engine: ENGINE = Engine.AUTO) -> None:
@@ -96,6 +101,8 @@ def register(app: typer.Typer) -> None:
         if not report.passed:
             raise typer.Exit(1)
 
+
+def _building(app: typer.Typer) -> None:
     @command(app, "build", remote=False, example="stepgrant policy build policy -o bundle.tar.gz")
     def build(cli: Cli, out: BUNDLE, folder: FOLDER = None, signing_key: SIGNING_KEY = None) -> None:
         """Write the policy as an OPA bundle: the files that the broker activates, with their digest as its revision.
