@@ -96,7 +96,7 @@ def test_it_prints_what_an_agent_needs_and_reloads_policy_loudly(project: Path, 
         settings.write_text(good.replace('"read"}', '"raed"}'), encoding="utf-8")
         broker.wait_for(r"policy: BROKEN, NOT taken over; 1:[\w-]{8} still decides\n    stepgrant_config/data.json:5")
         settings.write_text(good.replace('"my-agent"', '"other"'), encoding="utf-8")
-        broker.wait_for(r"policy: taken over, 2:[\w-]{8} decides from now on; start `stepgrant dev` again to enrol other")
+        broker.wait_for(r"policy: taken over, 2:[\w-]{8} decides from now on; start `stepgrant dev` again to enrol")
         assert stepgrant(project, "policy", "list", "--json").stdout.count("sha-256") == 2
         broker.process.send_signal(signal.SIGINT)
         assert broker.ended() == 0
