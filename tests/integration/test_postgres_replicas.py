@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
@@ -21,8 +20,10 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Failpoints
     from stepgrant_services import PostgresServer
 
-QUICK_S = 0.9
-"""Less than PostgreSQL waits before it looks for a deadlock: who is slower was in one."""
+WAITING: Final = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE wait_event_type = 'Lock' AND application_name LIKE 'stepgrant%' AND datname = current_database()
+"""
 
 
 class Replicas:
@@ -30,15 +31,21 @@ class Replicas:
 
     def __init__(self, server: PostgresServer) -> None:
         self.database = PostgresDatabase.on(server)
-        self._opened: list[PostgresStore] = []
+        self.opened: list[PostgresStore] = []
 
     def open(self, failpoints: Failpoints | None = None) -> PostgresStore:
-        self._opened.append(PostgresStore(self.database.location, failpoints=failpoints, readers=1))
-        return self._opened[-1]
+        self.opened.append(PostgresStore(self.database.location, failpoints=failpoints, readers=1))
+        return self.opened[-1]
 
     async def close(self) -> None:
-        for store in self._opened:
+        for store in self.opened:
             await store.close()
+
+    async def waiting(self, number: int) -> None:
+        """Until so many of our sessions wait for a lock."""
+        async with await psycopg.AsyncConnection.connect(self.database.location, autocommit=True) as db:
+            while (await (await db.execute(WAITING)).fetchone()) != (number,):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
 
     def deadlocks(self) -> int:
         with psycopg.connect(self.database.location) as db:
@@ -135,36 +142,34 @@ async def test_a_kill_switch_in_flight_is_seen_by_every_later_grant(replicas: Re
 
 
 async def test_batches_that_share_runs_never_block_each_other(replicas: Replicas) -> None:
-    """Each has both runs, in opposite order. Whoever locks first goes first; nobody is undone by a deadlock."""
+    """Each has both runs, in opposite order, and both wait for the same one: whoever gets it gets the other too."""
     chains = [Chain.of_run(), Chain.of_run()]
     first = replicas.open()
     for chain in chains:
         await first.commit(chain.adds(1))
-    before = replicas.deadlocks()
-    for _ in range(10):
-        gates = [Gate(), Gate()]
-        stores = [replicas.open(gate) for gate in gates]
-        calls: list[asyncio.Task[None]] = []
-        for store, gate, order in zip(stores, gates, (chains, chains[::-1]), strict=True):
-            calls.append(asyncio.create_task(store.commit(Chain.of_run().adds(1))))
-            await asyncio.to_thread(gate.reached.wait, 10)
-            calls += [asyncio.create_task(store.commit(chain.copy().adds(1))) for chain in order]
-        await asyncio.sleep(0)
-        started = time.monotonic()
+    chains.sort(key=lambda chain: str(chain.run))
+    gates = [Gate(), Gate()]
+    calls: list[asyncio.Task[None]] = []
+    for gate, order in zip(gates, (chains, chains[::-1]), strict=True):
+        store = replicas.open(gate)
+        calls.append(asyncio.create_task(store.commit(Chain.of_run().adds(1))))
+        await asyncio.to_thread(gate.reached.wait, 10)
+        calls += [asyncio.create_task(store.commit(chain.copy().adds(1))) for chain in order]
+    await asyncio.sleep(0)
+    with psycopg.connect(replicas.database.location) as other:
+        other.execute("SELECT 1 FROM runs WHERE id = %s FOR UPDATE", [chains[0].run])
         for gate in gates:
             gate.open()
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert time.monotonic() - started < 10 * QUICK_S
-        assert sum(outcome is None for outcome in outcomes) == 4
-        assert all(outcome is None or isinstance(outcome, VersionMoved) for outcome in outcomes)
-        for store in stores:
-            await store.close()
-        for chain in chains:
-            run = (await first.load(Query("acme", run=chain.run))).view.run
-            assert run is not None
-            chain.row = run
-    await asyncio.sleep(1.1)
-    assert replicas.deadlocks() == before
+        await replicas.waiting(2)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(outcome is None for outcome in outcomes) == 4
+    assert all(outcome is None or isinstance(outcome, VersionMoved) for outcome in outcomes)
+    for chain in chains:
+        assert len(await first.entries("acme", chain.run)) == 2
+    # PostgreSQL counts them when its sessions get round to it.
+    for store in replicas.opened:
+        await store.close()
+    assert replicas.deadlocks() == 0
 
 
 async def test_both_commit_in_groups_and_every_chain_is_whole(replicas: Replicas) -> None:
