@@ -63,7 +63,7 @@ CLAIMS = (
     "no lease and no per-grant token",
     "no secret in databases, logs, audit log or output",
     "no process is left",
-    "it took no longer than 120 s",
+    "it took no longer than 300 s",
 )
 
 
@@ -87,7 +87,8 @@ def run(folder: Path, *command: str) -> tuple[int, dict[str, Any], str]:
 
 
 def test_the_whole_story_holds_and_leaves_nothing_behind(folder: Path) -> None:
-    code, told, errors = run(folder, "-m", "stepgrant_demo_real", "--json")
+    # Other tests run beside it.
+    code, told, errors = run(folder, "-m", "stepgrant_demo_real", "--json", "--limit", "300")
     assert told["failed"] == []
     assert (code, told["ok"], errors) == (0, True, "")
     assert {made["claim"] for made in told["checks"]} >= set(CLAIMS)

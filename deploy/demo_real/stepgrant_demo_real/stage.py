@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,23 +62,34 @@ class RealStage(Stage):
         """Start everything; `stack` ends the services and gates. Raises `Broken`, and what the services raise."""
         for name in FOLDERS:
             (self.folder / name).mkdir(mode=0o700)
-        self._start_postgres(stack)
-        self._start_vault(stack)
-        self._start_opa(stack)
+        self._start_services(stack)
+        self._set_up_database(stack)
+        self._set_up_vault()
         self._start_brokers(stack)
         cli = Cli(client_file=self.key_file("ops"))
         enroll_with_new_key(cli, self.agent, agents=[self.agent], audiences=[], path=self.key_file(self.agent))
 
-    def _start_postgres(self, stack: ExitStack) -> None:
-        self.postgres = stack.enter_context(PostgresServer(options={"fsync": "off", "log_connections": "on"}))
+    def _start_services(self, stack: ExitStack) -> None:
+        """All three at once; each waits mostly for its disk."""
+        self.postgres = PostgresServer(options={"log_connections": "on"})
+        self.vault = VaultServer(durable=True)
+        self.opa = OpaServer(self._policy_bundle(), bundle=True)
+        services = (self.postgres, self.vault, self.opa)
+        for one in services:
+            stack.callback(one.close)
+        with ThreadPoolExecutor(len(services)) as pool:
+            for started in [pool.submit(one.start) for one in services]:
+                started.result()
+        self.settings |= {"POLICY_ENGINE": "opa", "OPA_URL": self.opa.url}
+
+    def _set_up_database(self, stack: ExitStack) -> None:
         self.store_url = self.postgres.url(STORE, user=STORE, password=self.store_password)
         make_owned_database(self.postgres.url(), STORE, self.store_password)
         self.witness = stack.enter_context(Witness(self.postgres.create_database("app")))
         self.witness.build(self.maker_password)
         self.before_database = stack.enter_context(Gate("database", listen(), [self.postgres.port]))
 
-    def _start_vault(self, stack: ExitStack) -> None:
-        self.vault = stack.enter_context(VaultServer(durable=True))
+    def _set_up_vault(self) -> None:
         issuers = self.folder / "issuers.toml"
         vaulting.issuers_file(issuers, self.before_database.port)
         database = f"127.0.0.1:{self.postgres.port}/app"
@@ -96,7 +108,7 @@ class RealStage(Stage):
             "SIGNER": "transit",
         }
 
-    def _start_opa(self, stack: ExitStack) -> None:
+    def _policy_bundle(self) -> Path:
         policy = self.folder / "policy"
         files = {**starter_files(), SETTINGS: (HOME / "policy.json").read_bytes()}
         for path, text in files.items():
@@ -105,8 +117,8 @@ class RealStage(Stage):
             file.write_bytes(text)
         bundle = self.folder / "opa" / "policy.tar.gz"
         bundle.write_bytes(opa_bundle(read_directory(policy)))
-        self.opa = stack.enter_context(OpaServer(bundle, bundle=True))
-        self.settings |= {"POLICY_DIR": str(policy), "POLICY_ENGINE": "opa", "OPA_URL": self.opa.url}
+        self.settings["POLICY_DIR"] = str(policy)
+        return bundle
 
     def _start_brokers(self, stack: ExitStack) -> None:
         ports = [int(address.rpartition(":")[2]) for address in free_addresses(REPLICAS)]
