@@ -24,8 +24,8 @@ quiet_until = 0.0
 
 
 def say(line: str) -> None:
-    """One line, at once."""
-    print(line, flush=True)
+    """One line, at once and in one piece: a warning of another thread must not get into it."""
+    print(f"{line}\n", end="", flush=True)
 
 
 @stepgrant.step("plan", step_id="plan")

@@ -22,8 +22,8 @@ QUOTAS = {"seats": "25", "storage_gib": "100"}
 
 
 def say(line: str) -> None:
-    """One line, at once."""
-    print(line, flush=True)
+    """One line, at once and in one piece: a warning of another thread must not get into it."""
+    print(f"{line}\n", end="", flush=True)
 
 
 def database(login: Credential) -> psycopg.Connection[tuple[Any, ...]]:
