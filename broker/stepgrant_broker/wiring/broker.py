@@ -202,7 +202,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     wrap = LocalWrap.open(settings.keys_folder)
     vault, from_vault = _vault(stack, settings, clock)
     signer = _signer(settings, vault, clock)
-    store = open_store(settings, clock=seams.clock, failpoints=failpoints)
+    store = await asyncio.to_thread(open_store, settings, clock=seams.clock, failpoints=failpoints)
     stack.push_async_callback(store.close)
     policy = ActivePolicy(engines_of(settings, lambda: "dec_" + ids.ulid(clock.now())))
     stack.push_async_callback(policy.close)
