@@ -267,14 +267,14 @@ def run(
             agent=agent,
             run_key=key,
             version=version,
-            input=None if input is UNSET else encode(input, "the run's input"),
             labels=dict(labels or {}),
             principal=principal,
+            input=None if input is UNSET else encode(input, "the run's input"),
             takeover=takeover,
             url=url or os.environ.get("STEPGRANT_URL") or DEFAULT_URL,
             identity=find_identity(workload_key, identity_file, os.environ),
             timeouts=timeouts or Timeouts(),
             on_wait=on_wait,
             passthrough=passthrough,
-        )
+        )  # fmt: skip
     )

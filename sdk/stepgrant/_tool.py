@@ -102,22 +102,18 @@ def tool(
 
     Args:
         function: when used without parentheses.
-        effect: `read`, `idempotent` (doing it again with the same idempotency key changes nothing) or `once`. Looser
-            than `once` needs policy's consent.
-        reconcile: for `once`: asks the target whether a step that is in doubt happened. Gets the step; returns
-            `done(result)`, `not_done()` or `unknown()`.
+        effect: `read`, `idempotent` (again with the same idempotency key changes nothing) or `once`.
+        reconcile: for `once`: asks the target whether a step in doubt happened.
         idempotency_key: the key that the target knows; by default one of run and step.
-        step_id: the step's key, a text like `"charge-{invoice_id}"` or a function of the bound arguments. Needed
-            where calls run side by side; by default the order of calls.
+        step_id: the step's key, like `"charge-{invoice_id}"`; by default the order of calls, if they are in one.
         resource: what is acted on, as `step_id`; a resource server compares it.
-        settle: seconds that the target may take until a look at it tells the truth.
+        settle: seconds until a look at the target tells the truth.
         safe_exceptions: types that mean for sure that nothing happened, like `NotExecuted`.
-        name: for policy and ledger; by default the function's name.
-        retry_failed: whether a recorded failure is tried again instead of raised again.
-        certificate: for a tool that shows a client certificate: a key is made for each attempt, and its certificate is
-            the credential. See `Credential.ssl_context` and `Credential.private_key`.
+        name: by default the function's.
+        retry_failed: a recorded failure is tried again instead of raised again.
+        certificate: the credential is a client certificate over a key made for each attempt (`Credential.ssl_context`).
 
-    Raises `ConfigurationError`: the declaration is contradictory, or the return type can never be JSON.
+    Raises `ConfigurationError`: it contradicts itself, or the return type can never be JSON.
     """
 
     def declare_function(target: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,9 +9,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Final
 
+from fakes.hand import Hand, allow
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
 from stepgrant_broker.domain.ports import GrantOrder, Minted, Revocation
+from stepgrant_broker.domain.reads import Page
+from stepgrant_broker.domain.state import Grant
 
 
 @dataclass
@@ -79,3 +83,24 @@ class OutsideIssuer:
             self.hooks[where]()
         if not self.up:
             raise IssuerUnavailable("the issuer does not answer")
+
+
+LOGIN: Final = allow(issuer="outside")
+"""A decision that gives a login of this issuer."""
+
+
+async def opened(broker: Hand) -> str:
+    """A run's id."""
+    return str((await broker.open())["run"])
+
+
+async def grants(broker: Hand, run: str) -> list[Grant]:
+    """All grants of a run, the oldest first."""
+    page = await broker.ports.reads.grants("acme", Page(100), run=run)
+    return sorted(page.rows, key=lambda grant: grant.jti)
+
+
+async def payloads_behind(broker: Hand, grant: Grant) -> list[str]:
+    """What rests of a grant's handle and lease."""
+    names = [c for c in (grant.handle_c, grant.lease_c) if c is not None]
+    return sorted(await broker.ports.reads.payloads("acme", grant.run, names))

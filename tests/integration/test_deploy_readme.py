@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -33,6 +33,22 @@ def free_ports(count: int) -> list[str]:
     finally:
         for one in held:
             one.close()
+
+
+def run(script: str, env: Mapping[str, str], folder: Path) -> tuple[int, str, Path]:
+    """Run it as one shell; its exit code, all that was said, and where. OPA and the replicas end with it."""
+    here, said = folder / "here", folder / "said.txt"
+    here.mkdir()
+    with said.open("wb") as out:
+        command = ["bash", "-c", script]
+        shell = subprocess.Popen(command, cwd=here, env=env, stdout=out, stderr=out, start_new_session=True)
+        try:
+            code = shell.wait(PATIENCE_S)
+        finally:
+            # They are this shell's group, and nobody else is in it.
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGTERM)
+    return code, said.read_text(), here
 
 
 @pytest.mark.timeout(240)  # a dozen starts of a large program, and two replicas
@@ -67,21 +83,7 @@ def test_every_command_works(
             "PGPASSWORD": database.password,
             "PGSSLMODE": "disable",
         }
-        here = tmp_path / "here"
-        here.mkdir()
-        said = tmp_path / "said.txt"
-        with said.open("wb") as out:
-            shell = subprocess.Popen(
-                ["bash", "-c", script],  # noqa: S607 - the page is for whatever bash there is
-                cwd=here, env=env, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
-            try:
-                code = shell.wait(PATIENCE_S)
-            finally:
-                # OPA and the replicas are this shell's group, and nobody else's.
-                with suppress(ProcessLookupError):
-                    os.killpg(shell.pid, signal.SIGTERM)
-        text = said.read_text()
+        code, text, here = run(script, env, tmp_path)
         assert code == 0, text
         assert "FAIL" not in text, text
         for found in ("opa revision", "vault login", "issuers crm-key", "service ready", "database clock"):

@@ -15,7 +15,7 @@ from stepgrant_broker.commands.local import finished
 from stepgrant_broker.commands.saying import said
 
 if TYPE_CHECKING:
-    from stepgrant_broker.wiring.vault_setup import LoginKind, Report
+    from stepgrant_broker.wiring.vault_setup import LoginKind, Options, Report
 
 ADDR = Annotated[
     str,
@@ -85,12 +85,7 @@ def register(root: typer.Typer) -> None:
         It needs an admin token (--token-file, or VAULT_TOKEN), which it neither keeps nor prints. What the broker gets
         is in its policy, each line with its reason; databases, secrets and CAs stay yours to set up.
         """
-        try:
-            from stepgrant_broker.wiring.vault_setup import Options
-        except ModuleNotFoundError:
-            raise CommandError("this needs `pip install 'stepgrant[vault]'`", code="not_installed") from None
-
-        options = Options(
+        options = _options()(
             addr=addr,
             token=os.environ.get("VAULT_TOKEN") if token_file is None else None,
             token_file=token_file,
@@ -108,6 +103,14 @@ def register(root: typer.Typer) -> None:
         )
         report = _done(options, do=not dry_run)
         cli.out.emit(_plain(report, dry_run=dry_run), lambda: _print(cli, report, dry_run=dry_run))
+
+
+def _options() -> type[Options]:
+    try:
+        from stepgrant_broker.wiring.vault_setup import Options
+    except ModuleNotFoundError:
+        raise CommandError("this needs `pip install 'stepgrant[vault]'`", code="not_installed") from None
+    return Options
 
 
 def _done(options: Any, *, do: bool) -> Report:  # noqa: ANN401 - Options, which is imported late

@@ -273,7 +273,7 @@ def test_a_waiting_step_is_decided_again(world: World) -> None:
 def test_what_the_earlier_attempt_came_to_is_a_plain_text_as_it_comes_back_from_a_store(
     world: World, status: FailStatus
 ) -> None:
-    read = allow(effect="read")
+    read = allow(effect=Effect.READ)
     world.begin(call(effect=Effect.READ, retry_failed=True), read)
     world.fail(status)
     world.begin(call(effect=Effect.READ, retry_failed=True), read)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from conformance.issuer.adapters import NOW, ORDER, jwt
+from conformance.issuer.adapters import NOW, ORDER
 from forging import ForgersKey, es256
 from stepgrant._jose import parse
 from stepgrant._keys import verifying_key
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
 from stepgrant_broker.domain.ports import GrantOrder, Minted, PublicKey, Signature
 from stepgrant_broker.issuers.jwt import JwtIssuer
+from stepgrant_broker.signing.local import LocalSigner
 
 URL = "https://broker.example"
 KEY = es256()
@@ -78,8 +79,8 @@ async def token(order: GrantOrder, signer: Turning) -> str:
 
 
 async def test_the_token_is_exactly_the_order(tmp_path: Path) -> None:
-    adapter = await jwt(tmp_path)
-    minted = await adapter.issuer.mint(ORDER, None)
+    signer = LocalSigner.open(tmp_path / "keys", create=True)
+    minted = await JwtIssuer(signer, URL).mint(ORDER, None)
     jws = parse(minted.fields["token"])
     assert jws.unverified_claims() == CLAIMS
     assert {name: jws.header[name] for name in ("typ", "alg")} == {"typ": "at+jwt", "alg": "ES256"}
