@@ -262,19 +262,11 @@ def run(
     Raises, on entering: `ConfigurationError`, `AuthenticationFailed`, `Denied`, `ApprovalRequired` (policy decides then
     too), `LeaseHeld`, `RunEnded`, `Quarantined`, `NotJson`, `BrokerUnavailable`, `BrokerError`.
     """
-    return Opening(
-        Order(
-            agent=agent,
-            run_key=key,
-            version=version,
-            labels=dict(labels or {}),
-            principal=principal,
-            input=None if input is UNSET else encode(input, "the run's input"),
-            takeover=takeover,
-            url=url or os.environ.get("STEPGRANT_URL") or DEFAULT_URL,
-            identity=find_identity(workload_key, identity_file, os.environ),
-            timeouts=timeouts or Timeouts(),
-            on_wait=on_wait,
-            passthrough=passthrough,
-        )  # fmt: skip
-    )
+    order = Order(
+        agent=agent, run_key=key, version=version, labels=dict(labels or {}), principal=principal,
+        input=None if input is UNSET else encode(input, "the run's input"),
+        takeover=takeover, url=url or os.environ.get("STEPGRANT_URL") or DEFAULT_URL,
+        identity=find_identity(workload_key, identity_file, os.environ),
+        timeouts=timeouts or Timeouts(), on_wait=on_wait, passthrough=passthrough,
+    )  # fmt: skip
+    return Opening(order)
