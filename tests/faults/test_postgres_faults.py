@@ -17,14 +17,12 @@ import pytest
 from conformance.store.adapters import PostgresDatabase
 from conformance.store.making import Chain, a_proof, a_step
 from faults.relay import Relay
+from faults.unsaid import shows_no_secret
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.store import schema
-from stepgrant_broker.store.faults import SchemaForeign, SchemaMissing, SchemaNewer
 from stepgrant_broker.store.postgres import PostgresStore
 from stepgrant_broker.store.postgres_link import Manner
-from stepgrant_broker.store.postgres_writer import Chore
-from stepgrant_broker.store.statements import Text
 
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer
@@ -70,12 +68,6 @@ async def opened() -> AsyncIterator[Callable[..., PostgresStore]]:
     yield open_
     for store in stores:
         await store.close()
-
-
-def shows_no_secret(error: BaseException, server: PostgresServer) -> None:
-    said = f"{error!r} {error} {error.__cause__!r}"
-    assert server.password not in said
-    assert "127.0.0.1" not in said
 
 
 async def there(store: PostgresStore, chain: Chain) -> int:
@@ -271,56 +263,3 @@ async def test_a_read_only_login(database: PostgresDatabase, opened: Callable[..
     with pytest.raises(StoreUnavailable, match="name the primary in database_url"):
         await store.commit(Chain.of_run().adds(1))
     assert (await store.load(Query("acme"))).tenant.seq == 0
-
-
-def test_what_cannot_be_opened_says_why(server: PostgresServer, database: PostgresDatabase) -> None:
-    name = database.location.rpartition("/")[2]
-    wrong = server.url(name, user="postgres", password="hunter2")
-    cases = [
-        (wrong, StoreUnavailable, "check user and password in database_url"),
-        (server.url("nowhere"), StoreUnavailable, "no such database on the server; create it"),
-        (server.create_database(), SchemaMissing, "empty; run `stepgrant db migrate`"),
-        (database.location.replace(f":{server.port}/", ":1/"), StoreUnavailable, "cannot be reached"),
-    ]
-    for url, error, words in cases:
-        for call in (lambda url=url: PostgresStore(url), lambda url=url: schema.check(url)):
-            with pytest.raises(error, match=words) as caught:
-                call()
-            shows_no_secret(caught.value, server)
-            assert "hunter2" not in f"{caught.value!r}"
-
-
-@pytest.mark.parametrize(
-    ("sql", "error", "words"),
-    [
-        ("UPDATE stepgrant_schema SET version_num = '9999'", SchemaNewer, "a newer version wrote"),
-        ("UPDATE stepgrant_schema SET version_num = 'abc'", SchemaForeign, "no version of Stepgrant"),
-        ("DROP TABLE stepgrant_schema", SchemaForeign, "another program"),
-        ("DROP TABLE secrets", SchemaForeign, "lacks tables: secrets"),
-    ],
-)
-def test_a_foreign_or_newer_database(database: PostgresDatabase, sql: str, error: type[Exception], words: str) -> None:
-    with psycopg.connect(database.location) as db:
-        db.execute(sql)
-    with pytest.raises(error, match=words):
-        PostgresStore(database.location)
-    if error is SchemaNewer:
-        with pytest.raises(SchemaNewer):
-            schema.migrate(database.location)
-
-
-async def test_a_session_is_set_up_for_promises(
-    database: PostgresDatabase, opened: Callable[..., PostgresStore]
-) -> None:
-    """A database that acknowledges before its disk does is overruled; nothing waits for ever."""
-    name = database.location.rpartition("/")[2]
-    with psycopg.connect(database.location, autocommit=True) as admin:
-        admin.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
-    store = opened(database.location)
-    names = ("synchronous_commit", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-
-    def settings(run: Any) -> list[str]:  # noqa: ANN401 - a `forgetting.Run`
-        return [run(Text(f"SELECT current_setting('{name}')", ()), ())[1][0][0] for name in names]
-
-    assert await store._writer.inbox.put(Chore(settings)) == ["on", "15s", "5s", "20s"]
-    assert "postgres" not in repr(store._writer._link)
