@@ -21,6 +21,7 @@ from urllib.parse import quote, quote_plus
 
 _NAMES: Final = frozenset({"header", "username"})
 _NOT_SECRET: Final[Mapping[str, frozenset[str]]] = {
+    "login": frozenset({"username", "host", "port", "database"}),
     # Somebody else's names: any of them may be the secret.
     "vault-kv": frozenset(),
     "vault-pki": frozenset({"certificate", "ca_chain", "serial_number"}),

@@ -19,7 +19,7 @@ import stepgrant
 from faces import Face, faces
 from scripted import TOKEN, Reply, ScriptedBroker, granted, released_credential, scripted
 from stepgrant import errors
-from stepgrant._secrets import LIVE, LiveSecrets
+from stepgrant._secrets import LIVE, LiveSecrets, not_secret
 
 SECRET = 'p"ss\\wörd/+ &=%'
 
@@ -69,6 +69,24 @@ def test_base64_of_anything_around_it_is_found(secret: str, before: bytes, after
 
     assert live.found_in(base64.b64encode(before + raw + after))
     assert live.found_in(base64.urlsafe_b64encode(before + raw + after).rstrip(b"="))
+
+
+@pytest.mark.parametrize(
+    ("kind", "open_ones"),
+    [
+        ("jwt", {"header"}),
+        ("static", {"header"}),
+        ("login", {"username", "host", "port", "database"}),
+        ("vault-kv", set()),
+        ("vault-pki", {"certificate", "ca_chain", "serial_number"}),
+    ],
+)
+def test_only_these_fields_of_a_credential_may_be_shown(kind: str, open_ones: set[str]) -> None:
+    """A tool may well return the name of its database, or the number of its port."""
+    fields = {"token", "value", "password", "private_key", "header", "username", "host", "port", "database",
+              "certificate", "ca_chain", "serial_number", "anything"}  # fmt: skip
+
+    assert fields & not_secret(kind) == open_ones | ({"username"} if kind in {"jwt", "static"} else set())
 
 
 def test_secrets_are_forgotten_when_they_are_dead() -> None:

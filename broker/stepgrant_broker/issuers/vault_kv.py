@@ -27,7 +27,7 @@ import structlog
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
 from stepgrant_broker.domain.ports import Minted, Revocation
 from stepgrant_broker.issuers import grant_tokens
-from stepgrant_broker.issuers.file import HOST, MOUNT, TEXT, Section
+from stepgrant_broker.issuers.file import HOST, MOUNT, TEXT, VAULT_NAME, Section
 from stepgrant_broker.issuers.grant_tokens import GrantTokens
 from stepgrant_broker.vault.client import data_of
 from stepgrant_broker.vault.faults import VaultFault, VaultMissing, issuer_fault
@@ -80,7 +80,7 @@ class KvConfig:
             members=members,
             header=header,
             max_ttl_s=section.number("max_ttl_s", 1, MAX_TTL_S, default=60),
-            token_role=section.text("token_role", default=grant_tokens.DEFAULT_ROLE),
+            token_role=section.text("token_role", VAULT_NAME, default=grant_tokens.DEFAULT_ROLE),
         )
 
     def build(self, vault: Vault, clock: Clock) -> VaultKvIssuer:

@@ -32,7 +32,7 @@ from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.domain.ports import Minted, Revocation
 from stepgrant_broker.issuers import grant_tokens
 from stepgrant_broker.issuers.certificates import Names, refuse_another
-from stepgrant_broker.issuers.file import HOST, MOUNT, Section
+from stepgrant_broker.issuers.file import HOST, MOUNT, VAULT_NAME, Section
 from stepgrant_broker.issuers.grant_tokens import GrantTokens
 from stepgrant_broker.vault.client import data_of
 from stepgrant_broker.vault.faults import VaultFault, VaultMissing, VaultRefused, issuer_fault
@@ -86,7 +86,7 @@ class PkiConfig:
             roles=section.names("roles"),
             hosts=section.names("hosts", HOST_AND_PORT),
             max_ttl_s=section.number("max_ttl_s", 1, MAX_TTL_S, default=MAX_TTL_S),
-            token_role=section.text("token_role", default=grant_tokens.DEFAULT_ROLE),
+            token_role=section.text("token_role", VAULT_NAME, default=grant_tokens.DEFAULT_ROLE),
         )
 
     def build(self, vault: Vault, clock: Clock) -> VaultPkiIssuer:
