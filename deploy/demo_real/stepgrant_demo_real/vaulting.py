@@ -28,6 +28,8 @@ PASSWORD_MARKS: Final = 8
 """So many `~` are in each password, so that one can be recognised wherever it may have come to rest."""
 
 CREATION: Final = """
+SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
+  WHERE usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles WHERE oid = usesysid);
 CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE %(role)s;
 INSERT INTO book.logins (what, login, role, others) SELECT 'made', '{{name}}', '%(role)s',
   array(SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'v-%%' AND rolname <> '{{name}}');
@@ -37,6 +39,8 @@ INSERT INTO book.logins (what, login, sessions) SELECT 'dropped', '{{name}}', co
   FROM pg_stat_activity WHERE usename = '{{name}}';
 DROP ROLE IF EXISTS "{{name}}";
 """
+"""Who connects again and again can get in between the end of its sessions and the commit that drops its login. Such a
+session has no role any more; the next login is made by a transaction that ends it first."""
 
 
 def issuers_file(path: Path, port: int) -> None:

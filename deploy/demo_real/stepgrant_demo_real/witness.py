@@ -65,10 +65,13 @@ class Witness:
         return self._column("select rolname from pg_roles where rolname like %s order by 1", LOGINS)
 
     def sessions(self, login: str | None = None) -> list[str]:
-        """The sessions of a login (of any of Vault's) that are open now: `Lock` if it waits for one, else its state."""
+        """The open sessions of a login (of any of Vault's): `Lock` if it waits for one, else its state.
+
+        Those of roles that are gone count, too: a dropped role does not end a session, it only makes it nameless.
+        """
         return self._column(
             "select case wait_event_type when 'Lock' then 'Lock' else coalesce(state, 'unknown') end"
-            " from pg_stat_activity where usename like %s",
+            " from pg_stat_activity where usename like %s or usename is null and usesysid is not null",
             login or LOGINS,
         )
 
