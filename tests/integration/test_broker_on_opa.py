@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import structlog
-from structlog.testing import capture_logs
 
 from fakes.wired import says, until
+from heard import capture_logs
 from opas import Serve, put, serving
 from stepgrant import canonical
 from stepgrant_broker.api.health import Health

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from conformance.issuer.adapters import LOGIN
+from heard import capture_logs
 from logins import CREATION, ROLE, TERMINATION, DatabaseLab, database_lab
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
 from stepgrant_broker.domain.ports import GrantOrder, Minted

@@ -206,7 +206,7 @@ def _live_until(grant: Grant) -> int:
 
 
 def _due_at(grant: Grant) -> int:
-    return due_at(grant) or 0
+    return min(due_at(grant) or 0, FOREVER)
 
 
 RUN: Final = Codec(tables.RunRow, Run, own=("lease_until",))

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from stepgrant_services.errors import ServiceError
 from stepgrant_services.keeper import as_user
+from stepgrant_services.processes import started_at
 from stepgrant_services.server import Server
 
 OTHER_USERS: Final = ("postgres", "nobody")
@@ -175,4 +176,9 @@ class PostgresServer(Server):
             return False
 
     def _recovers(self, tail: str) -> bool:
+        held = self.data / "postmaster.pid"
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            # A killed server that nobody has waited for yet still has its number, which PostgreSQL takes for a life.
+            if started_at(int(held.read_text(encoding="utf-8").splitlines()[0])) is None:
+                held.unlink()
         return any(words in tail for words in NOT_YET)

@@ -6,10 +6,10 @@ import io
 import logging
 
 import pytest
-import structlog
 
 from fakes.hand import allow
 from fakes.served import Broker, fresh_key, step_body
+from heard import capture_logs
 
 SECRET = "hunter2-hunter2"
 
@@ -22,7 +22,7 @@ async def test_logs_errors_and_metrics_of_a_run_hold_no_secret(
 
     caplog.set_level(logging.DEBUG)
     texts = []
-    with structlog.testing.capture_logs() as events:
+    with capture_logs() as events:
         agent = await broker.agent()
         await broker.person("PUT", "/v1/secrets/mail", {"value": SECRET, "hosts": ["mail.example"]})
         texts.append((await broker.person("PUT", "/v1/secrets/mail", {"value": SECRET * 2000, "hosts": ["h"]})).text)

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-import structlog
 
+from heard import capture_logs
 from stepgrant_broker.api import problems
 from stepgrant_broker.domain import errors, refusals
 
@@ -100,9 +100,9 @@ def test_an_unexpected_exception_is_told_by_type_and_place_only() -> None:
     def breaks() -> None:
         raise ValueError("hunter2")
 
-    with structlog.testing.capture_logs() as events, pytest.raises(ValueError, match="hunter2") as caught:
+    with capture_logs() as events, pytest.raises(ValueError, match="hunter2") as caught:
         breaks()
-    with structlog.testing.capture_logs() as events:
+    with capture_logs() as events:
         fault = problems.fault_of(caught.value, route="/v1/runs")
 
     assert (fault.code, problems.problem(fault).status) == ("internal", 500)

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from conformance.issuer.adapters import LOGIN
 from fakes.lying_logins import CREATE, CREDS, ROLE, changed, mint, revoke
 from fakes.lying_vault import Answer, Lie, LyingVault, error, secret
+from heard import capture_logs
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
 from stepgrant_broker.domain.ports import Minted
 from stepgrant_broker.issuers import grant_tokens

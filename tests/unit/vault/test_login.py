@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from fakes.lying_vault import ROOT, SECRET_ID, Answer, Lie, LyingVault, secret
 from fakes.vault_sessions import LOGIN, SELF, approle, count, private, until, vault_of
+from heard import capture_logs
 from stepgrant_broker.vault.faults import VaultBad, VaultDenied, VaultFault
 from stepgrant_broker.vault.methods import AppRole, Jwt, TokenFile
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from fakes.lying_vault import SECRET_ID, Answer, Lie, LyingVault, error
 from fakes.vault_sessions import LOGIN, RENEW, SELF, approle, count, private, until, vault_of
+from heard import capture_logs
 from stepgrant_broker.vault import login as logins
 from stepgrant_broker.vault.client import NO_TOKEN
 from stepgrant_broker.vault.faults import VaultBad, VaultDenied, VaultUnavailable

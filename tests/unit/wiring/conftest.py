@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import structlog
-from structlog.testing import capture_logs
 
 from fakes.clock import ArmedFailpoints, StandingClock
 from fakes.wired import Made
+from heard import capture_logs
 from stepgrant_broker.config import Settings, explicit_settings
 from stepgrant_broker.wiring import Broker, build
 from stepgrant_broker.wiring.seams import Seams
