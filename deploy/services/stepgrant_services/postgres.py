@@ -179,6 +179,6 @@ class PostgresServer(Server):
         held = self.data / "postmaster.pid"
         with contextlib.suppress(OSError, IndexError, ValueError):
             # A killed server that nobody has waited for yet still has its number, which PostgreSQL takes for a life.
-            if started_at(int(held.read_text(encoding="utf-8").splitlines()[0])) is None:
+            if not started_at(int(held.read_text(encoding="utf-8").splitlines()[0])):
                 held.unlink()
         return any(words in tail for words in NOT_YET)
