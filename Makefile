@@ -21,7 +21,7 @@ LOCK_COMMAND = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashe
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo demo-real test test-all services-provision services-up services-down services-status check \
-	bench mutants lock upgrade fmt clean \
+	bench bench-real mutants lock upgrade fmt clean \
 	format lint types borders sizes lock-check rego coverage
 
 help:  ## say what each target does
@@ -62,6 +62,9 @@ check: format lint types borders sizes lock-check rego coverage  ## format, lint
 
 bench: $(READY)  ## measure begin, the SDK's step and commits; fail if a ratio to the yardstick is missed
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
+
+bench-real: $(READY)  ## the same beside real OPA and PostgreSQL, and a grant of Vault against Vault's own time
+	@PYTHONPATH=tests $(BIN)/python tests/bench/real.py
 
 mutants: $(READY)  ## remove one guard at a time; its named test must fail (M=name: only these)
 	@$(BIN)/python tests/mutants/run.py $(M)

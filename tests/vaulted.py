@@ -17,7 +17,7 @@ from stepgrant_broker.wiring.clock import SystemClock
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock
-    from stepgrant_services import VaultServer
+    from stepgrant_services import PostgresServer, VaultServer
 
 TYPES = {"grants": "ecdsa-p256", "access": "ecdsa-p256", "heads": "ed25519"}
 
@@ -67,3 +67,41 @@ async def transit_signer(
     names = names or transit_keys(server, mount)
     async with client(server.addr, server.root_token_file) as vault:
         yield TransitSigner(vault, mount, names, clock or SystemClock(), **times)
+
+
+def vault_with_logins(vault: VaultServer, postgres: PostgresServer, folder: Path) -> dict[str, object]:
+    """Keys of a signer and a database engine in this Vault; the settings of a broker that uses both."""
+    vault.request("POST", "sys/mounts/transit", {"type": "transit"})
+    for purpose, kind in TYPES.items():
+        vault.request("POST", f"transit/keys/stepgrant-{purpose}", {"type": kind})
+    database = postgres.create_database().rpartition("/")[2]
+    vault.request("POST", "sys/mounts/database", {"type": "database"})
+    vault.request("POST", "database/config/app", {
+        "plugin_name": "postgresql-database-plugin", "allowed_roles": "app-ro", "username": postgres.user,
+        "password": postgres.password, "password_authentication": "scram-sha-256",
+        "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@{postgres.host_port}/{database}?sslmode=disable",
+    })  # fmt: skip
+    vault.request("POST", "database/roles/app-ro", {
+        "db_name": "app", "default_ttl": 60, "max_ttl": 60,
+        "creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"],
+        "revocation_statements": [
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'",
+            'DROP ROLE IF EXISTS "{{name}}"',
+        ],
+    })  # fmt: skip
+    vault.request("POST", "sys/policies/acl/stepgrant.app-db.app-ro", {
+        "policy": 'path "database/creds/app-ro" { capabilities = ["read"] }',
+    })  # fmt: skip
+    vault.request("POST", "auth/token/roles/stepgrant", {
+        "allowed_policies_glob": "stepgrant.*", "orphan": True, "renewable": False, "token_no_default_policy": True,
+    })  # fmt: skip
+    issuers = folder / "issuers.toml"
+    host, _, port = postgres.host_port.rpartition(":")
+    issuers.write_text(
+        f'[issuer.app-db]\nkind = "vault-database"\nroles = ["app-ro"]\nhost = "{host}"\nport = {port}\n'
+        f'database = "{database}"\nmax_ttl_s = 60\n'
+    )
+    return {
+        "vault_addr": vault.addr, "vault_auth": "token", "vault_token_file": vault.root_token_file,
+        "issuers_file": issuers, "signer": "transit",
+    }  # fmt: skip

@@ -35,11 +35,11 @@ class Agent:
         proof = self.dpop.proof("POST", self.url + path, token=self.token, nonce=self.nonce, now=time.time())
         return {"Authorization": f"DPoP {self.token}", "DPoP": proof, "Idempotency-Key": str(uuid.uuid4())}
 
-    def begin(self, step: str) -> bytes:
+    def begin(self, step: str, tool: str = "bench.pay") -> bytes:
         """A signed begin of a `once` step."""
         path = f"/v1/runs/{self.run}/steps/{step}/begin"
         action = {
-            "tool": "bench.pay",
+            "tool": tool,
             "resource": "order/991",
             "args": {"amount": 10, "to": "acct-42", "memo": "x" * 40},
         }

@@ -1,4 +1,6 @@
-"""The broker under test, as a process of its own: embedded defaults, all checks on. Ends with its standard input.
+"""The broker under test, as a process of its own: embedded defaults or given settings, all checks on.
+
+It ends with its standard input.
 
 Prints `{"url", "key", "token"}` (where it answers, an enrolled workload's key file, an operator's token), and then for
 each line that it reads `{"commits"}`, its durable transactions so far.
@@ -8,6 +10,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from stepgrant_broker.config import explicit_settings
 from stepgrant_broker.wiring import build, bundle_of, configure_logs, listen
@@ -17,13 +20,14 @@ from stepgrant_broker.wiring.server import new_event_loop, served
 POLICY = {"stepgrant/main.rego": Path(__file__).with_name("policy.rego").read_text()}
 
 
-async def main(folder: Path) -> None:
-    """Serve until the parent closes the pipe."""
-    given = {"data_dir": folder, "host": "127.0.0.1", "port": 0, "log_level": "error"}
+async def main(folder: Path, more: dict[str, Any]) -> None:
+    """Serve until the parent closes the pipe. `more`: further settings, and `policy`, a text instead of ours."""
+    policy = {"stepgrant/main.rego": more.pop("policy")} if "policy" in more else POLICY
+    given = {"data_dir": folder, "host": "127.0.0.1", "port": 0, "log_level": "error", **more}
     listening = listen(explicit_settings(**given))
     settings = explicit_settings(**{**given, "port": listening.port, "public_url": listening.url})
     configure_logs(level="error")
-    async with build(settings, create=True, policy=bundle_of(POLICY)) as broker:
+    async with build(settings, create=True, policy=bundle_of(policy)) as broker:
         key = folder / "bench.key.json"
         await enrol_workload(broker, key, "bench", agents=["bench"])
         _, token = await new_operator(broker, "bench")
@@ -35,4 +39,4 @@ async def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main(Path(sys.argv[1])))
+        runner.run(main(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))

@@ -16,7 +16,7 @@ import pytest
 
 from faults.loading import ALLOWED, DENIED, Load
 from stepgrant_broker.testing import TestHost, start
-from vaulted import TYPES
+from vaulted import vault_with_logins
 
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer, VaultServer
@@ -70,44 +70,6 @@ def test_postgres_goes_and_comes_back(new_postgres: Callable[..., PostgresServer
     assert set(load.story.refused) <= {"ledger_unavailable"}
     assert load.story.refused
     assert max(backs) < BACK_S
-
-
-def vault_with_logins(vault: VaultServer, postgres: PostgresServer, folder: Path) -> dict[str, object]:
-    """Keys of a signer and a database engine in this Vault; the settings of a broker that uses both."""
-    vault.request("POST", "sys/mounts/transit", {"type": "transit"})
-    for purpose, kind in TYPES.items():
-        vault.request("POST", f"transit/keys/stepgrant-{purpose}", {"type": kind})
-    database = postgres.create_database().rpartition("/")[2]
-    vault.request("POST", "sys/mounts/database", {"type": "database"})
-    vault.request("POST", "database/config/app", {
-        "plugin_name": "postgresql-database-plugin", "allowed_roles": "app-ro", "username": postgres.user,
-        "password": postgres.password, "password_authentication": "scram-sha-256",
-        "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@{postgres.host_port}/{database}?sslmode=disable",
-    })  # fmt: skip
-    vault.request("POST", "database/roles/app-ro", {
-        "db_name": "app", "default_ttl": 60, "max_ttl": 60,
-        "creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"],
-        "revocation_statements": [
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'",
-            'DROP ROLE IF EXISTS "{{name}}"',
-        ],
-    })  # fmt: skip
-    vault.request("POST", "sys/policies/acl/stepgrant.app-db.app-ro", {
-        "policy": 'path "database/creds/app-ro" { capabilities = ["read"] }',
-    })  # fmt: skip
-    vault.request("POST", "auth/token/roles/stepgrant", {
-        "allowed_policies_glob": "stepgrant.*", "orphan": True, "renewable": False, "token_no_default_policy": True,
-    })  # fmt: skip
-    issuers = folder / "issuers.toml"
-    host, _, port = postgres.host_port.rpartition(":")
-    issuers.write_text(
-        f'[issuer.app-db]\nkind = "vault-database"\nroles = ["app-ro"]\nhost = "{host}"\nport = {port}\n'
-        f'database = "{database}"\nmax_ttl_s = 60\n'
-    )
-    return {
-        "vault_addr": vault.addr, "vault_auth": "token", "vault_token_file": vault.root_token_file,
-        "issuers_file": issuers, "signer": "transit",
-    }  # fmt: skip
 
 
 def nothing_lives(load: Load, vault: VaultServer, postgres: PostgresServer) -> None:
