@@ -101,6 +101,19 @@ class Journal:
             self.view = fold.apply(self.view, entry)
         return entry
 
+    def add_of(self, what: Grant, kind: EntryType, *, body: Mapping[str, Any], **more: Any) -> Entry:  # noqa: ANN401 - as `add`
+        """Seal an entry of this grant, as of its own step, attempt and epoch. `more` goes to `add`."""
+        named = {"jti": what.jti, "issuer": what.issuer, "exp": what.exp}
+        return self.add(
+            kind,
+            step=what.step,
+            attempt=what.attempt,
+            epoch=what.epoch,
+            action=self.action_of(what),
+            body=body,
+            **{"grant": named, **more},
+        )
+
     def _subject_c(self, who: By) -> str | None:
         name = who.subject
         if name not in self._subjects:

@@ -24,15 +24,9 @@ def record_lease(journal: Journal, jti: str, *, lease: str | None, expires_at: i
     exp = min(grant.exp, expires_at)
     if exp <= journal.now:
         raise IssuerRefused("the credential came when its time was over already")
-    journal.add(
-        EntryType.LEASE_RECORDED,
-        step=grant.step,
-        attempt=grant.attempt,
-        epoch=grant.epoch,
-        action=journal.action_of(grant),
-        grant={"jti": grant.jti, "issuer": grant.issuer, "exp": exp, "handle_c": grant.handle_c},
-        body={"lease_c": journal.commit.maybe("grant.lease", lease)},
-    )
+    named = {"jti": grant.jti, "issuer": grant.issuer, "exp": exp, "handle_c": grant.handle_c}
+    body = {"lease_c": journal.commit.maybe("grant.lease", lease)}
+    journal.add_of(grant, EntryType.LEASE_RECORDED, grant=named, body=body)
     return journal.view.grants[jti]
 
 
@@ -41,14 +35,6 @@ def record_death(journal: Journal, jti: str) -> tuple[str, ...] | None:
     grant = journal.view.grants.get(jti)
     if grant is None or not needs_confirmation(grant):
         return None
-    journal.add(
-        EntryType.GRANT_REVOKED,
-        step=grant.step,
-        attempt=grant.attempt,
-        epoch=grant.epoch,
-        action=journal.action_of(grant),
-        grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
-        cause=grant.cause,
-        body={"unused": False, "confirmed": True},
-    )
+    body = {"unused": False, "confirmed": True}
+    journal.add_of(grant, EntryType.GRANT_REVOKED, cause=grant.cause, body=body)
     return tuple(c for c in (grant.handle_c, grant.lease_c) if c is not None)

@@ -56,13 +56,9 @@ def redeem(
     if grant.redeemed_at is not None:
         return _repeat(journal, grant, caller, redemption_id, proof_jti)
     _refuse_dead(journal, loaded, grant, caller)
-    journal.add(
+    journal.add_of(
+        grant,
         EntryType.GRANT_REDEEMED,
-        step=grant.step,
-        attempt=grant.attempt,
-        epoch=grant.epoch,
-        action=journal.action_of(grant),
-        grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
         body={
             "server": caller.workload.id,
             "redemption_id": redemption_id,

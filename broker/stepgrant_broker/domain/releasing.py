@@ -41,29 +41,12 @@ def revoke(
     body = {"unused": unused, "confirmed": grant.revocation is not Revocation.CONFIRMED}
     if meters_back:
         body["meters_back"] = True
-    journal.add(
-        EntryType.GRANT_REVOKED,
-        step=grant.step,
-        attempt=grant.attempt,
-        epoch=grant.epoch,
-        action=journal.action_of(grant),
-        grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
-        cause=cause,
-        body=body,
-    )
+    journal.add_of(grant, EntryType.GRANT_REVOKED, cause=cause, body=body)
 
 
 def fail_grant(journal: Journal, grant: Grant, detail: str) -> None:
     """Write that the issuer gave nothing that left the broker: all that the grant counted comes back."""
-    journal.add(
-        EntryType.GRANT_FAILED,
-        step=grant.step,
-        attempt=grant.attempt,
-        epoch=grant.epoch,
-        action=journal.action_of(grant),
-        grant={"jti": grant.jti, "issuer": grant.issuer, "exp": grant.exp},
-        body={"detail": detail[:200]},
-    )
+    journal.add_of(grant, EntryType.GRANT_FAILED, body={"detail": detail[:200]})
 
 
 def doubt(journal: Journal, step: Step, why: str) -> None:
