@@ -19,10 +19,21 @@ YAML = "package p\n\nimport rego.v1\n\nread := yaml.unmarshal(input.text)\n"
 
 def read_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the document holds
     """The document; merge keys (`<<`) are resolved as compose does. Text that is no YAML is a RuntimeError."""
+    value, wrong = _evaluated(text)
+    if wrong is not None:
+        raise RuntimeError(wrong)
+    return merged(value)
+
+
+def _evaluated(text: str) -> tuple[Any, str | None]:
+    """The value, or what is wrong. No traceback leaves: it would keep the engine, which must die in this thread."""
     engine = regorus.Engine()
     engine.add_policy("yaml.rego", YAML)
     engine.set_input_json(json.dumps({"text": text}))
-    return merged(engine.eval_rule("data.p.read"))
+    try:
+        return engine.eval_rule("data.p.read"), None
+    except RuntimeError as error:
+        return None, str(error)
 
 
 def merged(value: Any) -> Any:  # noqa: ANN401 - as above

@@ -121,6 +121,7 @@ def test_an_error_names_the_place_and_no_value() -> None:
             Rego(one(text).modules, {}).evaluate(call("bad", args={"card": "4111-1111"}))
         assert "backtrace" not in caught.value.message.lower()
         assert "4111" not in caught.value.place
+        del caught  # or its traceback would keep the engine until some other thread drops it
 
 
 def test_too_long_an_answer_is_not_passed_on() -> None:
