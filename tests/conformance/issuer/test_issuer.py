@@ -30,7 +30,7 @@ def test_it_declares_what_it_is(adapter: Adapter) -> None:
     issuer: Issuer = adapter.issuer
     assert issuer.name
     assert issuer.revocation in Revocation
-    assert 1 <= issuer.max_ttl_s <= 300 or issuer.outside
+    assert 1 <= issuer.max_ttl_s <= 300
     assert not (issuer.tokens_of_ours and issuer.outside)
 
 
