@@ -69,6 +69,10 @@ Face = Blocking | Asynchronous
 faces = pytest.mark.parametrize("face", [Blocking(), Asynchronous()], ids=lambda face: face.name)
 
 
+IMPATIENT = stepgrant.Timeouts(broker=0.3)
+"""For tests whose broker never answers. Not for others: a busy machine may take that long over one good answer."""
+
+
 class LoopError(Exception):
     """Stands for what a framework leaves a tool, or its loop, with."""
 
@@ -89,8 +93,8 @@ class Target:
 
 
 async def call_once(face: Face, target: Target, at: dict[str, Any], **declared: Any) -> Any:
-    """One call of the tool `charge` in a run of its own, which a broker that is gone does not hold up."""
-    options = {"passthrough": (LoopError,), "timeouts": stepgrant.Timeouts(broker=0.3), **at}
+    """One call of the tool `charge` in a run of its own."""
+    options = {"passthrough": (LoopError,), **at}
     tool = face.tool(lambda: target.act(), **{"name": "charge", **declared})  # noqa: PLW0108  # needs a signature
     async with face.run(**options):
         return await face.call(tool)

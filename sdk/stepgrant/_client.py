@@ -91,7 +91,7 @@ class BlockingClient:
         except (OSError, Broken) as error:
             if connection is not None:
                 connection.close()
-            return Unreachable(_why(error), stale=not fresh)
+            return Unreachable(_why(error), stale=not fresh and _was_closed(error))
         except BaseException:
             if connection is not None:
                 connection.close()
@@ -171,7 +171,7 @@ class AsyncClient:
         except (OSError, Broken) as error:
             if connection is not None:
                 connection.close()
-            return Unreachable(_why(error), stale=not fresh)
+            return Unreachable(_why(error), stale=not fresh and _was_closed(error))
         except BaseException:
             if connection is not None:
                 connection.close()
@@ -219,6 +219,11 @@ class _AsyncConnection:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _was_closed(error: BaseException) -> bool:
+    # A peer that is slow has not closed anything: another try at once would only add to its load.
+    return not isinstance(error, TimeoutError)
 
 
 def _why(error: BaseException) -> str:
