@@ -118,20 +118,31 @@ class ApprovalRequired(StepNotRun):
 
 
 class InDoubt(StepNotRun):
-    """A `once` step may already have happened. `options` are the ways to settle it."""
+    """A `once` step may already have happened. `options` are the ways to settle it.
+
+    `blocked`: the call was another one, for the same tool and resource, and waits until `step` is settled.
+    """
 
     code = "step_in_doubt"
 
     def __init__(
-        self, *, step: str | None = None, why: str = "", options: Sequence[str] = (), attempt: int | None = None
+        self,
+        *,
+        step: str | None = None,
+        why: str = "",
+        options: Sequence[str] = (),
+        attempt: int | None = None,
+        blocked: bool = False,
     ) -> None:
+        waits = ", and this call of the same tool and resource waits for that" if blocked else ""
         super().__init__(
-            f"step {step!r} may already have happened ({why}); settle it: {', '.join(options) or 'reconcile'}"
+            f"step {step!r} may already have happened ({why}){waits}; settle it: {', '.join(options) or 'reconcile'}"
         )
         self.step = step
         self.why = why
         self.options = tuple(options)
         self.attempt = attempt
+        self.blocked = blocked
 
 
 class SuspectedDuplicate(StepNotRun):

@@ -24,7 +24,9 @@ from stepgrant.canonical import b64u
 if TYPE_CHECKING:
     from stepgrant._session import Session
 
-IdSource = Literal["explicit", "ordinal"]
+IdSource = Literal["explicit", "ordinal", "call_id"]
+GivenId = Literal["explicit", "call_id"]
+"""`explicit`: the author says it stays the same. `call_id`: a framework or model made it, and may make another one."""
 MAX_KEY: Final = 180
 """20 less than the broker's limit: a reconcile hook's step is `<key>~reconcile~<n>`."""
 _PART: Final = re.compile(r"[A-Za-z0-9._:-]+")
@@ -72,15 +74,15 @@ class Frame:
         self._lock = threading.Lock()
 
     @contextmanager
-    def call(self, name: str, step_id: str | None) -> Iterator[Place]:
-        """The place of one call, for as long as it is under way.
+    def call(self, name: str, step_id: str | None, source: GivenId = "explicit") -> Iterator[Place]:
+        """The place of one call, for as long as it is under way. `source`: where its `step_id` comes from.
 
         Raises:
             OrdinalUnderConcurrency: calls side by side, and one of them has no id.
             ConfigurationError: the same id twice side by side.
         """
         with self._lock:
-            place, base = self._enter(name, step_id)
+            place, base = self._enter(name, step_id, source)
         try:
             yield place
         finally:
@@ -98,7 +100,7 @@ class Frame:
         """Whether a step of this frame raised it."""
         return any(error is one for one in self._raised)
 
-    def _enter(self, name: str, step_id: str | None) -> tuple[Place, str | None]:
+    def _enter(self, name: str, step_id: str | None, source: GivenId) -> tuple[Place, str | None]:
         if self._in_flight and (step_id is None or "ordinal" in self._in_flight.values()):
             raise OrdinalUnderConcurrency(
                 f"{name} was called while {', '.join(sorted(self._in_flight))} is under way; calls side by side have "
@@ -110,7 +112,7 @@ class Frame:
             place = Place(child_key(self.parent, f"{base}-{count}"), "ordinal")
             self._in_flight[place.key] = place.source
             return place, base
-        place = Place(child_key(self.parent, key_part(step_id)), "explicit")
+        place = Place(child_key(self.parent, key_part(step_id)), source)
         if place.key in self._in_flight:
             raise ConfigurationError(f"step {place.key!r} is under way already; two calls need two ids")
         self._in_flight[place.key] = place.source

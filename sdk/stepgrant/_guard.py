@@ -3,6 +3,7 @@
     place of the call ─▶ begin ─▶ replay: the recorded outcome, the tool does not run
                                  denied │ approval_required │ suspected_duplicate: raised, the tool does not run
                                  in_doubt: the reconcile hook looks, then begin again; without a hook raised
+                                           blocked (another step's doubt): raised, that step's hook is not ours to run
                                  run ─▶ the tool, with the credential in its context ─▶ complete │ fail │ suspend
 
 Rules:
@@ -10,6 +11,8 @@ Rules:
 * An exception says nothing about the effect. `NotExecuted` and declared types: `not_executed`. Of a `read`: `failed`,
   which is its outcome. All else: `unknown`; for `once` that is doubt, for `idempotent` a new attempt with the same key.
 * Control flow (KeyboardInterrupt, a cancelled task, a nested step that has to wait) is a suspension, never a failure.
+* The broker may answer with another step than was asked for: the one that this call was before its id was lost. What
+  follows (outcome, hook, nested steps) is that step's.
 * A result that is not JSON, or contains a live secret, is withheld: the effect happened, so the step is completed.
 """
 
@@ -58,7 +61,7 @@ def guarded(frame: Frame, work: Work) -> Flow[Any]:
     `BrokerUnavailable`, `NotJson`, `OrdinalUnderConcurrency` and the rest of `stepgrant.errors`.
     """
     try:
-        with frame.call(work.spec.name, work.named_id()) as place:
+        with frame.call(work.spec.name, work.named_id(), work.source) as place:
             result = yield from _attempts(frame, place, work)
     except Exception as error:
         frame.note_raised(error)
@@ -96,8 +99,8 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
                 return (yield from _run(session, place, work, action, outcome, asked_at=patience.sent_at, own=own))
             case _outcomes.Replay():
                 return _replayed(place, work, outcome)
-            case _outcomes.InDoubt() if doubts < _DOUBTS_PER_CALL and work.spec.reconcile is not None:
-                stopped = yield from settle_doubt(session, place.key, work, action, outcome, guarded)
+            case _outcomes.InDoubt(blocked=False) if doubts < _DOUBTS_PER_CALL and work.spec.reconcile is not None:
+                stopped = yield from settle_doubt(session, outcome.step, work, action, outcome, guarded)
                 if stopped is not None:
                     return stopped
                 (call, own), doubts, again = begin(), doubts + 1, False
@@ -122,7 +125,9 @@ def refusal(place: Place, outcome: Any) -> e.StepNotRun:  # noqa: ANN401  # the 
             return e.ApprovalRequired(approval_id=outcome.approval_id, answer_by=outcome.answer_by)
         case _outcomes.InDoubt():
             why = outcome.why or "no outcome was recorded"
-            return e.InDoubt(step=outcome.step, why=why, options=outcome.options, attempt=outcome.attempt)
+            return e.InDoubt(
+                step=outcome.step, why=why, options=outcome.options, attempt=outcome.attempt, blocked=outcome.blocked
+            )
         case _:
             return e.SuspectedDuplicate(of=outcome.of, options=outcome.options)
 
@@ -150,7 +155,7 @@ def _run(
     secrets: list[str] = []
     step = CurrentStep(
         run_id=session.run_id,
-        key=place.key,
+        key=outcome.step,
         attempt=outcome.attempt,
         epoch=session.epoch,
         tool=action.tool,
@@ -159,7 +164,7 @@ def _run(
         resource=action.resource,
         args=work.args,
     )
-    children = Frame(session, place.key)
+    children = Frame(session, outcome.step)
     try:
         with inside(children, Active(step, credential)):
             _failpoints.hit("sdk.before_effect")
@@ -167,7 +172,7 @@ def _run(
             _failpoints.hit("sdk.after_effect")
     finally:
         secrets = end(credential)
-    report = _Report(session, place, work, outcome.attempt)
+    report = _Report(session, place, work, outcome)
     if isinstance(came, Returned) and inspect.isawaitable(came.value):
         came = Raised(_never_awaited(came.value, work))
     if isinstance(came, Raised):
@@ -188,12 +193,13 @@ def _never_awaited(value: Any, work: Work) -> e.ConfigurationError:  # noqa: ANN
 class _Report:
     """Tells the broker how an attempt ended. `told`: it is recorded, and the grant is revoked."""
 
-    def __init__(self, session: Session, place: Place, work: Work, attempt: int) -> None:
+    def __init__(self, session: Session, place: Place, work: Work, outcome: _outcomes.Run) -> None:
         self.told = False
         self._session = session
         self._place = place
         self._work = work
-        self._at = (session.run_id, place.key, session.epoch, attempt)
+        self._step = outcome.step
+        self._at = (session.run_id, outcome.step, session.epoch, outcome.attempt)
 
     def returned(self, value: Any) -> Flow[Any]:  # noqa: ANN401  # any result
         """Record the result; what cannot be recorded is withheld."""
@@ -205,7 +211,7 @@ class _Report:
             return Raised(error)
         if LIVE.found_in(data):
             yield from self._complete(None)
-            return Raised(e.SecretInResult(step=self._place.key))
+            return Raised(e.SecretInResult(step=self._step))
         try:
             yield from self._complete(data)
         except e.BrokerError as error:
@@ -240,8 +246,8 @@ class _Report:
         try:
             yield from self._session.call(call, _outcomes.Settled, patience=patience)
         except e.StepgrantError as unheard:
-            _log.warning("step %s: the outcome could not be recorded (%s)", self._place.key, unheard.code)
-            error.add_note(f"stepgrant: the outcome of step {self._place.key!r} could not be recorded ({unheard.code})")
+            _log.warning("step %s: the outcome could not be recorded (%s)", self._step, unheard.code)
+            error.add_note(f"stepgrant: the outcome of step {self._step!r} could not be recorded ({unheard.code})")
         else:
             self.told = True
             self._place.settled = outcome == "failed" and not self._work.spec.retry_failed

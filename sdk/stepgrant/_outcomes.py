@@ -111,7 +111,9 @@ class ApprovalRequired(Member, frozen=True, tag_field="outcome", tag="approval_r
 
 
 class InDoubt(Doubt, frozen=True, tag_field="outcome", tag="in_doubt"):
-    """Its outcome is not known."""
+    """The outcome of `step` is not known. `blocked`: the call is another one, which has to wait for that."""
+
+    blocked: bool = False
 
 
 class SuspectedDuplicate(Member, frozen=True, tag_field="outcome", tag="suspected_duplicate"):
@@ -168,6 +170,7 @@ class ShownStep(Member, frozen=True):
         "in_doubt",
         "completed",
         "recorded",
+        "adopted",
     ]
 
 

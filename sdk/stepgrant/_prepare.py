@@ -22,7 +22,7 @@ class Advice:
 
     Args:
         outcome: `run`; `replay` (it has an outcome already); or why the tool would not run.
-        step: the step's key.
+        step: the step's key; of a call whose id was lost, the key that it had before; in a doubt, the step in doubt.
         attempt: the attempt that it would be.
         reasons: policy's codes, where it is denied.
         decision_id: finds the decision in the ledger.
@@ -44,7 +44,7 @@ class Advice:
 def prepared(frame: Frame, work: Work) -> Flow[Advice]:
     """The flow of one question. Raises as the call would, but for outcomes, which are the answer."""
     session = frame.session
-    with frame.call(work.spec.name, work.named_id()) as place:
+    with frame.call(work.spec.name, work.named_id(), work.source) as place:
         call = _calls.prepare(session.run_id, place.key, session.epoch, work.action(), place.source)
         outcome = yield from session.call(call, _outcomes.Prepared)
     return _advice(place.key, outcome)
@@ -53,14 +53,14 @@ def prepared(frame: Frame, work: Work) -> Flow[Advice]:
 def _advice(step: str, outcome: Any) -> Advice:  # noqa: ANN401  # the union, for which `read` has no type
     match outcome:
         case _outcomes.Ready():
-            return Advice("run", step, attempt=outcome.attempt)
+            return Advice("run", outcome.step, attempt=outcome.attempt)
         case _outcomes.Replay():
-            return Advice("replay", step, attempt=outcome.attempt)
+            return Advice("replay", outcome.step, attempt=outcome.attempt)
         case _outcomes.Denied():
             return Advice("denied", step, reasons=tuple(outcome.reasons), decision_id=outcome.decision_id)
         case _outcomes.ApprovalRequired():
             return Advice("approval_required", step, approval_id=outcome.approval_id, answer_by=outcome.answer_by)
         case _outcomes.InDoubt():
-            return Advice("in_doubt", step, attempt=outcome.attempt, options=tuple(outcome.options))
+            return Advice("in_doubt", outcome.step, attempt=outcome.attempt, options=tuple(outcome.options))
         case _:
             return Advice("suspected_duplicate", step, options=tuple(outcome.options))

@@ -12,6 +12,7 @@ from stepgrant import _wire
 from stepgrant._calls import Action
 from stepgrant._context import CurrentStep
 from stepgrant._errors import ConfigurationError
+from stepgrant._frames import GivenId
 from stepgrant._results import encode
 from stepgrant.credential import Credential
 
@@ -104,17 +105,26 @@ def _same(value: Any) -> Any:  # noqa: ANN401  # any result
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One guarded call. `args` are the bound arguments; `run` calls the tool; `outgoing` makes its value JSON."""
+    """One guarded call. `args` are the bound arguments; `run` calls the tool; `outgoing` makes its value JSON.
+
+    `given` says what a `step_id` that came with the call is; a declared one is always `explicit`.
+    """
 
     spec: ToolSpec
     args: Mapping[str, Any] = field(repr=False)
     run: Callable[[Credential], Any] = field(repr=False)
     step_id: str | None = None
     outgoing: Callable[[Any], Any] = _same
+    given: GivenId = "explicit"
 
     def named_id(self) -> str | None:
         """The given step id, else the declared one, else None: the order of calls."""
         return self.step_id or fill(self.spec.step_id, f"{self.spec.name}: step_id", self.args)
+
+    @property
+    def source(self) -> GivenId:
+        """What `named_id` is."""
+        return self.given if self.step_id else "explicit"
 
     def action(self) -> Action:
         """What the broker decides on. Raises `NotJson`, `ConfigurationError`."""

@@ -47,7 +47,11 @@ class Tool(Protocol[R_co]):
         ...
 
     def with_id(self, step_id: str) -> Tool[R_co]:
-        """The tool for one call under this step id."""
+        """The tool for one call under the id that a framework or a model gave it.
+
+        A crash may lose such an id: a call that comes back with another one is found by its action, or asked about.
+        An id that its author keeps the same is the tool's `step_id=`.
+        """
         ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> R_co:  # noqa: ANN401  # the visible signature, which no type says
@@ -143,10 +147,11 @@ def _wrapped(function: Callable[..., Any], shape: Shape, spec: ToolSpec) -> Call
     if why is not None:
         raise ConfigurationError(f"{spec.name} cannot be recorded: its declared result is not JSON: {why}")
 
-    def work_of(args: tuple[Any, ...], kwargs: dict[str, Any], step_id: str | None) -> Work:
+    def work_of(args: tuple[Any, ...], kwargs: dict[str, Any], call_id: str | None) -> Work:
         bound = shape.bind(args, kwargs)
+        given = shape.arguments(bound)
         return Work(
-            spec, shape.arguments(bound), lambda credential: shape.invoke(function, bound, credential), step_id=step_id
+            spec, given, lambda credential: shape.invoke(function, bound, credential), step_id=call_id, given="call_id"
         )
 
     def under(step_id: str | None) -> Callable[..., Any]:
@@ -235,28 +240,52 @@ def _plain(spec: ToolSpec) -> tuple[object, ...]:
     )
 
 
-def guard_call(name: str, args: Mapping[str, Any], function: Callable[..., R], *, step_id: str | None = None) -> R:
+def guard_call(
+    name: str,
+    args: Mapping[str, Any],
+    function: Callable[..., R],
+    *,
+    step_id: str | None = None,
+    call_id: str | None = None,
+) -> R:
     """Call `function(**args)` as one step of tool `name`; the credential is `current_credential()` inside.
 
+    `step_id` stays the same after a crash; `call_id` comes from a framework or a model and may not (`Tool.with_id`).
     Raises as a decorated tool does.
     """
     spec = _declared.get(name) or ToolSpec(name)
     if inspect.iscoroutinefunction(function) or (spec.reconcile is not None and spec.reconcile.is_async):
         raise ConfigurationError(f"{name} or its reconcile hook is `async def`: use aguard_call")
     frame = current_frame(name)
-    work = Work(spec, dict(args), lambda _: function(**args), step_id=_given_id(step_id, name))
+    work = _work_of(spec, args, function, step_id, call_id)
     return cast("R", drive(guarded(frame, work), frame.session.blocking))
 
 
 async def aguard_call(
-    name: str, args: Mapping[str, Any], function: Callable[..., Awaitable[R]], *, step_id: str | None = None
+    name: str,
+    args: Mapping[str, Any],
+    function: Callable[..., Awaitable[R]],
+    *,
+    step_id: str | None = None,
+    call_id: str | None = None,
 ) -> R:
     """As `guard_call`, for a function that gives an awaitable."""
     frame = current_frame(name)
     spec = _declared.get(name) or ToolSpec(name)
-    work = Work(spec, dict(args), lambda _: function(**args), step_id=_given_id(step_id, name))
+    work = _work_of(spec, args, function, step_id, call_id)
     return cast("R", await adrive(guarded(frame, work), frame.session.asyncio))
 
 
-def _given_id(step_id: str | None, name: str) -> str | None:
-    return None if step_id is None else require_id(step_id, name)
+def _work_of(
+    spec: ToolSpec, args: Mapping[str, Any], function: Callable[..., Any], step_id: str | None, call_id: str | None
+) -> Work:
+    if step_id is not None and call_id is not None:
+        raise ConfigurationError(f"{spec.name}: a call has a step_id or a call_id, not both")
+    given = call_id if step_id is None else step_id
+    return Work(
+        spec,
+        dict(args),
+        lambda _: function(**args),
+        step_id=None if given is None else require_id(given, spec.name),
+        given="explicit" if call_id is None else "call_id",
+    )

@@ -55,7 +55,8 @@ async def test_ids_that_were_given(face: Face, broker: ScriptedBroker) -> None:
 
     assert keys(broker)[:2] == ["charge:991", "mine"]
     assert all(key.startswith("h-") and len(key) == 45 for key in keys(broker)[2:])
-    assert {seen.body.get("id_source", "explicit") for seen in broker.calls("begin")} == {"explicit"}
+    sources = [seen.body.get("id_source", "explicit") for seen in broker.calls("begin")]
+    assert sources == ["explicit", "call_id", "call_id", "call_id"]
 
 
 @pytest.mark.parametrize("given_id", ["", 5, None])
