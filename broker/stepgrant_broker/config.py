@@ -117,7 +117,8 @@ class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSett
     )
     failpoints: str = Field(
         "",
-        description="Only with test_mode: where to fail, as point=kill, point@3=raise, point=sleep:<ms>, with commas.",
+        description="Only with test_mode: where to fail, as point=kill, point@3=raise, point=lost, point=sleep:<ms>, "
+        "with commas.",
     )
 
     @field_validator("tenant")

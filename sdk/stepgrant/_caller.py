@@ -15,7 +15,7 @@ import time
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from stepgrant import _clock
+from stepgrant import _clock, _failpoints
 from stepgrant._calls import Call
 from stepgrant._client import Address, Unreachable
 from stepgrant._dpop import DpopKey
@@ -82,7 +82,11 @@ class Caller:
             token = yield from self._usable_token(patience, fresh=fresh)
             request = self._request(call, token, patience, again=again)
             patience.sent_at = time.monotonic()
+            if _failpoints.on is not None:
+                _failpoints.hit("sdk.before_send")
             exchanged: Exchanged = yield Send(request, must=call.outcome)
+            if _failpoints.on is not None:
+                exchanged = _perhaps_lost(exchanged)
             if not isinstance(exchanged, Answer):
                 again = True
                 yield from tries.unanswered(exchanged)
@@ -187,6 +191,14 @@ class Tries:
             raise error
         _log.warning("%s: %s; trying again in %.2f s", self._what, error.code, pause)
         yield Sleep(pause)
+
+
+def _perhaps_lost(exchanged: Exchanged) -> Exchanged:
+    try:
+        _failpoints.hit("sdk.after_send")
+    except _failpoints.ReplyLost:
+        return Unreachable("the reply was lost")
+    return exchanged
 
 
 def problem_of(answer: Answer) -> StepgrantError:

@@ -223,6 +223,12 @@ class Quarantined(RunNotHeld):
     code = "quarantined"
 
 
+class SetAside(RunNotHeld):
+    """A worker gave the run up after several tries; a person releases it (`stepgrant run release`)."""
+
+    code = "set_aside"
+
+
 # --------------------------------------------------------------------------------------------------------- the broker
 
 

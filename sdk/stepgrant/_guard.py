@@ -109,9 +109,11 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
 
 
 def _begin(session: Session, call: Call, patience: Patience, *, again: bool) -> Flow[Any]:
-    _failpoints.hit("sdk.before_begin")
+    if _failpoints.on is not None:
+        _failpoints.hit("sdk.before_begin")
     outcome = yield from session.call(call, _outcomes.Outcome, patience=patience, again=again)
-    _failpoints.hit("sdk.after_begin")
+    if _failpoints.on is not None:
+        _failpoints.hit("sdk.after_begin")
     return outcome
 
 
@@ -167,9 +169,11 @@ def _run(
     children = Frame(session, outcome.step)
     try:
         with inside(children, Active(step, credential)):
-            _failpoints.hit("sdk.before_effect")
+            if _failpoints.on is not None:
+                _failpoints.hit("sdk.before_effect")
             came: Returned | Raised = yield Invoke(functools.partial(work.run, credential))
-            _failpoints.hit("sdk.after_effect")
+            if _failpoints.on is not None:
+                _failpoints.hit("sdk.after_effect")
     finally:
         secrets = end(credential)
     report = _Report(session, place, work, outcome)
@@ -222,14 +226,16 @@ class _Report:
         return as_recorded(value, data)
 
     def _complete(self, data: bytes | None) -> Flow[None]:
-        _failpoints.hit("sdk.before_complete")
+        if _failpoints.on is not None:
+            _failpoints.hit("sdk.before_complete")
         call = _calls.complete(*self._at, result=data, withheld=data is None)
         try:
             yield from self._session.call(call, _outcomes.Settled)
         except e.BrokerUnavailable as error:
             detail = f"{self._work.spec.name} ran, but its outcome could not be recorded: {error.detail}"
             raise e.BrokerUnavailable(code=error.code, status=error.status, detail=detail) from None
-        _failpoints.hit("sdk.after_complete")
+        if _failpoints.on is not None:
+            _failpoints.hit("sdk.after_complete")
         self.told = self._place.settled = True
 
     def raised(self, came: Raised, children: Frame, *, read: bool) -> Flow[Raised]:

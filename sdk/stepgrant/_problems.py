@@ -94,6 +94,7 @@ _BUILD: Final[Mapping[str, Callable[[_Problem], e.StepgrantError]]] = {
     "unknown_grant": _other,
     "unknown_approval": _other,
     "stale_epoch": _plain(e.StaleEpoch),
+    "set_aside": _plain(e.SetAside),
     "lease_held": _waiting(e.LeaseHeld),
     "wrong_holder": _other,
     "already_redeemed": _verification(v.AlreadyRedeemed),

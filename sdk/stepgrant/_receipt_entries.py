@@ -43,6 +43,7 @@ PLACES: Final[Mapping[tuple[str, ...], str]] = {
 }
 BODY_PLACES: Final[Mapping[tuple[str, str], str]] = {
     ("run_opened", "input_c"): "run.input",
+    ("run_parked", "detail_c"): "park.detail",
     ("approval_requested", "binding_c"): "approval.binding",
     ("approval_decided", "note_c"): "approval.note",
     ("step_failed", "error_c"): "outcome.error",

@@ -84,7 +84,8 @@ def opening(order: Order, means: Means) -> Flow[Session]:
             principal=order.principal,
             takeover=order.takeover,
         )
-        _failpoints.hit("sdk.before_open")
+        if _failpoints.on is not None:
+            _failpoints.hit("sdk.before_open")
         try:
             opened = yield from means.caller.call(call, _outcomes.Opened, fresh=True)
         except e.LeaseHeld as held:
@@ -96,7 +97,10 @@ def opening(order: Order, means: Means) -> Flow[Session]:
                 order.on_wait(held)
             yield Sleep(pause)
             continue
-        _failpoints.hit("sdk.after_open")
+        if _failpoints.on is not None:
+            _failpoints.hit("sdk.after_open")
+            if opened.epoch > 1:
+                _failpoints.hit("sdk.on_resume")
         return Session(
             opened, means.caller, blocking=means.blocking, asyncio=means.asyncio, passthrough=order.passthrough
         )

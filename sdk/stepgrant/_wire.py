@@ -22,7 +22,10 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
 
 
 class OpenRun(Body, frozen=True):
-    """`POST /v1/runs`. Without `run_key` the broker names the run itself. No `input` member: none was given."""
+    """`POST /v1/runs`. Without `run_key` the broker names the run itself. No `input` member: none was given.
+
+    `resume`: a run that is not there is `unknown_run` and not opened.
+    """
 
     agent: str
     run_key: str | None = None
@@ -31,6 +34,18 @@ class OpenRun(Body, frozen=True):
     labels: dict[str, str] = {}
     principal: str | None = None
     takeover: bool = False
+    resume: bool = False
+
+
+class QueueRun(Body, frozen=True):
+    """`POST /v1/runs/queue`: store a run for whoever comes to run it. One that is there is left as it is."""
+
+    agent: str
+    run_key: str | None = None
+    version: str | None = None
+    input: Any | UnsetType = UNSET
+    labels: dict[str, str] = {}
+    principal: str | None = None
 
 
 class Action(Body, frozen=True):
@@ -118,10 +133,11 @@ class Holding(Body, frozen=True):
 
 
 class ParkRun(Body, frozen=True):
-    """`POST …/park`."""
+    """`POST …/park`. `detail`: a short text without secrets. After `set_aside` a person must release the run."""
 
     epoch: int
-    reason: Literal["awaiting_approval", "in_doubt", "suspended", "requested", "error"] = "requested"
+    reason: Literal["awaiting_approval", "in_doubt", "suspended", "requested", "error", "set_aside"] = "requested"
+    detail: str | None = None
 
 
 class EndRun(Body, frozen=True):

@@ -21,7 +21,8 @@
     │   ├── StaleEpoch                stale_epoch                fenced: another holds the run, or the lease lapsed
     │   ├── LeaseHeld                 lease_held
     │   ├── RunEnded                  run_ended
-    │   └── Quarantined               quarantined
+    │   ├── Quarantined               quarantined
+    │   └── SetAside                  set_aside                  given up by a worker; a person must release it
     ├── BrokerError                   (the broker's own code)    any other refusal; nothing was released
     │   ├── AuthenticationFailed      (OAuth's code)             the token exchange was refused
     │   └── BrokerUnavailable         broker_unavailable, or the 503's own code
@@ -65,6 +66,7 @@ from stepgrant._errors import (
     RunEnded,
     RunNotHeld,
     SecretInResult,
+    SetAside,
     StaleEpoch,
     StepDrift,
     StepFailed,
@@ -118,6 +120,7 @@ __all__ = [
     "RunEnded",
     "RunNotHeld",
     "SecretInResult",
+    "SetAside",
     "StaleEpoch",
     "StepDrift",
     "StepFailed",

@@ -27,10 +27,11 @@ STRICT_S: Final = 5.0
 class Nursery:
     """A process that forks one broker after the other. `events` has what it says, and what else a test puts there."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: str) -> None:
+        """`more`: environment for it and its brokers."""
         command = [sys.executable, str(FOLDER / "broker.py")]
         self._process = subprocess.Popen(
-            command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, env=environment(**more), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.events: queue.Queue[Line] = queue.Queue()
         self.pid: int | None = None

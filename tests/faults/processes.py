@@ -177,11 +177,11 @@ def report(broken: Sequence[str], agent: Agent, book: Sequence[Mapping[str, Any]
 class Puppet:
     """The test's side of `puppet.py`."""
 
-    def __init__(self, url: str, workload_key: Path, target: str) -> None:
+    def __init__(self, url: str, workload_key: Path, target: str, **more: str) -> None:
         names = {"STEPGRANT_URL": url, "STEPGRANT_WORKLOAD_KEY": str(workload_key), "FAULTS_TARGET": target}
         self.process = subprocess.Popen(
             [sys.executable, str(FOLDER / "puppet.py")],
-            env=environment(**names),
+            env=environment(**names, **more),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,12 +2,17 @@
 
 Each line of standard input is a command, each answer one JSON line:
 
-`open KEY [LEASE_S]`  open or resume, waiting so long for another holder: `{"run", "epoch"}` or `{"refused": code}`
+`open KEY [LEASE_S [takeover]]`  open or resume, waiting so long for another holder: `{"run", "epoch"}` or
+                      `{"refused": code}`
 `hold STEP`           call the tool `card.charge` as this step; inside it, commands go on, with its credential in hand
 `present`             send the request of the held step to the target: `{"status", "code"}`
-`ask VERB`            a call to the broker, whatever this process knows of its epoch: `{"answer": code}` or `granted`
+`ask VERB [EPOCH]`    a call to the broker, whatever this process knows of its epoch, or under another one:
+                      `{"answer": "accepted"}` or `granted`
+`fork VERB…`          a forked child asks for each of these, then opens the run itself: `{"child": {verb: answer}}`
 `return`              leave the tool; the SDK says what came of it
 `park`, `leave`       give the run back; leave the run's block
+
+What it was told it also writes to the file FAULTS_HEARD, if that is set, as `checker.evidence` describes.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
 
@@ -27,12 +33,20 @@ from stepgrant._timeouts import Patience
 from stepgrant.errors import StepgrantError
 
 TARGET: Final = os.environ.get("FAULTS_TARGET", "")
+HEARD: Final = os.environ.get("FAULTS_HEARD", "")
 ORDER: Final = {"order": "0"}
 
 
 def say(**line: Any) -> None:  # noqa: ANN401 - JSON
     """One line, out of this process when it returns."""
     os.write(1, json.dumps(line).encode() + b"\n")
+
+
+def hear(**line: Any) -> None:  # noqa: ANN401 - JSON
+    """One line for the checker."""
+    if HEARD:
+        with open(HEARD, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def commands() -> Iterator[list[str]]:
@@ -44,6 +58,7 @@ class Puppet:
     """Holds one run at a time."""
 
     def __init__(self) -> None:
+        self.key = ""
         self.opening: Any = None
         self.run: Any = None
         self.step = ""
@@ -59,9 +74,12 @@ class Puppet:
             except StepgrantError as error:
                 say(refused=error.code)
 
-    def do_open(self, key: str, lease_s: str = "0") -> None:
-        self.opening = stepgrant.run(key, agent="worker", timeouts=stepgrant.Timeouts(lease=float(lease_s)))
+    def do_open(self, key: str, lease_s: str = "0", takeover: str = "") -> None:
+        patience = stepgrant.Timeouts(lease=float(lease_s))
+        self.key = key
+        self.opening = stepgrant.run(key, agent="worker", timeouts=patience, takeover=bool(takeover))
         self.run = self.opening.__enter__()
+        hear(run=self.run.id, epoch=self.run.epoch)
         say(run=self.run.id, epoch=self.run.epoch)
 
     def do_park(self) -> None:
@@ -69,7 +87,10 @@ class Puppet:
         say(parked=True)
 
     def do_leave(self) -> None:
+        given_up = self.run._session.given_up
         self.opening.__exit__(None, None, None)
+        if not given_up:
+            hear(ended=True)
         say(left=True)
 
     def do_hold(self, step: str) -> None:
@@ -77,23 +98,49 @@ class Puppet:
 
         def charge_card(order: str, credential: Annotated[Credential, Inject]) -> dict[str, str]:
             self.headers = credential.headers("POST", f"{TARGET}/card.charge")
+            now = stepgrant.current_step()
+            hear(acts=step, attempt=now.attempt, epoch=now.epoch)
             say(holding=step)
             self.work()
             return {"order": order}
 
         guarded = stepgrant.tool(name="card.charge", effect="once", step_id=step)(charge_card)
-        say(returned=guarded(**ORDER))
+        value = guarded(**ORDER)
+        hear(told=step, value=value)
+        say(returned=value)
 
     def do_present(self) -> None:
         answer = httpx.post(f"{TARGET}/card.charge", json=ORDER, headers=self.headers, trust_env=False)
         say(status=answer.status_code, code=answer.json().get("code"))
 
-    def do_ask(self, verb: str) -> None:
-        session = self.run._session
-        call, kind = CALLS[verb](session.run_id, self.step, session.epoch)
+    def do_ask(self, verb: str, epoch: str = "") -> None:
+        say(answer=self.ask(verb, int(epoch or self.run.epoch)))
+
+    def ask(self, verb: str, epoch: int) -> str:
+        session, asked = self.run._session, int(time.time() * 1000)
+        call, kind = CALLS[verb](session.run_id, self.step, epoch)
         # Around the session, which would refuse by itself: it is the broker that must.
         answer = drive(session._caller.call(call, kind, patience=Patience(10)), session.blocking)
-        say(answer="granted" if isinstance(answer, _outcomes.Run) else "accepted")
+        hear(accepted=verb, epoch=epoch, asked=asked)
+        return "granted" if isinstance(answer, _outcomes.Run) else "accepted"
+
+    def do_fork(self, *verbs: str) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                say(child={verb: self.tried(verb) for verb in (*verbs, "open")})
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+    def tried(self, verb: str) -> str:
+        try:
+            if verb != "open":
+                return self.ask(verb, self.run.epoch)
+            stepgrant.run(self.key, agent="worker", timeouts=stepgrant.Timeouts(lease=0)).__enter__()
+        except StepgrantError as error:
+            return error.code
+        return "opened"
 
 
 def _begin(run: str, step: str, epoch: int) -> tuple[Any, Any]:

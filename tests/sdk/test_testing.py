@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -110,6 +111,10 @@ print("two", flush=True)
 """
 
 
+ORDERED = {"STEPGRANT_TEST": "1"}
+SLEEP = "sdk.after_effect:sleep:60:2"
+
+
 @pytest.mark.parametrize(("setting", "said"), [("sdk.after_effect:kill", ""), ("sdk.after_effect:kill:2", "one\n")])
 def test_process_is_killed_where_the_environment_says(setting: str, said: str) -> None:
     done = python(HIT_TWICE, STEPGRANT_TEST="1", STEPGRANT_TEST_FAILPOINT=setting)
@@ -132,16 +137,48 @@ def test_one_stray_variable_kills_nothing(environment: dict[str, str]) -> None:
     assert python(HIT_TWICE, **environment).stdout == "one\ntwo\n"
 
 
-@pytest.mark.parametrize("setting", ["sdk.nowhere:kill", "sdk.after_effect", "sdk.after_effect:sleep", "x:kill:two"])
+@pytest.mark.parametrize(
+    "setting",
+    ["sdk.nowhere:kill", "sdk.after_effect", "sdk.after_effect:sleep", "sdk.after_effect:kill:0", "x:kill:two"],
+)
 def test_misspelt_failpoint_is_an_error(setting: str) -> None:
     done = python(HIT_TWICE, STEPGRANT_TEST="1", STEPGRANT_TEST_FAILPOINT=setting)
 
-    assert "is not <name>:kill[:n] with a known name" in done.stderr
+    assert "is not <name>:kill[:n] (or raise, lost, sleep:<ms>) with a known name" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_place_raises_or_stands_still_and_says_so_first() -> None:
+    done = python(HIT_TWICE, STEPGRANT_TEST="1", STEPGRANT_TEST_FAILPOINT="sdk.after_effect:raise:2")
+    assert done.stdout == "one\n"
+    told, _, traceback = done.stderr.partition("\n")
+    assert json.loads(told) == {"event": "failpoint", "point": "sdk.after_effect", "action": "raise", "hit": 2}
+    assert traceback.endswith("FailpointRaised: sdk.after_effect\n")
+
+    timed = HIT_TWICE + "print(time.monotonic() - begun >= 0.05)"
+    slept = python("import time; begun = time.monotonic()\n" + timed, **ORDERED, STEPGRANT_TEST_FAILPOINT=SLEEP)
+    assert slept.stdout == "one\ntwo\nTrue\n"
+
+
+def test_a_lost_reply_is_the_next_one_and_no_other() -> None:
+    sends = """
+import stepgrant._failpoints as points
+for number in range(4):
+    if number == 1:
+        points.hit("sdk.before_effect")
+    try:
+        points.hit("sdk.after_send")
+    except points.ReplyLost:
+        print("lost", number)
+"""
+    ordered = {**ORDERED, "STEPGRANT_TEST_FAILPOINT": "sdk.before_effect:lost"}
+    assert python(sends, **ordered).stdout == "lost 1\n"
+    ordered["STEPGRANT_TEST_FAILPOINT"] = "sdk.after_send:lost:3"
+    assert python(sends, **ordered).stdout == "lost 2\n"
 
 
 def test_every_place_of_the_guard_has_its_failpoint() -> None:
     folder = Path(stepgrant.__file__).parent
-    text = "".join((folder / name).read_text(encoding="utf-8") for name in ("_guard.py", "_run_flows.py"))
+    text = "".join((folder / name).read_text(encoding="utf-8") for name in ("_caller.py", "_guard.py", "_run_flows.py"))
 
     assert {name for name in _failpoints.NAMES if f'hit("{name}")' in text} == _failpoints.NAMES

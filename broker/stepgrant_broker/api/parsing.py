@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -214,7 +215,7 @@ def record_call(step: str, body: _wire.RecordStep, limits: Limits) -> RecordCall
     )
 
 
-def open_call(body: _wire.OpenRun, *, jkt: str, idempotency_key: str, limits: Limits) -> OpenCall:
+def open_call(body: _wire.OpenRun | _wire.QueueRun, *, jkt: str, idempotency_key: str, limits: Limits) -> OpenCall:
     """The domain's call. A run without a key of its own is named after the request, so that its repeat finds it."""
     short(body.version, "version", KEY_MAX)
     short(body.principal, "principal")
@@ -225,4 +226,5 @@ def open_call(body: _wire.OpenRun, *, jkt: str, idempotency_key: str, limits: Li
     given = None if body.input is msgspec.UNSET else canonical.dumps(body.input)
     if given is not None and len(given) > limits.max_input_bytes:
         raise TooLarge(f"the input is over {limits.max_input_bytes} bytes", field="input")
-    return OpenCall(run_key, body.agent, body.version, given, body.labels, body.principal, body.takeover)
+    call = OpenCall(run_key, body.agent, body.version, given, body.labels, body.principal, takeover=False)
+    return call if isinstance(body, _wire.QueueRun) else replace(call, takeover=body.takeover, resume=body.resume)

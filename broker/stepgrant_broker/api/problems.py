@@ -57,6 +57,7 @@ STATUSES: Final[Mapping[str, Status]] = MappingProxyType(
         "not_found": Status(404, "Not found"),
         "method_not_allowed": Status(405, "This path has other methods"),
         "stale_epoch": Status(409, "A newer epoch holds the run, or the lease has lapsed"),
+        "set_aside": Status(409, "The run was set aside; a person must release it"),
         "lease_held": Status(409, "Another process holds the run"),
         "wrong_holder": Status(409, "Not the holder of the run"),
         "already_redeemed": Status(409, "The grant's use is spent"),

@@ -103,13 +103,18 @@ def _declare(
     with_key = method not in READING if keyed is None else keyed
 
     async def serve(api: Api, incoming: Incoming) -> Answer:
+        failpoints = api.ports.failpoints
         caller = await api.callers.prove(incoming, needs)
+        if failpoints is not None:
+            failpoints.hit("api.after_authn")
         key = idempotency_key(incoming) if with_key else ""
         if method in WITH_BODY:
             raw = await body_of(incoming, api.settings.max_body_bytes)
             taken = parsing.convert(raw, takes)
         else:
             raw, taken = {}, query_of(incoming, takes)
+        if failpoints is not None:
+            failpoints.hit("api.after_parse")
         given = await handle(api, Call(caller, taken, incoming.scope["path_params"], raw, key))
         return given if isinstance(given, Answer) else json_answer(given)
 

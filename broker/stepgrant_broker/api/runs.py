@@ -1,4 +1,4 @@
-"""Runs: open, heartbeat, park, end. A person can only cancel."""
+"""Runs: open, queue, heartbeat, park, end. A person can only cancel."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stepgrant_broker.usecases.end import Status, cancel_by_person, end
 from stepgrant_broker.usecases.heartbeat import heartbeat
 from stepgrant_broker.usecases.open import open_run
 from stepgrant_broker.usecases.park import park
+from stepgrant_broker.usecases.queue import queue_run
 
 Answer = dict[str, Any]
 
@@ -25,6 +26,13 @@ async def open_(api: Api, call: Call[AgentCaller, _wire.OpenRun]) -> Answer:
     return await open_run(api.ports, call.caller, wanted, call.request())
 
 
+async def queue_(api: Api, call: Call[AgentCaller, _wire.QueueRun]) -> Answer:
+    """Store a run with its input, for whoever comes to run it; one that is there is left as it is."""
+    limits = api.ports.limits
+    wanted = parsing.open_call(call.taken, jkt=call.caller.jkt, idempotency_key=call.key, limits=limits)
+    return await queue_run(api.ports, call.caller, wanted, call.request())
+
+
 async def heartbeat_(api: Api, call: Call[AgentCaller, _wire.Holding]) -> Answer:
     """Extend the lease, or learn that the caller is fenced."""
     return await heartbeat(api.ports, call.caller, call.segment("run"), call.taken.epoch, call.request())
@@ -33,7 +41,8 @@ async def heartbeat_(api: Api, call: Call[AgentCaller, _wire.Holding]) -> Answer
 async def park_(api: Api, call: Call[AgentCaller, _wire.ParkRun]) -> Answer:
     """Park the run; what it holds is revoked."""
     taken = call.taken
-    return await park(api.ports, call.caller, call.segment("run"), taken.epoch, taken.reason, call.request())
+    run, request = call.segment("run"), call.request()
+    return await park(api.ports, call.caller, run, taken.epoch, taken.reason, request, taken.detail)
 
 
 async def complete_run(api: Api, call: Call[AgentCaller, _wire.EndRun]) -> Answer:
@@ -69,6 +78,7 @@ HOT: Final[tuple[Endpoint, ...]] = (
 )  # fmt: skip
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     agents("POST", "/v1/runs", open_, _wire.OpenRun, shapes.OpenedRun),
+    agents("POST", "/v1/runs/queue", queue_, _wire.QueueRun, shapes.QueuedRun),
     agents("POST", "/v1/runs/{run}/park", park_, _wire.ParkRun, shapes.Parked),
     agents("POST", "/v1/runs/{run}/complete", complete_run, _wire.EndRun, shapes.EndedRun),
     agents("POST", "/v1/runs/{run}/fail", fail_run, _wire.EndRun, shapes.EndedRun),

@@ -53,6 +53,16 @@ class OpenedRun(msgspec.Struct):
     in_doubt: list[Doubt]
 
 
+class QueuedRun(msgspec.Struct):
+    """A run that is stored. `queued`: by this call, or an equal one before."""
+
+    run: str
+    run_key: str
+    agent: str
+    state: RunStateName
+    queued: bool
+
+
 class Held(msgspec.Struct):
     """A lease that goes on."""
 
@@ -223,13 +233,17 @@ class Redeemed(msgspec.Struct):
 
 
 class RunView(msgspec.Struct):
-    """A run as it is listed and shown. `meters` are in units, `carries` are the labels of what it has read."""
+    """A run as it is listed and shown. `meters` are in units, `carries` are the labels of what it has read.
+
+    `resumable`: somebody should go on with it now. `resumable_at` (ms): since when, or for a held run the end of its
+    lease; null while that takes a person. `tries`: how often it was opened since a step last got a result.
+    """
 
     id: str
     key: str
     agent: str
     version: str | None
-    state: Literal["open", "parked", "quarantined", "completed", "failed", "cancelled"]
+    state: RunStateName
     epoch: int
     workload: str
     opened_at: int
@@ -244,13 +258,23 @@ class RunView(msgspec.Struct):
     denials: int
     meters: dict[str, float]
     carries: list[str]
+    resumable: bool
+    resumable_at: int | None
+    tries: int
+
+
+class ShownRun(RunView):
+    """One run. `park_detail`: what whoever parked it said of it."""
+
+    park_detail: str | None
 
 
 class Runs(msgspec.Struct):
-    """A page of runs, newest first."""
+    """A page of runs, newest first; of those that are resumable, oldest first. `now` is the broker's clock (ms)."""
 
     runs: list[RunView]
     next: str | None
+    now: int
 
 
 class StepView(msgspec.Struct):

@@ -210,6 +210,12 @@ class RunEnded(Conflict):
     code = "run_ended"
 
 
+class SetAside(Conflict):
+    """A worker gave the run up; a person must release it."""
+
+    code = "set_aside"
+
+
 class PriorCredentialLive(Conflict):
     """An effectful credential of before may still work; `retry_after_ms` says how long to wait."""
 

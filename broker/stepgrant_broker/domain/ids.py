@@ -18,6 +18,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}")
 TENANT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 RESUME_STEP: Final = "~resume"
 OPEN_STEP: Final = "~open"
+HOOK: Final = "~reconcile~"
 
 
 def ulid(now: int, entropy: bytes) -> str:
@@ -38,6 +39,11 @@ def parent_of(key: str) -> str | None:
     """The parent of a nested key `parent~child`, or `None`."""
     head, tilde, _ = key.rpartition("~")
     return head if tilde and head else None
+
+
+def is_hook(key: str) -> bool:
+    """Whether this is the step of a reconcile hook's look, `<key>~reconcile~<n>` (`protocol.md` §4)."""
+    return HOOK in key
 
 
 def default_idempotency_key(run: str, step: str) -> str:

@@ -191,7 +191,7 @@ class Ids(Protocol):
 
 
 class Failpoints(Protocol):
-    """The seam where tests crash, delay or break. Off it costs one attribute call; production refuses it."""
+    """The seam where tests crash, delay or break. Without one (`None`) it costs an attribute test at each place."""
 
     def hit(self, point: str) -> None:
         """Called at a named place."""

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.ports import SecretRecord
+from stepgrant_broker.domain.standing import Standing
 from stepgrant_broker.domain.state import Approval, Grant, Run, Step
 from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Tenant, Workload
 
@@ -60,6 +61,19 @@ class Reads(Protocol):
         state: str | None = None,
     ) -> Listed[tuple[Run, int]]:
         """Runs with the end of their lease."""
+
+    async def standings(
+        self,
+        tenant: str,
+        page: Page,
+        *,
+        run: str | None = None,
+        workload: str | None = None,
+        agent: str | None = None,
+        state: str | None = None,
+        resumable: bool = False,
+    ) -> Listed[Standing]:
+        """Runs with what decides whether each is resumable; with `resumable` only those that are, oldest first."""
 
     async def steps(self, tenant: str, run: str, page: Page) -> Listed[Step]:
         """Steps of a run in the order of their position."""

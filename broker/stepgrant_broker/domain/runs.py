@@ -16,6 +16,7 @@ from stepgrant_broker.domain.errors import (
     InvalidRequest,
     InvalidToken,
     LeaseHeld,
+    SetAside,
     StepInDoubt,
     WrongHolder,
 )
@@ -23,6 +24,7 @@ from stepgrant_broker.domain.holding import refuse_ended
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import release_all
 from stepgrant_broker.domain.settings import Limits
+from stepgrant_broker.domain.standing import SET_ASIDE
 from stepgrant_broker.domain.state import Run, RunState, StepState
 from stepgrant_broker.domain.writes import Loaded
 
@@ -47,9 +49,21 @@ def refuse_stale_attestation(caller: AgentCaller, now: int, limits: Limits) -> N
         raise InvalidToken("the token exchange is too old to open or resume a run; exchange again")
 
 
+def is_set_aside(run: Run) -> bool:
+    """Whether a worker gave the run up."""
+    return run.state is RunState.PARKED and run.park_reason == SET_ASIDE
+
+
+def refuse_set_aside(run: Run) -> None:
+    """Raises `SetAside`: what failed at every try is not tried again before a person has looked."""
+    if is_set_aside(run):
+        raise SetAside(f"the run was set aside after {run.tries} tries without a result; an operator must release it")
+
+
 def claim(loaded: Loaded, run: Run, caller: AgentCaller, subject_c: str, *, takeover: bool) -> Claim:
-    """What this caller would have to be allowed. Raises `RunEnded`, `Quarantined`, `LeaseHeld`, `WrongHolder`."""
+    """What this caller would have to be allowed. Raises `RunEnded`, `Quarantined`, `SetAside`, `LeaseHeld`, `WrongHolder`."""
     refuse_ended(run)
+    refuse_set_aside(run)
     lapsed = run.state is RunState.PARKED or loaded.lease_until <= loaded.now
     same = subject_c == run.subject_c
     if not lapsed and not takeover:
@@ -142,10 +156,13 @@ def resume_run(
     )
 
 
-def park(journal: Journal, reason: str, *, cause: str | None = None) -> None:
-    """Nobody holds the run any more; what it held is revoked."""
+def park(journal: Journal, reason: str, *, cause: str | None = None, detail: str | None = None) -> None:
+    """Nobody holds the run any more; what it held is revoked. `detail` rests behind a commitment."""
     release_all(journal, cause or "parked")
-    journal.add(EntryType.RUN_PARKED, body={"reason": reason}, cause=cause)
+    body = {"reason": reason}
+    if detail is not None:
+        body["detail_c"] = journal.commit.value("park.detail", detail)
+    journal.add(EntryType.RUN_PARKED, body=body, cause=cause)
 
 
 def quarantine(journal: Journal, reason: str) -> None:
@@ -157,9 +174,9 @@ def quarantine(journal: Journal, reason: str) -> None:
 
 
 def release(journal: Journal) -> None:
-    """Lift a run's quarantine: it is parked. Raises `InvalidRequest`."""
-    if journal.run.state is not RunState.QUARANTINED:
-        raise InvalidRequest("the run is not quarantined", field="run")
+    """Lift a run's quarantine, or take it up again after it was set aside: it is parked. Raises `InvalidRequest`."""
+    if journal.run.state is not RunState.QUARANTINED and not is_set_aside(journal.run):
+        raise InvalidRequest("the run is neither quarantined nor set aside", field="run")
     journal.add(EntryType.RUN_RELEASED)
 
 

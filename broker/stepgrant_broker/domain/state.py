@@ -106,7 +106,10 @@ class History:
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of an agent. `seq` is the number of its entries so far, and the version that commits compare."""
+    """One execution of an agent. `seq` is the number of its entries so far, and the version that commits compare.
+
+    `tries`: how often it was opened since a step last got a result (`fold/runs.py`).
+    """
 
     id: str
     tenant: str
@@ -133,6 +136,8 @@ class Run:
     result_c: str | None = None
     step_count: int = 0
     history: History = field(default_factory=History)
+    tries: int = 0
+    park_detail_c: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

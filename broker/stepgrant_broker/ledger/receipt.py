@@ -26,7 +26,7 @@ from stepgrant_broker.domain.errors import StoreUnavailable, TooLarge, UnknownRu
 if TYPE_CHECKING:
     from stepgrant.receipt import Event
     from stepgrant_broker.domain.commitments import Payload
-    from stepgrant_broker.domain.ports import KeyWrap, Signer
+    from stepgrant_broker.domain.ports import Failpoints, KeyWrap, Signer
     from stepgrant_broker.domain.reads import Reads, StoredEntry
 
 PURPOSE: Final = "heads"
@@ -44,6 +44,7 @@ async def make_receipt(
     *,
     redact: Collection[str] = (),
     preimages: bool = True,
+    failpoints: Failpoints | None = None,
 ) -> dict[str, Any]:
     """The receipt as JSON; send it as `canonical.dumps(...)`, its one form.
 
@@ -57,6 +58,8 @@ async def make_receipt(
     last = events[-1]
     ts = max(await reads.now(), last.ts)
     signed = head_bytes(tenant=tenant, run=run, seq=len(events), entry_hash=last.hash, ts=ts)
+    if failpoints is not None:
+        failpoints.hit("ledger.head")
     signature = await signer.sign(PURPOSE, signed)
     return {
         "v": 1,

@@ -21,19 +21,23 @@ from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofRepla
 from stepgrant_broker.domain.state import Run
 from stepgrant_broker.domain.writes import Tenant
 from stepgrant_broker.store import rows
+from stepgrant_broker.store.breaking import AFTER, AFTER_ENTRIES, AFTER_PROOF, AFTER_ROW
 from stepgrant_broker.store.checking import chain_row
 from stepgrant_broker.store.faults import WriteSetMalformed
 from stepgrant_broker.store.statements import FIXED, ROWS_AT_ONCE, RUN_FIXED, Statements, Text, sqlite_dialect
 
 if TYPE_CHECKING:
+    from stepgrant_broker.domain.ports import Failpoints
     from stepgrant_broker.domain.writes import Row, WriteSet
 
 SQL: Final = Statements(sqlite_dialect(), sqlite.insert)
 
 
-def apply(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:
+def apply(db: sqlite3.Connection, writes: WriteSet, now: int, failpoints: Failpoints | None = None) -> None:
     """Write the set. Raises `ProofReplayed`, `GuardMoved`, `VersionMoved`, `AnswerTaken`, and what sqlite3 raises."""
     _spend_proof(db, writes)
+    if failpoints is not None:
+        failpoints.hit(AFTER_PROOF)
     _compare_guard(db, writes)
     if writes.run is None:
         _move_tenant(db, writes)
@@ -45,7 +49,11 @@ def apply(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:
     for row in writes.rows:
         if not isinstance(row, Run | Tenant):
             _write(db, row)
+            if failpoints is not None:
+                failpoints.hit(AFTER.get(type(row), AFTER_ROW))
     _write_many(db, SQL.entries, entry_rows(writes))
+    if failpoints is not None:
+        failpoints.hit(AFTER_ENTRIES)
     _write_many(db, SQL.payloads, payload_rows(writes))
     for c in writes.erase:
         _touched(db, SQL.erase, {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c})

@@ -82,8 +82,7 @@ def _page(
     now: int | None = None,
 ) -> Plan[tuple[Found, str | None]]:
     """The raw rows of a page, and the cursor of the next. Raises `InvalidRequest`."""
-    if not 1 <= page.limit <= PAGE_MAX:
-        raise InvalidRequest(f"a page has 1 to {PAGE_MAX} rows", field="limit")
+    check_page(page)
     given = {name: value for name, value in filters.items() if value is not None}
     binds: dict[str, Any] = {**given, "tenant": tenant, "limit": page.limit + 1, "now": now}
     if page.after is not None:
@@ -94,6 +93,12 @@ def _page(
     if len(found) <= page.limit:
         return found, None
     return found[: page.limit], write_cursor(found[page.limit - 1][-len(listing.order) :])
+
+
+def check_page(page: Page) -> None:
+    """Raises `InvalidRequest` for a page of a size that nobody gets."""
+    if not 1 <= page.limit <= PAGE_MAX:
+        raise InvalidRequest(f"a page has 1 to {PAGE_MAX} rows", field="limit")
 
 
 def write_cursor(position: Sequence[Any]) -> str:

@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain as joined
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,13 +20,21 @@ from stepgrant_broker.domain.writes import Tenant
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.applying import entry_rows, in_portions, payload_rows, run_move, tenant_move
 from stepgrant_broker.store.asking import Ask
+from stepgrant_broker.store.breaking import AFTER, AFTER_ENTRIES, AFTER_PROOF, AFTER_ROW
 from stepgrant_broker.store.faults import WriteSetMalformed
 from stepgrant_broker.store.postgres_sql import GUARDED, LOCK_RUNS, LOCK_TENANTS, RAISING, WRITES
-from stepgrant_broker.store.statements import FIXED
+from stepgrant_broker.store.statements import FIXED, Text
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.writes import Row, WriteSet
     from stepgrant_broker.store.postgres_link import Answer
+
+POINTS: Final[Mapping[Text, str]] = {
+    WRITES.proof: AFTER_PROOF,
+    **{text: AFTER.get(kind, AFTER_ROW) for kind, text in WRITES.whole.items()},
+    **dict.fromkeys(WRITES.entries.values(), AFTER_ENTRIES),
+}
+"""The failpoint behind a statement, as behind the same rows in SQLite."""
 
 GUARDS: Final = 0x57E9
 """The class of our advisory locks; others of the same server's database may have theirs."""

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -21,9 +20,10 @@ from stepgrant_broker.domain.refusals import StoreRefusal, VersionMoved
 from stepgrant_broker.domain.writes import WriteSet
 from stepgrant_broker.store import postgres_sql as sql
 from stepgrant_broker.store.asking import Ask
+from stepgrant_broker.store.breaking import answer_in_halves, in_pieces
 from stepgrant_broker.store.faults import RETRY_MS
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
-from stepgrant_broker.store.postgres_applying import Part, alone, locks, parts
+from stepgrant_broker.store.postgres_applying import POINTS, Part, alone, locks, parts
 from stepgrant_broker.store.postgres_faults import AGAIN, ENDING, Lost, Refused, malformed, told
 from stepgrant_broker.store.postgres_wire import encoded
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 BATCH_MAX: Final = 128
 TRIES: Final = 3
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +73,15 @@ class PostgresWriter:
         jobs = self.inbox.take(BATCH_MAX)
         sets = [cast("Job[WriteSet]", job) for job in jobs if isinstance(job.work, WriteSet)]
         if sets:
-            answer(self._batch(sets))
+            outcomes = self._batch(sets)
+            if self._failpoints is None:
+                answer(outcomes)
+            else:
+                answer_in_halves(self._failpoints, outcomes)
         for job in jobs:
             if isinstance(job.work, Chore):
                 answer([(job, self._chore(job.work))])
-        if sets:
-            self._told_after_reply()
         return bool(jobs)
-
-    def _told_after_reply(self) -> None:
-        try:
-            self._hit("store.after_reply")
-        except Exception:  # noqa: BLE001 - nobody waits here, and the thread lives on
-            _log.exception("a failpoint raised where nobody waits for an answer")
 
     def _hit(self, point: str) -> None:
         if self._failpoints is not None:
@@ -164,7 +159,8 @@ class PostgresWriter:
         found = alone(sets[0], now) if lone else [part for writes in sets for part in parts(writes, now)]
         before = [Ask(sql.BEGIN_WRITE, ()), *locks(sets, lone=lone)]
         try:
-            answers = self._link.round([*before, *(part.ask for part in found)])
+            asks = [*before, *(part.ask for part in found)]
+            answers = self._link.round(asks) if self._failpoints is None else self._broken_up(self._failpoints, asks)
         except (Refused, StepgrantFault, ValueError, TypeError) as error:
             if isinstance(error, StoreUnavailable) or (isinstance(error, Refused) and not error.of_one_set):
                 raise
@@ -173,6 +169,15 @@ class PostgresWriter:
             raise _Unapplied
         self._changed = sum(one.changed for one in answers)
         return [None] * len(sets)
+
+    def _broken_up(self, failpoints: Failpoints, asks: list[Ask]) -> list[Answer]:
+        """As one round, with a failpoint behind each kind of statement."""
+        answers: list[Answer] = []
+        for piece, point in in_pieces(asks, POINTS):
+            answers += self._link.round(piece)
+            if point is not None:
+                failpoints.hit(point)
+        return answers
 
     def _apart(self, sets: list[WriteSet], now: int | None) -> list[object]:
         """Each set in its savepoint, one after the other. Raises `Refused`, `Lost` when all of it is gone."""

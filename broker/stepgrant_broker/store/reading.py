@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from stepgrant_broker.store import listing, looking, rows
+from stepgrant_broker.store import listing, looking, rows, standings
 from stepgrant_broker.store.asking import Look, ask, every, one
 from stepgrant_broker.store.statements import Text
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.commitments import Payload
     from stepgrant_broker.domain.ports import SecretRecord
     from stepgrant_broker.domain.reads import Listed, Page, StoredEntry
+    from stepgrant_broker.domain.standing import Standing
     from stepgrant_broker.domain.state import Approval, Grant, Run, Step
     from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Tenant, Workload
     from stepgrant_broker.store.queries import Queries
@@ -56,6 +57,24 @@ class Reading(ABC):
         """Runs with the end of their lease, newest first."""
         filters = {"workload": workload, "agent": agent, "state": state}
         return await self._run(lambda: listing.runs(self._sql, tenant, page, filters))
+
+    async def standings(
+        self,
+        tenant: str,
+        page: Page,
+        *,
+        run: str | None = None,
+        workload: str | None = None,
+        agent: str | None = None,
+        state: str | None = None,
+        resumable: bool = False,
+    ) -> Listed[Standing]:
+        """Runs as they stand, newest first; `resumable`: only those that are, oldest first."""
+        filters = {"id": run, "workload": workload, "agent": agent, "state": state}
+        now = self._time()
+        return await self._run(
+            lambda: standings.standings(self._sql, tenant, page, filters, resumable=resumable, now=now)
+        )
 
     async def steps(self, tenant: str, run: str, page: Page) -> Listed[Step]:
         """Steps of a run in the order of their position."""

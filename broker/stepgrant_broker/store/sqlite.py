@@ -37,8 +37,8 @@ class SqliteStore(Reading):
     """Opens a migrated database. Raises `SchemaRefused` (missing, newer, foreign) and `StoreUnavailable`.
 
     `capacity`: how many reads, and how many write sets, may wait; more are refused. `busy_ms`: how long a transaction
-    waits for another process. `clock` is the store's clock. `failpoints` are hit at `store.before_apply`,
-    `store.before_commit`, `store.after_commit` and `store.after_reply`, on the writer's thread.
+    waits for another process. `clock` is the store's clock. `failpoints` are hit at the points `store.…`
+    of `wiring/failpoints.py`, on the writer's thread.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class SqliteStore(Reading):
         self._clock = clock
         self._readers = Readers(file, capacity=capacity)
         self._forgetting = Forgetting(applying.SQL)
+        self._failpoints = failpoints
         self._writer = Writer(file, clock=clock, failpoints=failpoints, capacity=capacity)
 
     @property
@@ -91,7 +92,7 @@ class SqliteStore(Reading):
         back: the set was given.
         """
         checking.check(writes)
-        await self._writer.inbox.put(lambda db, now: applying.apply(db, writes, now))
+        await self._writer.inbox.put(lambda db, now: applying.apply(db, writes, now, self._failpoints))
 
     async def forget_expired(self, now: int) -> int:
         """Drop proof uses and stored answers whose time is over, in small transactions; how many.

@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import logging
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
 from stepgrant_broker.domain.refusals import StoreRefusal
 from stepgrant_broker.store import connecting
+from stepgrant_broker.store.breaking import answer_in_halves, quietly
 from stepgrant_broker.store.faults import LASTING, RETRY_MS, is_of_one_set, malformed, primary_code, unavailable
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
 from stepgrant_broker.store.plans import look_at, told
@@ -42,7 +42,6 @@ class Glance:
 
 
 BATCH_MAX: Final = 128
-_log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -74,8 +73,12 @@ class Writer:
             else:
                 sets.append(cast("Job[Work]", job))
         if sets:
-            answer(self._batch(sets))
-            self._told_after_reply()
+            outcomes = self._batch(sets)
+            if self._failpoints is None:
+                answer(outcomes)
+            else:
+                answer_in_halves(self._failpoints, outcomes)
+                self._checkpoint(self._failpoints)
         return bool(jobs)
 
     def _glance(self, glance: Glance) -> object:
@@ -85,11 +88,13 @@ class Writer:
             self._recover(error)
             return Failed(told(error))
 
-    def _told_after_reply(self) -> None:
-        try:
-            self._hit("store.after_reply")
-        except Exception:  # noqa: BLE001 - nobody waits here, and the thread lives on
-            _log.exception("a failpoint raised where nobody waits for an answer")
+    def _checkpoint(self, failpoints: Failpoints) -> None:
+        """Copy the log into the database with a failpoint beside it. SQLite does it inside a COMMIT, out of reach."""
+        beside = start("stepgrant-checkpoint-failpoint", lambda: quietly(failpoints, "store.checkpoint"))
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        beside.join()
 
     def _batch(self, jobs: list[Job[Work]]) -> list[tuple[Job[Work], object]]:
         outcomes: list[object] = []

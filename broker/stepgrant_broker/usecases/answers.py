@@ -116,8 +116,9 @@ def settled(value: Settled, payloads: Mapping[str, Payload]) -> dict[str, Any]:
             return doubtful(step)
 
 
-def run(value: Run, lease_until: int) -> dict[str, Any]:
+def run(known: Standing) -> dict[str, Any]:
     """A run as it is listed and shown."""
+    value = known.run
     return {
         "id": value.id,
         "key": value.key,
@@ -130,7 +131,7 @@ def run(value: Run, lease_until: int) -> dict[str, Any]:
         "ended_at": value.ended_at,
         "parked_at": value.parked_at,
         "park_reason": value.park_reason,
-        "lease_until": lease_until,
+        "lease_until": known.lease_until,
         "labels": dict(value.labels),
         "steps": value.step_count,
         "entries": value.seq,
@@ -138,6 +139,9 @@ def run(value: Run, lease_until: int) -> dict[str, Any]:
         "denials": value.history.denials,
         "meters": {name: micro / 1_000_000 for name, micro in value.history.meters.items()},
         "carries": sorted(value.history.labels),
+        "resumable": is_resumable(known),
+        "resumable_at": resumable_at(known),
+        "tries": value.tries,
     }
 
 

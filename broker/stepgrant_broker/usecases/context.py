@@ -60,7 +60,7 @@ class Ports:
     wrap: KeyWrap
     clock: Clock
     ids: Ids
-    failpoints: Failpoints
+    failpoints: Failpoints | None
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=Keys)
     turns: Turns = field(default_factory=Turns)

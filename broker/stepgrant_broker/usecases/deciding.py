@@ -11,7 +11,8 @@ from stepgrant_broker.usecases.context import Ports
 
 async def decide(ports: Ports, policy_input: bytes, active: str | None) -> Decided:
     """One decision. Raises `PolicyUnavailable` when the engine fails, `RevisionMoved` when it is not the active one."""
-    ports.failpoints.hit("usecase.before_policy")
+    if ports.failpoints is not None:
+        ports.failpoints.hit("usecase.before_policy")
     answer = await ports.policy.evaluate(policy_input)
     if active is None or answer.revision != active:
         # While a new revision is being activated the two differ for a moment; the caller's retry loads both anew.

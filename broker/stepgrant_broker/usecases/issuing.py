@@ -78,9 +78,13 @@ async def issue(desk: Desk, allowed: deciding.Allowed, loaded: Loaded, journal: 
     audience = spec.audience or f"urn:stepgrant:tool:{call.tool}"
     redeem = deciding.redeem_mode(allowed, call, facts)
     order = _order(desk, allowed, journal, exp, audience, redeem.value)
+    if ports.failpoints is not None:
+        ports.failpoints.hit("usecase.before_intend")
     intent = await leases.prepare(issuer, order)
     if intent is not None:
         desk.intents.append(intent)
+    if ports.failpoints is not None:
+        ports.failpoints.hit("usecase.after_intend")
     ready = deciding.issue(
         journal,
         call,
@@ -150,13 +154,15 @@ async def release(desk: Desk, granted: Granted) -> dict[str, Any]:
     ports = desk.ports
     try:
         issuer = _issuer(ports, grant.issuer)
-        ports.failpoints.hit("usecase.before_mint")
+        if ports.failpoints is not None:
+            ports.failpoints.hit("usecase.before_mint")
         minted = await issuer.mint(order, None)
         issuer.check(order, minted)
     except IssuerUnavailable as fault:
         await _record_failure(ports, grant, fault.detail)
         raise
-    ports.failpoints.hit("usecase.after_mint")
+    if ports.failpoints is not None:
+        ports.failpoints.hit("usecase.after_mint")
     return {**granted.answer, "credential": answers.credential(minted, grant, order.run)}
 
 

@@ -166,13 +166,16 @@ async def mint(ports: Ports, caller: AgentCaller, intent: Intent, grant: Grant) 
     """
     minted: Minted | None = None
     try:
-        ports.failpoints.hit("usecase.before_mint")
+        if ports.failpoints is not None:
+            ports.failpoints.hit("usecase.before_mint")
         async with asyncio.timeout(MINT_DEADLINE_MS / 1000):
             minted = await intent.issuer.mint(intent.order, intent.handle)
-        ports.failpoints.hit("usecase.after_mint")
+        if ports.failpoints is not None:
+            ports.failpoints.hit("usecase.after_mint")
         intent.issuer.check(intent.order, minted)
         recorded = await _record_lease(ports, caller, grant, minted)
-        ports.failpoints.hit("usecase.after_lease")
+        if ports.failpoints is not None:
+            ports.failpoints.hit("usecase.after_lease")
     except TimeoutError:
         await _abandon(ports, intent, grant, None, "mint_timed_out")
         raise IssuerUnavailable(f"issuer {grant.issuer} did not mint in time", retry_after_ms=1000) from None

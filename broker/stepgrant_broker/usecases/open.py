@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,14 @@ from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.deciding import decision_member
 from stepgrant_broker.domain.decisions import Allow, Decided, Deny, Effect, Json, RequireApproval
 from stepgrant_broker.domain.entries import GENESIS, EntryType, Head
-from stepgrant_broker.domain.errors import ApprovalNeeded, Forbidden, InvalidRequest, PolicyDenied, StepgrantFault
+from stepgrant_broker.domain.errors import (
+    ApprovalNeeded,
+    Forbidden,
+    InvalidRequest,
+    PolicyDenied,
+    StepgrantFault,
+    UnknownRun,
+)
 from stepgrant_broker.domain.grants import needs_confirmation
 from stepgrant_broker.domain.holding import refuse_quarantined
 from stepgrant_broker.domain.ids import NAME, OPEN_STEP, RESUME_STEP
@@ -44,7 +51,8 @@ TEXT_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """The body of open. `input_bytes` are the input's JCS bytes; `None`: no input was sent."""
+    """The body of open. `input_bytes` are the input's JCS bytes; `None`: no input was sent. `resume`: open no new one.
+    """
 
     run_key: str
     agent: str
@@ -53,6 +61,7 @@ class OpenCall:
     labels: Mapping[str, str]
     principal: str | None
     takeover: bool
+    resume: bool = False
 
 
 def refuse_bad_call(call: OpenCall, caller: AgentCaller, limit: int) -> None:
@@ -70,7 +79,7 @@ def refuse_bad_call(call: OpenCall, caller: AgentCaller, limit: int) -> None:
 
 
 async def open_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: Request) -> dict[str, Any]:
-    """Open or resume. Raises `PolicyDenied`, `ApprovalNeeded`, `LeaseHeld`, `RunEnded`, `DuplicateRequest`."""
+    """Open or resume. Raises `PolicyDenied`, `ApprovalNeeded`, `LeaseHeld`, `RunEnded`, `SetAside`, `UnknownRun`."""
     refuse_bad_call(call, caller, ports.limits.max_input_bytes)
     target = f"{call.agent}/{call.run_key}"
     scope = scope_of(caller.tenant, caller.jkt, "open", target, None, request.idempotency_key)
@@ -84,7 +93,9 @@ async def open_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: R
         runs.refuse_stale_attestation(caller, loaded.now, ports.limits)
         refuse_quarantined(loaded.quarantines, loaded.now, agent=call.agent, workload=caller.workload)
         if loaded.view.run is None:
-            return await _open(ports, caller, call, loaded)
+            if call.resume:
+                raise UnknownRun("there is no run of this agent with this key")
+            return await open_new(ports, caller, call, loaded, _held)
         dying[:] = [grant for grant in loaded.view.grants.values() if needs_confirmation(grant)]
         return await _resume(ports, caller, call, loaded, loaded.view.run)
 
@@ -94,7 +105,18 @@ async def open_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: R
     return answer
 
 
-async def _open(ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded) -> Change[dict[str, Any]]:
+Opened = Callable[["Ports", "Journal", "Loaded", "OpenCall"], tuple[dict[str, Any], int]]
+"""What a new run goes on with: the answer, and the end of its lease (ms)."""
+
+
+def _held(ports: Ports, journal: Journal, loaded: Loaded, call: OpenCall) -> tuple[dict[str, Any], int]:
+    return _answer(ports, journal, loaded, call.input_bytes, resumed=False), loaded.now + ports.limits.lease_ms
+
+
+async def open_new(
+    ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded, opened: Opened
+) -> Change[dict[str, Any]]:
+    """Ask policy and write a new run. A refusal enters the tenant's chain."""
     document = policy_input.for_run(
         caller,
         tool=runs.OPEN_TOOL,
@@ -131,10 +153,8 @@ async def _open(ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loade
         principal=(call.principal, "claimed") if call.principal is not None else None,
         decision=decision_member(journal, decided, decision),
     )
-    answer = _answer(ports, journal, loaded, call.input_bytes, resumed=False)
-    return Change(
-        answer, journal, rows=(key,), lease_until=loaded.now + ports.limits.lease_ms, guarded=True, stored=answer
-    )
+    answer, lease = opened(ports, journal, loaded, call)
+    return Change(answer, journal, rows=(key,), lease_until=lease, guarded=True, stored=answer)
 
 
 def _input_c(journal: Journal, call: OpenCall) -> str | None:

@@ -160,9 +160,11 @@ async def transact(
 async def _committed(ports: Ports, writes: WriteSet) -> bool:
     """True once it is durable; False when somebody was faster. Raises `InvalidProof`, and what the store raises."""
     try:
-        ports.failpoints.hit("usecase.before_commit")
+        if ports.failpoints is not None:
+            ports.failpoints.hit("usecase.before_commit")
         await ports.store.commit(writes)
-        ports.failpoints.hit("usecase.after_commit")
+        if ports.failpoints is not None:
+            ports.failpoints.hit("usecase.after_commit")
     except (VersionMoved, GuardMoved, AnswerTaken):
         return False
     except ProofReplayed:

@@ -39,7 +39,7 @@ from stepgrant_broker.signing.wrap import LocalWrap
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.wiring.clock import SystemClock, SystemIds
 from stepgrant_broker.wiring.databases import check_database, is_built, migrate_database, open_store
-from stepgrant_broker.wiring.failpoints import NoFailpoints, parse
+from stepgrant_broker.wiring.failpoints import parse
 from stepgrant_broker.wiring.identity import open_identities
 from stepgrant_broker.wiring.policy import ActivePolicy
 from stepgrant_broker.wiring.policy_engines import Wanted, engines_of
@@ -198,12 +198,14 @@ def _make_private(folder: Path) -> None:
 async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, create: bool) -> Broker:
     await asyncio.to_thread(prepare, settings, create=create)
     clock, ids = seams.clock or SystemClock(), seams.ids or SystemIds()
-    failpoints = seams.failpoints or (parse(settings.failpoints) if settings.failpoints else NoFailpoints())
+    failpoints = seams.failpoints or (parse(settings.failpoints) if settings.failpoints else None)
     wrap = LocalWrap.open(settings.keys_folder)
     vault, from_vault = _vault(stack, settings, clock)
     signer = _signer(settings, vault, clock)
     store = await asyncio.to_thread(open_store, settings, clock=seams.clock, failpoints=failpoints)
     stack.push_async_callback(store.close)
+    if failpoints is not None:
+        failpoints.hit("start.recovery")
     policy = ActivePolicy(engines_of(settings, lambda: "dec_" + ids.ulid(clock.now())))
     stack.push_async_callback(policy.close)
     jwt, static = JwtIssuer(signer, settings.public_url), StaticIssuer(store, wrap)
@@ -218,7 +220,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
         settings=ApiSettings(settings.public_url, settings.max_body_bytes),
         nonces=Nonces(wrap.derive(LABEL)),
         identities=seams.identities(identities) if seams.identities is not None else identities,
-        make_receipt=partial(make_receipt, store, wrap, signer),
+        make_receipt=partial(make_receipt, store, wrap, signer, failpoints=failpoints),
         metrics=metrics,
     )
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)

@@ -45,7 +45,7 @@ def is_built(settings: Settings) -> bool:
     return schema.is_built(_url(settings))
 
 
-def open_store(settings: Settings, *, clock: Clock | None, failpoints: Failpoints) -> AnyStore:
+def open_store(settings: Settings, *, clock: Clock | None, failpoints: Failpoints | None) -> AnyStore:
     """The store. `clock` is a test's; otherwise PostgreSQL's own counts, and for SQLite this process's."""
     if settings.postgres_url is None:
         return SqliteStore(settings.database_file, clock=clock or SystemClock(), failpoints=failpoints)

@@ -24,6 +24,7 @@ import uvicorn
 
 from stepgrant_broker.api.serve import refuse_unsafe_bind
 from stepgrant_broker.config import PREFIX, SettingsError
+from stepgrant_broker.wiring.replies import BreakableReplies
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
@@ -93,9 +94,9 @@ class _Server(uvicorn.Server):
 
 
 def _server(broker: Broker) -> _Server:
-    settings = broker.settings
+    settings, failpoints = broker.settings, broker.ports.failpoints
     config = uvicorn.Config(
-        broker.app,
+        broker.app if failpoints is None else BreakableReplies(broker.app, failpoints),
         http="httptools",
         ws="none",
         lifespan="on",

@@ -63,6 +63,7 @@ _BY_CODE: Final[Mapping[str, ExitCode]] = {
     "no_token": ExitCode.AUTH,
     "stale_epoch": ExitCode.CONFLICT,
     "lease_held": ExitCode.CONFLICT,
+    "set_aside": ExitCode.CONFLICT,
     "wrong_holder": ExitCode.CONFLICT,
     "already_redeemed": ExitCode.CONFLICT,
     "duplicate_request": ExitCode.CONFLICT,

@@ -79,7 +79,7 @@ def test_agent_killed_at_every_boundary(face: str, broker: TestBroker, shop: Sho
     assert [act[1]["order"] for act in shop.acts] == ["1", "2"]
 
 
-@pytest.mark.parametrize("place", sorted(NAMES - {"sdk.before_open", "sdk.after_open"}))
+@pytest.mark.parametrize("place", sorted(NAMES - {"sdk.before_open", "sdk.after_open", "sdk.on_resume"}))
 @pytest.mark.parametrize(
     "broker", [{"lease_s": 1, "sweep_ms": 50, "redeem_window_ms": 1500, "leeway_ms": 200}], indirect=True, ids=["short"]
 )

@@ -63,8 +63,8 @@ def test_path_and_back(tile: Tile, path: str) -> None:
     "path",
     [
         "tile/0/0", "tile/0/0000", "tile/0/x000/001", "tile/64/000", "tile/00/000", "tile/0/000.p/0",
-        "tile/0/000.p/256", "tile/0/000.p/01", "tile/0/001/000", "tile/0/000/", "/tile/0/000", "tile/x/000", "tile/0/000.p/257",
-        "tile/-1/000", "tile/0/\u0660\u0660\u0660", "",
+        "tile/0/000.p/256", "tile/0/000.p/01", "tile/0/001/000", "tile/0/000/", "/tile/0/000", "tile/x/000",
+        "tile/0/000.p/257", "tile/-1/000", "tile/0/\u0660\u0660\u0660", "",
     ],
 )  # fmt: skip
 def test_what_is_no_path_is_refused(path: str) -> None:

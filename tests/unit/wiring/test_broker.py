@@ -19,6 +19,7 @@ from stepgrant_broker.store.faults import SchemaMissing
 from stepgrant_broker.usecases.operators import authenticate_operator
 from stepgrant_broker.wiring import Broker, build, bundle_of, check_database, opened
 from stepgrant_broker.wiring.bootstrap import enrol_workload, ensure_tenant, ensure_workload, new_operator
+from stepgrant_broker.wiring.failpoints import FailpointHit
 from stepgrant_broker.wiring.seams import Seams
 
 
@@ -78,9 +79,12 @@ async def test_production_refuses_the_seams_of_tests(settings: Settings, clock: 
 
 
 async def test_failpoints_of_the_settings_are_armed(settings: Settings) -> None:
-    async with build(settings.model_copy(update={"failpoints": "here.now=raise"}), create=True) as broker:
-        with pytest.raises(Exception, match="here"):
-            broker.ports.failpoints.hit("here.now")
+    async with build(settings.model_copy(update={"failpoints": "ledger.head=raise"}), create=True) as broker:
+        assert broker.ports.failpoints is not None
+        with pytest.raises(FailpointHit, match="head"):
+            broker.ports.failpoints.hit("ledger.head")
+    async with build(settings) as broker:
+        assert broker.ports.failpoints is None
 
 
 async def test_a_broken_policy_opens_nothing_and_leaves_no_thread(settings: Settings) -> None:

@@ -1,15 +1,28 @@
-"""Folders of run entries."""
+"""Folders of run entries.
+
+`tries` counts openings since a step last got a result: a failure is no result (a tool that always fails would look like
+progress), and neither is the look of a reconcile hook. A run that was only stored, and one that a person released, was
+not tried.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
+from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.fold.common import At, evolve, the_run, with_approval, with_run
+from stepgrant_broker.domain.ids import is_hook
+from stepgrant_broker.domain.standing import QUEUED, RELEASED
 from stepgrant_broker.domain.state import ApprovalStatus, Epoch, Run, RunState, View
+
+PROGRESS: Final = frozenset({EntryType.STEP_COMPLETED, EntryType.STEP_RECORDED})
 
 
 def advance(view: View, at: At) -> View:
     """Move the chain's head over this entry."""
     run = the_run(view)
-    return with_run(view, evolve(run, seq=at.entry.seq + 1, head=at.prev_hash(), last_ts=at.ts))
+    tries = 0 if at.entry.type in PROGRESS and not is_hook(at.step) else run.tries
+    return with_run(view, evolve(run, seq=at.entry.seq + 1, head=at.prev_hash(), last_ts=at.ts, tries=tries))
 
 
 def _epoch(view: View, at: At) -> View:
@@ -48,15 +61,16 @@ def opened(view: View, at: At) -> View:
         seq=at.entry.seq,
         head=at.f["prev"],
         last_ts=at.ts,
+        tries=1,
     )
     return _epoch(with_run(view, run), at)
 
 
 def resumed(view: View, at: At) -> View:
     """A new holder under a higher epoch; answers given while the run was away start to run out now."""
-    agent, by = at.part("agent"), at.part("by")
+    agent, by, known = at.part("agent"), at.part("by"), the_run(view)
     run = evolve(
-        the_run(view),
+        known,
         state=RunState.OPEN,
         epoch=at.f["epoch"],
         jkt=agent["jkt"],
@@ -66,6 +80,8 @@ def resumed(view: View, at: At) -> View:
         parked_at=None,
         parked_ms=at.body["parked_ms"],
         park_reason=None,
+        park_detail_c=None,
+        tries=known.tries + 1,
     )
     answered = {
         key: evolve(approval, resumed_at=at.ts)
@@ -82,8 +98,10 @@ def resumed(view: View, at: At) -> View:
 
 def parked(view: View, at: At) -> View:
     """Nobody holds the run until it is resumed."""
-    run = evolve(the_run(view), state=RunState.PARKED, parked_at=at.ts, park_reason=at.body["reason"])
-    return with_run(view, run)
+    run, reason = the_run(view), at.body["reason"]
+    detail, tries = at.body.get("detail_c"), 0 if reason == QUEUED else run.tries
+    parked = evolve(run, state=RunState.PARKED, parked_at=at.ts, park_reason=reason, park_detail_c=detail, tries=tries)
+    return with_run(view, parked)
 
 
 def quarantined(view: View, at: At) -> View:
@@ -94,7 +112,11 @@ def quarantined(view: View, at: At) -> View:
 def released(view: View, at: At) -> View:
     """A released run is parked: whoever goes on is attested and decided again."""
     run = the_run(view)
-    return with_run(view, evolve(run, state=RunState.PARKED, parked_at=run.parked_at or at.ts, park_reason="released"))
+    since = run.parked_at or at.ts
+    return with_run(
+        view,
+        evolve(run, state=RunState.PARKED, parked_at=since, park_reason=RELEASED, park_detail_c=None, tries=0),
+    )
 
 
 def ended(view: View, at: At) -> View:

@@ -59,6 +59,8 @@ class RunRow(Table, table=True):
     step_count: int = big()
     history: str
     lease_until: int = big()
+    tries: int = big(default=0, sa_column_kwargs={"server_default": text("0")})
+    park_detail_c: str | None = None
 
 
 class EpochRow(Table, table=True):
