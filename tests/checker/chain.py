@@ -1,4 +1,4 @@
-"""I4: the entries of a chain as they must be: none missing, none twice, each over the one before it, time never falling.
+"""I4: the entries of a chain as they must be: none missing, none twice, each over the one before it, time onwards.
 
 Reading stops at the first entry that does not follow: what comes after it could be anybody's.
 """
@@ -15,7 +15,7 @@ from stepgrant.receipt import Event, ReceiptError, read_event
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain as far as it can be read, in its order, and what is wrong with it. `run` is empty for the tenant's own."""
+    """A chain as far as it can be read, and what is wrong with it. `run` is empty for the tenant's own."""
 
     tenant: str
     run: str

@@ -94,18 +94,17 @@ class Evidence:
 
     `read_at`: when the ledger was read, ms since the epoch. `one_clock`: every witness kept the same time, so times of
     one may be compared with those of another; false where a test bends clocks. `settled`: every dependency is up again
-    and two sweeps have passed, so that what had to be taken back must be confirmed dead. `finished`: the agents were
-    left alone until their runs ended, so that a run which is not completed is broken.
+    and two sweeps have passed, so that what had to be taken back must be confirmed dead. Without `tables` only the
+    entries are judged.
     """
 
     entries: Sequence[Record]
-    tables: Tables = Tables()
+    tables: Tables | None = None
     books: Sequence[Line] = ()
     heard: Sequence[Sequence[Line]] = ()
     read_at: int = 0
     one_clock: bool = True
     settled: bool = False
-    finished: bool = False
 
     def beside(self, *, books: Sequence[Line] = (), heard: Sequence[Sequence[Line]] = ()) -> Evidence:
         """With what targets and agents say on top."""
