@@ -22,6 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
@@ -45,7 +46,7 @@ def say(**line: Any) -> None:  # noqa: ANN401 - JSON
 def hear(**line: Any) -> None:  # noqa: ANN401 - JSON
     """One line for the checker."""
     if HEARD:
-        with open(HEARD, "a", encoding="utf-8") as file:
+        with Path(HEARD).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -61,7 +62,7 @@ class Puppet:
         self.key = ""
         self.opening: Any = None
         self.run: Any = None
-        self.step = ""
+        self.step = "pay"
         self.headers: dict[str, str] = {}
 
     def work(self) -> None:
