@@ -10,7 +10,8 @@ Rules:
 * The tool runs only between a begin that said `run` and the end of its credential.
 * An exception says nothing about the effect. `NotExecuted` and declared types: `not_executed`. Of a `read`: `failed`,
   which is its outcome. All else: `unknown`; for `once` that is doubt, for `idempotent` a new attempt with the same key.
-* Control flow (KeyboardInterrupt, a cancelled task, a nested step that has to wait) is a suspension, never a failure.
+* Control flow (KeyboardInterrupt, a cancelled task, a nested step that has to wait, a framework's own way to leave a
+  tool and come back) is a suspension, never a failure.
 * The broker may answer with another step than was asked for: the one that this call was before its id was lost. What
   follows (outcome, hook, nested steps) is that step's.
 * A result that is not JSON, or contains a live secret, is withheld: the effect happened, so the step is completed.
@@ -42,7 +43,7 @@ _log = logging.getLogger("stepgrant")
 _LAST_MOMENT_S: Final = 2.0
 _MAX_ERROR_CHARS: Final = 500
 _DOUBTS_PER_CALL: Final = 2
-_PAUSES: Final = (
+PAUSES: Final = (
     e.ApprovalRequired,
     e.InDoubt,
     e.SuspectedDuplicate,
@@ -96,7 +97,10 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
             continue
         match outcome:
             case _outcomes.Run():
-                return (yield from _run(session, place, work, action, outcome, asked_at=patience.sent_at, own=own))
+                result = yield from _run(session, place, work, action, outcome, asked_at=patience.sent_at, own=own)
+                if doubts >= _DOUBTS_PER_CALL or not _hook_can_tell(work, outcome, result):
+                    return result
+                (call, own), again = begin(), False
             case _outcomes.Replay():
                 return _replayed(place, work, outcome)
             case _outcomes.InDoubt(blocked=False) if doubts < _DOUBTS_PER_CALL and work.spec.reconcile is not None:
@@ -106,6 +110,13 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
                 (call, own), doubts, again = begin(), doubts + 1, False
             case _:
                 raise refusal(place, outcome)
+
+
+def _hook_can_tell(work: Work, outcome: _outcomes.Run, result: Any) -> bool:  # noqa: ANN401  # any JSON value
+    """Whether this very attempt ended in doubt, and a hook may look at once (`Work.settles`)."""
+    error = result.error if isinstance(result, Raised) else None
+    doubt = isinstance(error, e.InDoubt) and error.step == outcome.step
+    return doubt and work.settles and work.spec.reconcile is not None
 
 
 def _begin(session: Session, call: Call, patience: Patience, *, again: bool) -> Flow[Any]:
@@ -131,7 +142,7 @@ def refusal(place: Place, outcome: Any) -> e.StepNotRun:  # noqa: ANN401  # the 
                 step=outcome.step, why=why, options=outcome.options, attempt=outcome.attempt, blocked=outcome.blocked
             )
         case _:
-            return e.SuspectedDuplicate(of=outcome.of, options=outcome.options)
+            return e.SuspectedDuplicate(of=outcome.of, options=outcome.options, step=outcome.step)
 
 
 def _replayed(place: Place, work: Work, outcome: _outcomes.Replay) -> Any:  # noqa: ANN401  # any JSON value
@@ -140,7 +151,7 @@ def _replayed(place: Place, work: Work, outcome: _outcomes.Replay) -> Any:  # no
         raise e.StepFailed(step=outcome.step, status=outcome.failure.status, error=outcome.failure.error)
     if outcome.withheld:
         raise e.ResultWithheld(step=outcome.step)
-    return outcome.result
+    return work.incoming(outcome.result)
 
 
 def _run(
@@ -223,7 +234,7 @@ class _Report:
                 raise
             yield from self._complete(None)
             return Raised(error)
-        return as_recorded(value, data)
+        return self._work.incoming(as_recorded(value, data))
 
     def _complete(self, data: bytes | None) -> Flow[None]:
         if _failpoints.on is not None:
@@ -250,20 +261,31 @@ class _Report:
             call = _calls.fail(*self._at, outcome=outcome, error=text)
             patience = Patience(self._session.timeouts.broker)
         try:
-            yield from self._session.call(call, _outcomes.Settled, patience=patience)
+            settled: _outcomes.Settled = yield from self._session.call(call, _outcomes.Settled, patience=patience)
         except e.StepgrantError as unheard:
             _log.warning("step %s: the outcome could not be recorded (%s)", self._step, unheard.code)
             error.add_note(f"stepgrant: the outcome of step {self._step!r} could not be recorded ({unheard.code})")
         else:
             self.told = True
             self._place.settled = outcome == "failed" and not self._work.spec.retry_failed
+            if self._work.settles and settled.in_doubt is not None:
+                return Raised(_doubt_of(error, settled.in_doubt))
         return came
 
     def _meaning(self, error: BaseException, children: Frame, *, read: bool) -> FailOutcome | None:
         """None: a suspension."""
-        if not isinstance(error, Exception) or isinstance(error, (*_PAUSES, *self._session.passthrough)):
+        if not isinstance(error, Exception) or isinstance(error, (*PAUSES, *self._session.passthrough)):
+            return None
+        if self._work.passes(error):
             return None
         own_word = isinstance(error, (e.NotExecuted, *self._work.spec.safe_exceptions))
         if own_word and not children.raised_inside(error):
             return "not_executed"
         return "failed" if read else "unknown"
+
+
+def _doubt_of(error: BaseException, doubt: _outcomes.Doubt) -> e.InDoubt:
+    why = f"the tool raised {type(error).__name__}; {doubt.why or 'nobody knows what it did before'}"
+    raised = e.InDoubt(step=doubt.step, why=why, options=doubt.options, attempt=doubt.attempt)
+    raised.__cause__ = error
+    return raised

@@ -87,6 +87,11 @@ class _Held:
         """Whether this process has learned that it holds the run no more. Every further call raises why."""
         return self._session.lost is not None and not self._session.given_up
 
+    @property
+    def over(self) -> bool:
+        """Whether this process is through with the run: it was ended or parked here, or is held by another one."""
+        return self._session.given_up or self._session.lost is not None
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id}, key={self.key!r}, epoch={self.epoch})"
 

@@ -129,7 +129,10 @@ def leaving(session: Session, result: Any, error: BaseException | None) -> Flow[
     """What the end of the block means: complete, park, or nothing where the run is given up or lost already."""
     if session.given_up:
         return
-    if error is None:
+    if error is None and session.waiting and session.lost is None:
+        # The framework ended its turn without an exception, but calls of it wait: ending the run would give them up.
+        yield from parking(session, next(iter(session.waiting.values())))
+    elif error is None:
         try:
             yield from ending(session, "complete", result)
         except Exception as unfinished:

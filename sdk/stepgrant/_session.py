@@ -15,7 +15,7 @@ from typing import Any, Final
 from stepgrant import _errors as e
 from stepgrant import _outcomes
 from stepgrant._caller import Caller
-from stepgrant._calls import Call
+from stepgrant._calls import Call, ParkReason
 from stepgrant._client import AsyncClient, BlockingClient
 from stepgrant._dpop import DpopKey
 from stepgrant._flows import Flow
@@ -46,6 +46,8 @@ class Session:
         """Keys that this process has recorded: a call of one of these may be a repetition."""
         self.given_up = False
         """Whether the run was parked or ended here, so that leaving its block has nothing more to say."""
+        self.waiting: Final[dict[str, ParkReason]] = {}
+        """Calls that a framework left to come back to, by their ids: a run with one of these is not over."""
         self._caller = caller
         self._renewed_at = time.monotonic()
         self._lost: e.StepgrantError | None = None

@@ -103,11 +103,18 @@ def _same(value: Any) -> Any:  # noqa: ANN401  # any result
     return value
 
 
+def _never(_: BaseException) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """One guarded call. `args` are the bound arguments; `run` calls the tool; `outgoing` makes its value JSON.
 
-    `given` says what a `step_id` that came with the call is; a declared one is always `explicit`.
+    `given` says what a `step_id` that came with the call is; a declared one is always `explicit`. `incoming` makes what
+    the caller gets of a recorded result, also the first time. `passes`: with this exception a framework leaves a tool
+    and comes back. `settles`: when the tool raises and its step is in doubt by that, the hook looks at once, and where
+    nobody can tell `InDoubt` is raised, not what the tool raised.
     """
 
     spec: ToolSpec
@@ -116,6 +123,9 @@ class Work:
     step_id: str | None = None
     outgoing: Callable[[Any], Any] = _same
     given: GivenId = "explicit"
+    incoming: Callable[[Any], Any] = _same
+    passes: Callable[[BaseException], bool] = _never
+    settles: bool = False
 
     def named_id(self) -> str | None:
         """The given step id, else the declared one, else None: the order of calls."""

@@ -4,6 +4,7 @@ Rules:
 * Every way to call a guarded tool goes through `_guard.guarded`; here are only declarations and their two faces.
 * A tool nobody declared is `once`, with a person in doubt.
 * The decorated function shows callers and frameworks the same signature, without the injected credential.
+* Under a framework's adapter the decorator only declares: the adapter guards the call, and the function runs inside it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, TypeVar, cast, overload
 
+from stepgrant._adapter import taken_over
 from stepgrant._context import CurrentStep, current_frame
 from stepgrant._errors import ConfigurationError
 from stepgrant._faces import face
@@ -156,7 +158,8 @@ def _wrapped(function: Callable[..., Any], shape: Shape, spec: ToolSpec) -> Call
 
     def under(step_id: str | None) -> Callable[..., Any]:
         def act(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
-            return guarded(frame, work_of(args, kwargs, step_id))
+            work = work_of(args, kwargs, step_id)
+            return taken_over(work) or guarded(frame, work)
 
         def ask(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
             return prepared(frame, work_of(args, kwargs, step_id))
@@ -240,6 +243,11 @@ def _plain(spec: ToolSpec) -> tuple[object, ...]:
     )
 
 
+def declared_as(name: str) -> ToolSpec:
+    """What was declared under this name; a tool nobody declared is `once`. Raises `ConfigurationError` for the name."""
+    return _declared.get(name) or ToolSpec(name)
+
+
 def guard_call(
     name: str,
     args: Mapping[str, Any],
@@ -253,7 +261,7 @@ def guard_call(
     `step_id` stays the same after a crash; `call_id` comes from a framework or a model and may not (`Tool.with_id`).
     Raises as a decorated tool does.
     """
-    spec = _declared.get(name) or ToolSpec(name)
+    spec = declared_as(name)
     if inspect.iscoroutinefunction(function) or (spec.reconcile is not None and spec.reconcile.is_async):
         raise ConfigurationError(f"{name} or its reconcile hook is `async def`: use aguard_call")
     frame = current_frame(name)
@@ -271,7 +279,7 @@ async def aguard_call(
 ) -> R:
     """As `guard_call`, for a function that gives an awaitable."""
     frame = current_frame(name)
-    spec = _declared.get(name) or ToolSpec(name)
+    spec = declared_as(name)
     work = _work_of(spec, args, function, step_id, call_id)
     return cast("R", await adrive(guarded(frame, work), frame.session.asyncio))
 
