@@ -28,6 +28,7 @@ def judge(evidence: Evidence, stories: Stories) -> Iterator[Broken]:
     yield from _times(stories, done)
     yield from _answers(stories, lines)
     yield from _downs(evidence, stories, lines)
+    yield from _left_alive(evidence, stories)
     yield from _logins(evidence, stories, [(where, line) for where, line in lines if "alive" in line])
 
 
@@ -150,9 +151,8 @@ def _logins(evidence: Evidence, stories: Stories, alive: Placed) -> Iterator[Bro
         grant, run = grant_at(stories, line), str(line.get("run") or "")
         if grant is None:
             continue
-        ended, at = stories[run].ended, line["at"]
-        gone = evidence.one_clock and grant.confirmed is not None and grant.confirmed < at
-        if gone or (evidence.settled and grant.over):
+        if not _owed(evidence, grant, line["at"]):
+            ended = stories[run].ended
             yield Broken("I9" if ended else "I3", run, where, f"the login of {grant.jti} lives after it was taken back")
     moments = Counter(line["at"] for _, line in living)
     for at, count in moments.items():
@@ -165,6 +165,15 @@ def _owed(evidence: Evidence, grant: Grant, at: int) -> bool:
     """Something may live at the issuer for this grant."""
     if grant.revocation != CONFIRMED or grant.failed:
         return False
-    if evidence.settled and grant.over:
+    if evidence.settled_at is not None and evidence.settled_at <= at and grant.over:
         return False
     return grant.confirmed is None or not evidence.one_clock or grant.confirmed >= at
+
+
+def _left_alive(evidence: Evidence, stories: Stories) -> Iterator[Broken]:
+    """What was taken back long ago must be confirmed dead."""
+    for run, story in stories.items() if evidence.settled_at is not None else ():
+        for grant in story.grants.values():
+            mine = grant.revocation == CONFIRMED and not grant.failed and grant.confirmed is None
+            if mine and grant.revoked is not None and grant.revoked < (evidence.settled_at or 0):
+                yield Broken("I9", run, f"grants {grant.jti}", "taken back, and never confirmed dead")

@@ -15,7 +15,7 @@ Rules:
     {"refused": code, ...}
         nothing was done.
     {"login": name, "alive": bool, "sessions": n, "at", "run"?, "step"?, "attempt"?, "epoch"?}
-        what a database server says of a login at one time.
+        what a database server says of a login at one time; give all of them, beside all runs that may have any.
     {"answered": decision_id, "effect": "allow"|"deny"|"require_approval"}
         what a policy engine says that it answered. If there is one such line, all answers of that engine are here.
     {"down": "policy"|"issuer"|"ledger", "from", "to"}
@@ -93,9 +93,9 @@ class Evidence:
     """All witnesses of some runs.
 
     `read_at`: when the ledger was read, ms since the epoch. `one_clock`: every witness kept the same time, so times of
-    one may be compared with those of another; false where a test bends clocks. `settled`: every dependency is up again
-    and two sweeps have passed, so that what had to be taken back must be confirmed dead. Without `tables` only the
-    entries are judged.
+    one may be compared with those of another; false where a test bends clocks. `settled_at`: by then every dependency
+    was up again and two sweeps had passed, so what was taken back before must be confirmed dead, and no login of it
+    lives. Without `tables` only the entries are judged.
     """
 
     entries: Sequence[Record]
@@ -104,7 +104,7 @@ class Evidence:
     heard: Sequence[Sequence[Line]] = ()
     read_at: int = 0
     one_clock: bool = True
-    settled: bool = False
+    settled_at: int | None = None
 
     def beside(self, *, books: Sequence[Line] = (), heard: Sequence[Sequence[Line]] = ()) -> Evidence:
         """With what targets and agents say on top."""
