@@ -146,12 +146,22 @@ class InDoubt(StepNotRun):
 
 
 class SuspectedDuplicate(StepNotRun):
-    """The call equals a completed step of an earlier epoch, `of`, that was not replayed in this one."""
+    """The call equals a completed step of an earlier epoch, `of`, that was not replayed in this one.
+
+    A person says of `step` whether it is that one once more (`replay`) or another call (`run`); a workload cannot.
+    """
 
     code = "suspected_duplicate"
 
-    def __init__(self, *, of: str | None = None, options: Sequence[str] = ()) -> None:
-        super().__init__(f"this call equals the completed step {of!r}; say which you mean: {', '.join(options)}")
+    def __init__(
+        self, *, of: str | None = None, options: Sequence[str] = (), step: str | None = None, why: str = ""
+    ) -> None:
+        said = f" ({why})" if why else ""
+        super().__init__(
+            f"step {step!r} equals the completed step {of!r}{said}; a person says which it is: "
+            f"{', '.join(options) or 'replay, run'}"
+        )
+        self.step = step
         self.of = of
         self.options = tuple(options)
 

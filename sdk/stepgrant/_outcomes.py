@@ -117,8 +117,9 @@ class InDoubt(Doubt, frozen=True, tag_field="outcome", tag="in_doubt"):
 
 
 class SuspectedDuplicate(Member, frozen=True, tag_field="outcome", tag="suspected_duplicate"):
-    """It equals a completed step of an earlier epoch."""
+    """It equals a completed step of an earlier epoch. `step` is the one that people are asked about."""
 
+    step: str | None = None
     of: str | None = None
     options: list[str] = []
 

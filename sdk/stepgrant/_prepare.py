@@ -63,4 +63,4 @@ def _advice(step: str, outcome: Any) -> Advice:  # noqa: ANN401  # the union, fo
         case _outcomes.InDoubt():
             return Advice("in_doubt", outcome.step, attempt=outcome.attempt, options=tuple(outcome.options))
         case _:
-            return Advice("suspected_duplicate", step, options=tuple(outcome.options))
+            return Advice("suspected_duplicate", outcome.step or step, options=tuple(outcome.options))

@@ -103,6 +103,9 @@ _BUILD: Final[Mapping[str, Callable[[_Problem], e.StepgrantError]]] = {
     "step_in_doubt": lambda p: e.InDoubt(
         step=p.text("step"), why=p.text("why") or p.message, options=p.texts("options"), attempt=p.integer("attempt")
     ),
+    "suspected_duplicate": lambda p: e.SuspectedDuplicate(
+        of=p.text("of"), options=p.texts("options"), step=p.text("step"), why=p.message
+    ),
     "run_ended": _plain(e.RunEnded),
     "prior_credential_live": _waiting(e.PriorCredentialLive),
     "grant_expired": _verification(v.GrantExpired),

@@ -25,7 +25,7 @@ TYPES: Final = frozenset({
     "step_prepared", "decision", "approval_requested", "approval_decided", "grant_issued", "grant_failed",
     "lease_recorded", "grant_redeemed", "grant_revoked", "step_recorded", "step_replayed", "step_adopted",
     "step_completed", "step_failed", "step_suspended", "step_in_doubt", "step_reconciled", "workload_enrolled",
-    "policy_activated", "key_rotated", "operator_action",
+    "policy_activated", "key_rotated", "operator_action", "duplicate_decided",
 })  # fmt: skip
 MEMBERS: Final = frozenset({
     "v", "tenant", "run", "seq", "ts", "type", "step", "attempt", "epoch", "prev", "salt", "by", "agent", "mode",
@@ -48,6 +48,7 @@ BODY_PLACES: Final[Mapping[tuple[str, str], str]] = {
     ("approval_decided", "note_c"): "approval.note",
     ("step_failed", "error_c"): "outcome.error",
     ("step_reconciled", "evidence_c"): "reconcile.evidence",
+    ("duplicate_decided", "note_c"): "duplicate.note",
 }
 
 

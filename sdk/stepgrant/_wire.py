@@ -126,6 +126,13 @@ class ReconcileStep(Body, frozen=True):
     via: str | None = None
 
 
+class DecideDuplicate(Body, frozen=True):
+    """`POST …/duplicate`, by a person: is the call the completed step once more (`replay`), or another one (`run`)?"""
+
+    verdict: Literal["replay", "run"]
+    note: str | None = None
+
+
 class Holding(Body, frozen=True):
     """`POST …/heartbeat`."""
 

@@ -71,6 +71,7 @@ PROBLEMS: dict[str, tuple[int, type[errors.StepgrantError]]] = {
     "duplicate_request": (409, errors.BrokerError),
     "step_drift": (409, errors.StepDrift),
     "step_in_doubt": (409, errors.InDoubt),
+    "suspected_duplicate": (409, errors.SuspectedDuplicate),
     "run_ended": (409, errors.RunEnded),
     "prior_credential_live": (409, errors.PriorCredentialLive),
     "grant_expired": (410, errors.GrantExpired),

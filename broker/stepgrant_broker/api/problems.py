@@ -64,6 +64,7 @@ STATUSES: Final[Mapping[str, Status]] = MappingProxyType(
         "duplicate_request": Status(409, "The same key came with another body"),
         "step_drift": Status(409, "A known step came with another action"),
         "step_in_doubt": Status(409, "The step may already have happened"),
+        "suspected_duplicate": Status(409, "The call may be a completed step once more"),
         "run_ended": Status(409, "The run is over"),
         "prior_credential_live": Status(409, "An older credential may still work"),
         "grant_expired": Status(410, "The grant has expired"),

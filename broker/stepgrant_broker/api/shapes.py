@@ -28,67 +28,6 @@ class Doubt(msgspec.Struct):
     outcome: Literal["in_doubt"] = "in_doubt"
 
 
-class RunHistory(msgspec.Struct):
-    """What a run has behind it."""
-
-    steps: int
-    outcomes: dict[str, int]
-    tools: dict[str, int]
-    parked_ms: int
-
-
-class OpenedRun(msgspec.Struct):
-    """A run that the caller holds from now on."""
-
-    run: str
-    run_key: str
-    agent: str
-    epoch: int
-    resumed: bool
-    lease_ms: int
-    lease_until: int
-    input: Any
-    has_input: bool
-    history: RunHistory
-    in_doubt: list[Doubt]
-
-
-class QueuedRun(msgspec.Struct):
-    """A run that is stored. `queued`: by this call, or an equal one before."""
-
-    run: str
-    run_key: str
-    agent: str
-    state: RunStateName
-    queued: bool
-
-
-class Held(msgspec.Struct):
-    """A lease that goes on."""
-
-    run: str
-    epoch: int
-    state: str
-    lease_until: int
-
-
-class Parked(msgspec.Struct):
-    """A run that nobody holds."""
-
-    run: str
-    state: str
-    epoch: int
-
-
-class EndedRun(msgspec.Struct):
-    """A run at its end: the hash of its last entry, and how many there are."""
-
-    run: str
-    state: Literal["completed", "failed", "cancelled"]
-    head: str
-    entries: int
-
-
 class Grant(msgspec.Struct):
     """A grant as its holder and people see it; no secret is in it."""
 
@@ -171,7 +110,7 @@ class ApprovalRequired(msgspec.Struct, tag_field="outcome", tag="approval_requir
 
 
 class InDoubt(msgspec.Struct, tag_field="outcome", tag="in_doubt"):
-    """The step may already have happened."""
+    """The step may already have happened. `blocked`: the call is another one, of the same tool, and has to wait."""
 
     step: str
     tool: str
@@ -181,13 +120,15 @@ class InDoubt(msgspec.Struct, tag_field="outcome", tag="in_doubt"):
     reconciles: int
     idempotency_key: str
     options: list[Literal["reconcile", "person"]]
+    blocked: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class SuspectedDuplicate(msgspec.Struct, tag_field="outcome", tag="suspected_duplicate"):
-    """The call equals a completed step of an earlier epoch."""
+    """The call, recorded as `step`, equals `of`, a completed step of an earlier epoch; a person says if it is that."""
 
+    step: str
     of: str
-    options: list[str]
+    options: list[Literal["replay", "run"]]
 
 
 class Recorded(msgspec.Struct, tag_field="outcome", tag="recorded"):
@@ -219,6 +160,15 @@ class Reconciled(msgspec.Struct):
     reconciles: int
 
 
+class DuplicateDecided(msgspec.Struct):
+    """What a person said of a suspected duplicate."""
+
+    step: str
+    of: str
+    verdict: Literal["replay", "run"]
+    state: str
+
+
 class Redeemed(msgspec.Struct):
     """A grant's one use, spent: no effect may begin at or after `act_before` (by the clock that says `now`)."""
 
@@ -230,51 +180,6 @@ class Redeemed(msgspec.Struct):
     step: str
     attempt: int
     epoch: int
-
-
-class RunView(msgspec.Struct):
-    """A run as it is listed and shown. `meters` are in units, `carries` are the labels of what it has read.
-
-    `resumable`: somebody should go on with it now. `resumable_at` (ms): since when, or for a held run the end of its
-    lease; null while that takes a person. `tries`: how often it was opened since a step last got a result.
-    """
-
-    id: str
-    key: str
-    agent: str
-    version: str | None
-    state: RunStateName
-    epoch: int
-    workload: str
-    opened_at: int
-    ended_at: int | None
-    parked_at: int | None
-    park_reason: str | None
-    lease_until: int
-    labels: dict[str, str]
-    steps: int
-    entries: int
-    head: str
-    denials: int
-    meters: dict[str, float]
-    carries: list[str]
-    resumable: bool
-    resumable_at: int | None
-    tries: int
-
-
-class ShownRun(RunView):
-    """One run. `park_detail`: what whoever parked it said of it."""
-
-    park_detail: str | None
-
-
-class Runs(msgspec.Struct):
-    """A page of runs, newest first; of those that are resumable, oldest first. `now` is the broker's clock (ms)."""
-
-    runs: list[RunView]
-    next: str | None
-    now: int
 
 
 class StepView(msgspec.Struct):
@@ -300,6 +205,9 @@ class StepView(msgspec.Struct):
     doubt: str | None
     doubt_since: int | None
     reconciles: int
+    same_as: str | None
+    duplicate_of: str | None
+    suspected: bool
 
 
 class Steps(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Steps: prepare, start, begin, record, and what became of them. A person can only reconcile."""
+"""Steps: prepare, start, begin, record, and what became of them. A person can only settle what nobody else knows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from stepgrant import _wire
 from stepgrant_broker.api import parsing, shapes
 from stepgrant_broker.api.context import Api
-from stepgrant_broker.api.routing import Call, Endpoint, agents, either
+from stepgrant_broker.api.routing import Call, Endpoint, agents, either, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
 from stepgrant_broker.domain.calls import StepCall
 from stepgrant_broker.domain.errors import InvalidRequest
@@ -17,6 +17,7 @@ from stepgrant_broker.domain.state import FailStatus
 from stepgrant_broker.usecases.begin import begin
 from stepgrant_broker.usecases.complete import complete
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.decide_duplicate import decide_duplicate
 from stepgrant_broker.usecases.fail import fail
 from stepgrant_broker.usecases.prepare import prepare
 from stepgrant_broker.usecases.reconcile import reconcile, reconcile_by_person
@@ -106,6 +107,17 @@ async def reconcile_(api: Api, call: Call[AgentCaller | PersonCaller, _wire.Reco
     return await reconcile(api.ports, call.caller, run, step, taken.epoch, said, call.request())
 
 
+async def duplicate_(api: Api, call: Call[PersonCaller, _wire.DecideDuplicate]) -> Answer:
+    """Say whether a call is a completed step once more, or another call. Only people know."""
+    run, step, taken = call.segment("run"), call.segment("step"), call.taken
+    if taken.note is not None and len(taken.note) > ERROR_MAX:
+        raise InvalidRequest(f"note has at most {ERROR_MAX} characters", field="note")
+    request = call.request()
+    return await decide_duplicate(
+        api.ports, call.caller, run, step, verdict=taken.verdict, note=taken.note, request=request
+    )
+
+
 HOT: Final[tuple[Endpoint, ...]] = (
     agents("POST", STEP + "/begin", begin_, _wire.StepCall, shapes.Outcome),
     agents("POST", STEP + "/complete", complete_, _wire.CompleteStep, shapes.StepReport),
@@ -117,4 +129,5 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     agents("POST", STEP + "/fail", fail_, _wire.FailStep, shapes.StepReport),
     agents("POST", STEP + "/suspend", suspend_, _wire.SuspendStep, shapes.StepReport),
     either("POST", STEP + "/reconcile", reconcile_, _wire.ReconcileStep, shapes.Reconciled),
+    people("POST", STEP + "/duplicate", duplicate_, _wire.DecideDuplicate, shapes.DuplicateDecided),
 )

@@ -74,9 +74,18 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Doubtful:
-    """The step's outcome is not known."""
+    """The step's outcome is not known. `blocked`: the call is another one, which has to wait for that."""
 
     step: Step
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """The step may be the completed step `of` once more; a person says which."""
+
+    step: Step
+    of: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +95,15 @@ class BeingRevoked:
     step: str
 
 
-Settled: TypeAlias = Ready | Replayed | Refusal | Waiting | Doubtful
+Settled: TypeAlias = Ready | Replayed | Refusal | Waiting | Doubtful | Suspected
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Policy must decide: for this attempt of this step (`step` is `None` before it was ever prepared)."""
+    """Policy must decide: for this attempt of this step. `equal_to`: the completed step that it may be once more."""
 
     attempt: int
     revision: int
     new: bool
     previous_outcome: str | None
+    equal_to: str | None = None

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepgrant_broker.domain import approvals
-from stepgrant_broker.domain.calls import Ask, Ready, Refusal, StepCall, Waiting
+from stepgrant_broker.domain.calls import Ask, Ready, Refusal, StepCall, Suspected, Waiting
 from stepgrant_broker.domain.decisions import (
     MICRO,
     Allow,
     Decided,
     Decision,
     Deny,
+    Duplicate,
     Effect,
     GrantSpec,
     RedeemMode,
@@ -101,9 +102,15 @@ def settle(
     approval_id: Callable[[], str],
     shown: Approval | None,
     limits: Limits,
-) -> Allowed | Refusal | Waiting:
+) -> Allowed | Refusal | Waiting | Suspected:
     """Write the decision and say what follows. `shown` is the approval that policy saw in its input."""
     decision = close(decided.decision, call)
+    duplicate = word_on_duplicate(ask, decision)
+    if duplicate == "ask":
+        # Whoever must approve it is asked only once it is known to be another call.
+        member = decision_member(journal, decided, decision)
+        write_decision(journal, call, ask, action, member, phase=phase, engine=decided.engine, duplicate=duplicate)
+        return Suspected(journal.step(call.step), ask.equal_to or "")
     found = approvals.Found()
     if isinstance(decision, RequireApproval):
         binding = binding_of(journal, call, decision.grant)
@@ -117,7 +124,7 @@ def settle(
         # Policy saw this answer and allowed: it is spent as if it had been asked for.
         found = approvals.Found(approved=shown)
     member = decision_member(journal, decided, decision)
-    _write_decision(journal, call, ask, action, member, phase=phase, engine=decided.engine)
+    write_decision(journal, call, ask, action, member, phase=phase, engine=decided.engine, duplicate=duplicate)
     match decision:
         case Deny(reasons):
             return Refusal(reasons, decided.decision_id)
@@ -140,7 +147,14 @@ def is_bound(journal: Journal, call: StepCall, decision: Allow, shown: Approval)
     return shown.binding_c == journal.commit.peek("approval.binding", text)
 
 
-def _write_decision(
+def word_on_duplicate(ask: Ask, decision: Decision) -> Duplicate | None:
+    """What policy says of a call that may be a completed step once more; `None` for others, and where it denies."""
+    if ask.equal_to is None or isinstance(decision, Deny):
+        return None
+    return decision.grant.duplicate
+
+
+def write_decision(
     journal: Journal,
     call: StepCall,
     ask: Ask,
@@ -149,10 +163,14 @@ def _write_decision(
     *,
     phase: str,
     engine: str,
+    duplicate: Duplicate | None = None,
 ) -> None:
+    """Write what policy decided about a step."""
     body: dict[str, Any] = {"phase": phase, "engine": engine}
     if call.issuer is not None:
         body["requested"] = call.issuer
+    if duplicate is not None:
+        body["duplicate"] = duplicate
     journal.add(EntryType.DECISION, step=call.step, attempt=ask.attempt, action=action, decision=member, body=body)
 
 

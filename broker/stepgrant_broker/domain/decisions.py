@@ -17,6 +17,8 @@ from typing import Final, Literal, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
+Duplicate: TypeAlias = Literal["ask", "replay", "run"]
+
 MICRO: Final = 1_000_000
 """Meters are kept as whole millionths, so that taking one back leaves exactly nothing behind."""
 
@@ -48,7 +50,10 @@ class RedeemMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GrantSpec:
-    """What a grant may be, as policy said it; `None` means the default of the broker or issuer."""
+    """What a grant may be, as policy said it; `None` means the default of the broker or issuer.
+
+    `duplicate`: what to do with a call that may be a completed step once more.
+    """
 
     issuer: str = "jwt"
     effect: Effect | None = None
@@ -57,6 +62,7 @@ class GrantSpec:
     audience: str | None = None
     params: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
     digest_only: bool = False
+    duplicate: Duplicate = "ask"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class EntryType(StrEnum):
     STEP_RECORDED = "step_recorded"
     STEP_REPLAYED = "step_replayed"
     STEP_ADOPTED = "step_adopted"
+    DUPLICATE_DECIDED = "duplicate_decided"
     STEP_COMPLETED = "step_completed"
     STEP_FAILED = "step_failed"
     STEP_SUSPENDED = "step_suspended"
@@ -94,9 +95,9 @@ BODY: Final[Mapping[EntryType, tuple[frozenset[str], frozenset[str]]]] = {
     EntryType.RUN_ENDED: _body("status", "detail_c"),
     EntryType.RUN_ERASED: _body("", "note_c"),
     EntryType.STEP_PREPARED: _body(
-        "idempotency_key id_source settle_ms retry_failed digest_only position revision", "parent"
+        "idempotency_key id_source settle_ms retry_failed digest_only position revision", "parent duplicate_of"
     ),
-    EntryType.DECISION: _body("phase engine", "requested kind"),
+    EntryType.DECISION: _body("phase engine", "requested kind duplicate"),
     EntryType.APPROVAL_REQUESTED: _body("binding_c issuer groups quorum answer_by valid_for_ms", "why_again"),
     EntryType.APPROVAL_DECIDED: _body("verdict settled operator", "note_c"),
     EntryType.GRANT_ISSUED: _body(
@@ -109,6 +110,7 @@ BODY: Final[Mapping[EntryType, tuple[frozenset[str], frozenset[str]]]] = {
     EntryType.STEP_RECORDED: _body("idempotency_key id_source position withheld", "parent"),
     EntryType.STEP_REPLAYED: _body("as"),
     EntryType.STEP_ADOPTED: _body("from"),
+    EntryType.DUPLICATE_DECIDED: _body("verdict of operator", "note_c"),
     EntryType.STEP_COMPLETED: _body("withheld"),
     EntryType.STEP_FAILED: _body("", "error_c"),
     EntryType.STEP_SUSPENDED: _body(),

@@ -8,7 +8,7 @@
     │   ├── PolicyDenied  ApprovalNeeded  Quarantined  Forbidden
     ├── Unknown                     UnknownRun  UnknownStep  UnknownGrant  UnknownApproval  (also another tenant's)
     ├── Conflict                    StaleEpoch  LeaseHeld  WrongHolder  AlreadyRedeemed  DuplicateRequest
-    │                               StepDrift  StepInDoubt  RunEnded  PriorCredentialLive
+    │                               StepDrift  StepInDoubt  DuplicateSuspected  RunEnded  PriorCredentialLive
     ├── Gone                        GrantExpired  GrantRevoked  ApprovalExpired
     ├── BudgetExhausted
     └── Unavailable                 StoreUnavailable  FateUnknown  PolicyUnavailable  IssuerUnavailable
@@ -202,6 +202,12 @@ class StepInDoubt(Conflict):
     """The step's outcome is not known; reconcile it first."""
 
     code = "step_in_doubt"
+
+
+class DuplicateSuspected(Conflict):
+    """The call may be a completed step once more; a person says so first (`of`)."""
+
+    code = "suspected_duplicate"
 
 
 class RunEnded(Conflict):

@@ -44,10 +44,12 @@ class Result:
 
 
 def known_step(journal: Journal, key: str) -> Step:
-    """The step, or `UnknownStep`."""
+    """The step. Raises `UnknownStep`, and `StepDrift` for one that is only another name."""
     step = journal.view.steps.get(key)
     if step is None:
         raise UnknownStep("no such step in this run")
+    if step.same_as is not None:
+        raise StepDrift(f"this call goes on as step {step.same_as}, which is told how it ends", field="step")
     return step
 
 

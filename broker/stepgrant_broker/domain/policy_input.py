@@ -90,6 +90,11 @@ def _approval(approval: Approval | None) -> dict[str, Any] | None:
     }
 
 
+def _step(call: StepCall, ask: Ask) -> dict[str, Any]:
+    step = {"key": call.step, "attempt": ask.attempt, "previous_outcome": ask.previous_outcome}
+    return step if ask.equal_to is None else {**step, "equal_to": ask.equal_to}
+
+
 def for_step(
     journal: Journal, caller: AgentCaller, call: StepCall, ask: Ask, approval: Approval | None, principal: str | None
 ) -> bytes:
@@ -101,7 +106,7 @@ def for_step(
         "agent": {"name": run.agent, "version": run.agent_version},
         "claimed": {"labels": dict(run.labels), "context": dict(call.context or {}), "principal": principal},
         "run": _run(run, key=None, resumed=run.epoch > 1, parked_ms=run.parked_ms),
-        "step": {"key": call.step, "attempt": ask.attempt, "previous_outcome": ask.previous_outcome},
+        "step": _step(call, ask),
         "action": {
             "tool": call.tool,
             "resource": call.resource,

@@ -78,6 +78,8 @@ def classify(step: Step, *, unused: bool) -> Last:
             return Last.IN_DOUBT
         case StepState.COMPLETED | StepState.RECORDED:
             return Last.COMPLETED
+        case StepState.ADOPTED:
+            raise LookupError("a step that is only another name has no row of its own")
 
 
 def _failed(step: Step) -> Last:

@@ -48,6 +48,8 @@ class StepState(StrEnum):
     SUSPENDED = "suspended"
     IN_DOUBT = "in_doubt"
     RECORDED = "recorded"
+    ADOPTED = "adopted"
+    """Not a step of its own: another name of the step `same_as`, from a call whose id was lost."""
 
     @property
     def done(self) -> bool:
@@ -155,7 +157,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Step:
-    """One intended action with its newest attempt, or a recorded step (`tool` is its name, no credential)."""
+    """One intended action with its newest attempt, or a recorded step (`tool` is its name, no credential).
+
+    `same_as`: the step that this one is only another name of. `adopted_epoch`: when a call last got to be this step
+    after its own id was lost. `duplicate_of`: the completed step that it equals. `duplicate`: a person's word, `run` at
+    the step that is not the completed one, `replay` at the completed one until it was given again.
+    """
 
     run: str
     tenant: str
@@ -189,6 +196,10 @@ class Step:
     replayed_epoch: int = 0
     reconciles: int = 0
     decision: str | None = None
+    same_as: str | None = None
+    adopted_epoch: int = 0
+    duplicate_of: str | None = None
+    duplicate: str | None = None
 
 
 @dataclass(frozen=True)

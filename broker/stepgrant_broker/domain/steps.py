@@ -6,12 +6,15 @@ Rules:
   Before anything was started, other arguments under a call id or explicit id are a new revision; under an ordinal
   they are drift.
 * `prepare` is advice: it never takes back what runs (`act=False`).
+* A call is about the step that it names, unless its id was lost (`lost_ids.py`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from stepgrant_broker.domain import lost_ids
 from stepgrant_broker.domain.calls import Ask, BeingRevoked, Doubtful, Replayed, Settled, StepCall
 from stepgrant_broker.domain.decisions import Effect, RedeemMode
 from stepgrant_broker.domain.entries import EntryType
@@ -33,6 +36,12 @@ def refuse_bad_key(key: str) -> None:
     """Raises `InvalidRequest` unless the key is in the alphabet and not one of the broker's own."""
     if not STEP_KEY.fullmatch(key) or key.startswith("~"):
         raise InvalidRequest("a step key is 1 to 200 of A-Z a-z 0-9 . _ : ~ - and does not begin with ~", field="step")
+
+
+def meant(journal: Journal, call: StepCall) -> StepCall:
+    """The call as one of the step that it is about. Raises `InvalidRequest`."""
+    refuse_bad_key(call.step)
+    return lost_ids.meant_by(journal, call)
 
 
 def _same_action(journal: Journal, step: Step, call: StepCall) -> bool:
@@ -66,16 +75,16 @@ def _refuse_drift(journal: Journal, step: Step, call: StepCall) -> bool:
 def consider(
     journal: Journal, call: StepCall, limits: Limits, *, act: bool, request: str = ""
 ) -> Settled | Ask | BeingRevoked:
-    """What is to be answered without policy, or what policy must be asked. `request` scopes a lost reply.
+    """What is to be answered without policy, or what policy must be asked, for a call that is `meant` so.
 
-    Raises `InvalidRequest`, `StepDrift`, `BudgetExhausted`, `PriorCredentialLive`.
+    `request` scopes a lost reply. Raises `InvalidRequest`, `StepDrift`, `BudgetExhausted`, `PriorCredentialLive`.
     """
     refuse_bad_key(call.step)
     step = journal.view.steps.get(call.step)
     if step is None:
         if journal.run.step_count >= limits.max_steps:
             raise BudgetExhausted(f"a run has at most {limits.max_steps} steps")
-        result: Settled | Ask = Ask(attempt=1, revision=1, new=True, previous_outcome=None)
+        result: Settled | Ask = _new(journal, call)
     elif _refuse_drift(journal, step, call):
         result = Ask(attempt=step.attempt, revision=step.revision + 1, new=True, previous_outcome=None)
     elif act and (lost := _lost(journal, step, call, request)) is not None:
@@ -86,6 +95,14 @@ def consider(
     if act and isinstance(result, Ask):
         refuse_prior_credential(journal, call, limits)
     return result
+
+
+def _new(journal: Journal, call: StepCall) -> Settled | Ask:
+    doubtful = lost_ids.blocking(journal, call)
+    if doubtful is not None:
+        return Doubtful(doubtful, blocked=True)
+    equal_to = lost_ids.repeated(journal, call)
+    return Ask(attempt=1, revision=1, new=True, previous_outcome=None, equal_to=equal_to)
 
 
 def _lost(journal: Journal, step: Step, call: StepCall, request: str) -> Grant | None:
@@ -127,7 +144,8 @@ def _by_table(journal: Journal, step: Step, *, act: bool, stated: bool) -> Settl
         case Next.DOUBT:
             return Doubtful(_doubt(journal, step, grant) if act else step)
         case Next.DECIDE:
-            return Ask(step.attempt, step.revision, new=False, previous_outcome=step.previous_outcome)
+            ask = Ask(step.attempt, step.revision, new=False, previous_outcome=step.previous_outcome)
+            return replace(ask, equal_to=lost_ids.still_repeated(journal, step))
         case Next.DECIDE_SAME_ATTEMPT:
             if act and grant is not None:
                 revoke(journal, grant, "superseded", stated_unused=stated)
@@ -200,6 +218,8 @@ def prepare(journal: Journal, call: StepCall, ask: Ask) -> dict[str, Any]:
     }
     if (parent := parent_of(call.step)) is not None:
         body["parent"] = parent
+    if ask.equal_to is not None:
+        body["duplicate_of"] = ask.equal_to
     journal.add(EntryType.STEP_PREPARED, step=call.step, attempt=ask.attempt, action=action, body=body)
     return action
 

@@ -148,6 +148,22 @@ class WriteSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Sought:
+    """Steps that a new call may be the same as, or has to wait for (`domain.lost_ids`), the oldest of each kind.
+
+    `lost`: equal ones (tool, `digest_c`) with an unknown outcome, or about which people were asked, and completed ones
+    with a call id that were not given again in this epoch. `doubt`: `once` steps in doubt of the tool, equal ones or of
+    earlier epochs on the same resource.
+    """
+
+    tool: str
+    digest_c: str
+    resource_c: str | None
+    lost: bool
+    doubt: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """What a use case needs. A run is named by `run`, by `run_key` (agent, key), by `grant` or by `approval`.
 
@@ -157,7 +173,8 @@ class Query:
     `grant` and `approval` also load that grant or approval with its step. `run_key` and `unfinished` load all epochs.
     `answer`: the stored answer of this scope, with its payload. With `step`, the payloads behind its result and error
     come along; with `run_key`, the run's input; with `approval`, the approved step's action and resource; always the
-    run's principal, if it has one.
+    run's principal, if it has one. `sought`: steps that are found by their action, each with its grants, approvals and
+    payloads.
     """
 
     tenant: str
@@ -169,6 +186,7 @@ class Query:
     also: tuple[str, ...] = ()
     unfinished: bool = False
     answer: str | None = None
+    sought: Sought | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from stepgrant_broker.domain.decisions import (
     ApprovalSpec,
     Decision,
     Deny,
+    Duplicate,
     Effect,
     GrantSpec,
     Json,
@@ -58,9 +59,10 @@ MEDIUM: Final = 128
 LONG: Final = 512
 
 TOP: Final = frozenset({"effect", "reasons", "grant", "labels", "meters", "approval"})
-GRANT: Final = frozenset({"issuer", "effect", "ttl", "redeem", "audience", "params", "digest_only"})
+GRANT: Final = frozenset({"issuer", "effect", "ttl", "redeem", "audience", "params", "digest_only", "duplicate"})
 _DEFAULT: Final = GrantSpec()
 _EFFECTS: Final = {effect.value: effect for effect in Effect}
+_DUPLICATES: Final[Mapping[str, Duplicate]] = {"ask": "ask", "replay": "replay", "run": "run"}
 _REDEEM_MODES: Final = {mode.value: mode for mode in RedeemMode}
 T = TypeVar("T")
 APPROVAL: Final = frozenset({"groups", "quorum", "answer_within", "valid_for"})
@@ -108,6 +110,7 @@ def _grant(value: object) -> GrantSpec:
         audience=_optional(members, "audience", _audience),
         params=_params(members.get("params", {})),
         digest_only=digest_only,
+        duplicate=_optional(members, "duplicate", _duplicate) or _DEFAULT.duplicate,
     )
 
 
@@ -159,6 +162,11 @@ def _effect(value: object, place: str) -> Effect:
 def _redeem(value: object, place: str) -> RedeemMode:
     found = _REDEEM_MODES.get(value) if isinstance(value, str) else None
     return found or _refuse(place, "must be required or optional")
+
+
+def _duplicate(value: object, place: str) -> Duplicate:
+    found = _DUPLICATES.get(value) if isinstance(value, str) else None
+    return found or _refuse(place, "must be ask, replay or run")
 
 
 def _issuer(value: object, place: str) -> str:

@@ -6,6 +6,7 @@ Rules:
 * A stored answer whose time is over does not exist.
 * Only the longest-lived grants of older epochs are read, `LIVE_MAX` of a kind at most: `domain.grants.live_effectful`
   looks for the one that lives longest. So the cost of `begin` is bounded however fast the run was before its resume.
+* Of the steps that are sought by their action the oldest few are read: the rules take the oldest.
 * What the first statement shows to be empty is not asked for again: a new step costs one statement.
 """
 
@@ -24,6 +25,7 @@ from stepgrant_broker.store.asking import Ask, Found, Plan, ask, one
 from stepgrant_broker.store.queries import Queries
 
 LIVE_MAX: Final = 16
+SOUGHT_MAX: Final = 4
 Keep: TypeAlias = Callable[[Found], None]
 
 
@@ -63,7 +65,7 @@ class _Loader:
             answers = yield [question for question, _ in asked]
             for (_, keep), answer in zip(asked, answers, strict=True):
                 keep(answer)
-        later = [*self._spent_approvals(), *self._revealed_by_approval()]
+        later = [*self._spent_approvals(), *self._revealed_by_approval(), *self._of_sought()]
         if later:
             answers = yield [question for question, _ in later]
             for (_, keep), answer in zip(later, answers, strict=True):
@@ -145,6 +147,7 @@ class _Loader:
             if self._run.epoch > 1 and (self._query.unfinished or self._query.step is not None):
                 asked += self._live(self._run)
             asked += self._revealed(self._run)
+            asked += self._sought(self._run)
         return asked
 
     def _about(self, text: Any, **binds: object) -> Ask:  # noqa: ANN401 - a Text
@@ -175,6 +178,34 @@ class _Loader:
         """The effectful grants of older epochs that may live, open ones and closed ones."""
         live = {"run": run.id, "epoch": run.epoch, "now": self._now, "limit": LIVE_MAX}
         return [(self._about(self._sql.grants_live, is_open=number, **live), self._keep_grants) for number in (1, 0)]
+
+    def _sought(self, run: Run) -> list[tuple[Ask, Keep]]:
+        """The steps that a call may be the same as, or has to wait for."""
+        sought, sql = self._query.sought, self._sql
+        if sought is None:
+            return []
+        equal: dict[str, Any] = {
+            "run": run.id, "tool": sought.tool, "digest_c": sought.digest_c, "epoch": run.epoch, "limit": SOUGHT_MAX,
+        }  # fmt: skip
+        asked: list[tuple[Ask, Keep]] = []
+        if sought.lost:
+            asked.append((self._about(sql.steps_lost, **equal), self._keep_steps))
+            asked.append((self._about(sql.steps_called, **{**equal, "limit": 1}), self._keep_steps))
+        if sought.doubt:
+            asked.append((self._about(sql.steps_in_doubt, **equal, resource_c=sought.resource_c), self._keep_steps))
+        return asked
+
+    def _of_sought(self) -> list[tuple[Ask, Keep]]:
+        """What belongs to the steps that were found so, in case that the call is one of them."""
+        run = self._run
+        if run is None or self._query.sought is None:
+            return []
+        asked: list[tuple[Ask, Keep]] = []
+        for step in [step for step in self._steps.values() if step.key not in self._names]:
+            asked.append((self._about(self._sql.grants_of_step, run=run.id, step=step.key), self._keep_grants))
+            asked.append((self._about(self._sql.approvals_of_step, run=run.id, step=step.key), self._keep_approvals))
+            asked += [*self._payload(run.id, step.result_c), *self._payload(run.id, step.error_c)]
+        return asked
 
     def _revealed(self, run: Run) -> list[tuple[Ask, Keep]]:
         """The payloads that come along (`Query`)."""

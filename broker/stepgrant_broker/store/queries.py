@@ -15,11 +15,14 @@ from sqlalchemy import ColumnElement, and_, bindparam, exists, literal_column, o
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from stepgrant_broker.domain.state import ApprovalStatus, RunState
+from stepgrant_broker.domain.decisions import Effect
+from stepgrant_broker.domain.fold.approvals import UNDECIDED
+from stepgrant_broker.domain.releasing import IN_FLIGHT
+from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, RunState, StepState
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.heads import Head
 from stepgrant_broker.store.statements import ENTRIES, Moment, Text, at_most, by_index, columns_of, compile_for, given
-from stepgrant_broker.store.tables.base import DUE, LIVE, OPEN, UNENDED, UNFINISHED
+from stepgrant_broker.store.tables.base import CALLED, DUE, LIVE, OPEN, UNENDED, UNFINISHED
 
 UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
 
@@ -45,6 +48,7 @@ class Queries:
         self.by_key = Head(dialect, moment, ["agent", "key"])
         self.now = self.text(select(self._now))
         self._of_run()
+        self._of_lost_ids()
         self._of_chain()
         self._of_administration()
 
@@ -106,6 +110,45 @@ class Queries:
             also=[words(approvals.c.status, UNCONSUMED)],
             index="ix_approvals_step",
         )
+
+    def _of_lost_ids(self) -> None:
+        """Steps by their action, the oldest first. That they are of an earlier epoch is left to the rule."""
+        steps = rows.STEP.table.c
+        equal = and_(steps.tool == bindparam("tool"), steps.digest_c == bindparam("digest_c"))
+        free = steps.adopted_epoch < bindparam("epoch")
+        doubt = words(steps.state, [StepState.IN_DOUBT])
+        unheard = and_(words(steps.state, [StepState.FAILED]), words(steps.fail_status, [FailStatus.UNKNOWN]))
+        unknown = and_(words(steps.effect, [Effect.IDEMPOTENT]), or_(words(steps.state, sorted(IN_FLIGHT)), unheard))
+        asked = and_(
+            steps.duplicate_of.is_not(None), steps.started_ever.is_(False), words(steps.state, sorted(UNDECIDED))
+        )
+        self.steps_lost = self._by_action(
+            said(UNFINISHED), equal, free, or_(doubt, unknown, asked), oldest=steps.epoch, index="ix_steps_unfinished"
+        )
+        blocks = and_(steps.epoch < bindparam("epoch"), steps.resource_c.is_not_distinct_from(bindparam("resource_c")))
+        self.steps_in_doubt = self._by_action(
+            said(UNFINISHED),
+            doubt,
+            steps.tool == bindparam("tool"),
+            or_(steps.digest_c == bindparam("digest_c"), blocks),
+            oldest=steps.epoch,
+            index="ix_steps_unfinished",
+        )
+        self.steps_called = self._by_action(
+            said(CALLED),
+            equal,
+            free,
+            steps.replayed_epoch < bindparam("epoch"),
+            oldest=steps.replayed_epoch,
+            index="ix_steps_called",
+        )
+
+    def _by_action(self, *conditions: ColumnElement[bool], oldest: ColumnElement[int], index: str) -> Text:
+        steps = rows.STEP.table
+        query = select(*columns_of(rows.STEP)).where(
+            steps.c.tenant == bindparam("tenant"), steps.c.run == bindparam("run"), *conditions
+        )
+        return self.text(at_most(by_index(query.order_by(oldest, steps.c.position), steps, index), "limit"))
 
     def _of_chain(self) -> None:
         self.tenants = self._by(rows.TENANT, order=[rows.TENANT.table.c.id])

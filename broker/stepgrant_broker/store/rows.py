@@ -211,7 +211,9 @@ def _due_at(grant: Grant) -> int:
 
 RUN: Final = Codec(tables.RunRow, Run, own=("lease_until",))
 EPOCH: Final = Codec(tables.EpochRow, Epoch)
-STEP: Final = Codec(tables.StepRow, Step, derived={"done": lambda step: int(step.state.done)})
+STEP: Final = Codec(
+    tables.StepRow, Step, derived={"done": lambda step: int(step.state.done or step.same_as is not None)}
+)
 GRANT: Final = Codec(
     tables.GrantRow,
     Grant,

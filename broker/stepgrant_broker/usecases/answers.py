@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepgrant import canonical
-from stepgrant_broker.domain.calls import Doubtful, Ready, Refusal, Replayed, Settled, Waiting
+from stepgrant_broker.domain.calls import Doubtful, Ready, Refusal, Replayed, Settled, Suspected, Waiting
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.decisions import Effect
+from stepgrant_broker.domain.lost_ids import is_suspected
 from stepgrant_broker.domain.ports import Minted
-from stepgrant_broker.domain.state import Approval, Grant, Run, Step, StepState
+from stepgrant_broker.domain.standing import Standing, is_resumable, resumable_at
+from stepgrant_broker.domain.state import Approval, Grant, Step, StepState
 
 
 def revealed(payloads: Mapping[str, Payload], c: str | None) -> Any:  # noqa: ANN401 - any JSON value
@@ -112,8 +114,10 @@ def settled(value: Settled, payloads: Mapping[str, Payload]) -> dict[str, Any]:
             return {"outcome": "denied", "reasons": list(reasons), "decision_id": decision_id}
         case Waiting(approval):
             return waiting(approval)
-        case Doubtful(step):
-            return doubtful(step)
+        case Doubtful(step, blocked):
+            return {**doubtful(step), "blocked": True} if blocked else doubtful(step)
+        case Suspected(step, of):
+            return {"outcome": "suspected_duplicate", "step": step.key, "of": of, "options": ["replay", "run"]}
 
 
 def run(known: Standing) -> dict[str, Any]:
@@ -168,6 +172,9 @@ def step(value: Step, payloads: Mapping[str, Payload]) -> dict[str, Any]:
         "doubt": value.doubt,
         "doubt_since": value.doubt_since,
         "reconciles": value.reconciles,
+        "same_as": value.same_as,
+        "duplicate_of": value.duplicate_of,
+        "suspected": is_suspected(value),
     }
 
 

@@ -36,7 +36,10 @@ class Granted:
 
 @dataclass(slots=True)
 class Desk:
-    """One call on its way. `intents`: what was prepared outside, in all tries; at most one of them gets recorded."""
+    """One call on its way. `intents`: what was prepared outside, in all tries; at most one of them gets recorded.
+
+    `call` is one of the step that it is about, once that is known.
+    """
 
     ports: Ports
     caller: AgentCaller

@@ -70,13 +70,13 @@ async def reconcile_by_person(
     return await transact(ports, query, work, request=request)
 
 
-def refuse_unfit_person(journal: Journal, person: PersonCaller, step: str) -> None:
-    """Raises `Forbidden`: groups that could approve the step, or role operator where policy named none."""
+def refuse_unfit_person(journal: Journal, person: PersonCaller, *steps: str) -> None:
+    """Raises `Forbidden`: groups that could approve one of the steps, or role operator where policy named none."""
     groups: set[str] = set()
     for approval in journal.view.approvals.values():
-        if approval.step == step:
+        if approval.step in steps:
             groups.update(approval.groups)
     if groups and not person.groups & groups:
-        raise Forbidden(f"this step is reconciled by people of {', '.join(sorted(groups))}")
+        raise Forbidden(f"this step is settled by people of {', '.join(sorted(groups))}")
     if not groups and "operator" not in person.roles:
-        raise Forbidden("only an operator can reconcile this step by hand")
+        raise Forbidden("only an operator can settle this step by hand")

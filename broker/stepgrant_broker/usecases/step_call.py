@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from stepgrant_broker.domain import approvals, deciding, policy_input, steps
+from stepgrant_broker.domain import approvals, deciding, duplicates, lost_ids, policy_input, steps
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.calls import (
     Ask,
@@ -19,11 +19,13 @@ from stepgrant_broker.domain.calls import (
     Replayed,
     Settled,
     StepCall,
+    Suspected,
     Waiting,
 )
 from stepgrant_broker.domain.decisions import Allow, Decided
 from stepgrant_broker.domain.errors import (
     ApprovalNeeded,
+    DuplicateSuspected,
     PolicyDenied,
     PriorCredentialLive,
     StepgrantFault,
@@ -36,7 +38,7 @@ from stepgrant_broker.domain.ports import GrantOrder
 from stepgrant_broker.domain.state import Approval
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers, leases
-from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.context import Ports, present
 from stepgrant_broker.usecases.deciding import decide
 from stepgrant_broker.usecases.issuing import Desk, Granted, issue, release
 from stepgrant_broker.usecases.transact import Change, Repeat, answered_before, by_agent, journal_for, scope_of
@@ -54,7 +56,10 @@ async def run_call(
     desk = Desk(ports, caller, call, scope)
 
     async def work(loaded: Loaded) -> Change[Granted] | Repeat[Granted]:
-        return await _decide(desk, request, phase, loaded)
+        wider = lost_ids.wider(query, loaded, call, lambda: ports.committer(present(loaded.key)).peek)
+        if wider is not None:
+            loaded = await ports.store.load(wider)
+        return await _decide(desk, call, request, phase, loaded)
 
     async def decided() -> Granted:
         return await leases.transact_and_take_back(ports, query, work, proof=caller.proof, request=request)
@@ -74,8 +79,10 @@ async def run_call(
     return await release(desk, granted)
 
 
-async def _decide(desk: Desk, request: Request, phase: Phase, loaded: Loaded) -> Change[Granted] | Repeat[Granted]:
-    ports, caller, call = desk.ports, desk.caller, desk.call
+async def _decide(
+    desk: Desk, call: StepCall, request: Request, phase: Phase, loaded: Loaded
+) -> Change[Granted] | Repeat[Granted]:
+    ports, caller = desk.ports, desk.caller
     require_holder(loaded, caller, call.epoch)
     before = answered_before(ports, loaded, request)
     if before is not None:
@@ -83,6 +90,7 @@ async def _decide(desk: Desk, request: Request, phase: Phase, loaded: Loaded) ->
     if phase == "start" and call.step not in loaded.view.steps:
         raise UnknownStep("prepare the step first, or use begin")
     journal = journal_for(ports, loaded, by_agent(caller))
+    desk.call = call = steps.meant(journal, call)
     act = phase != "prepare"
     considered = steps.consider(journal, call, ports.limits, act=act, request=desk.scope)
     order: GrantOrder | None = None
@@ -121,6 +129,8 @@ def _refusal(settled: Settled, phase: Phase) -> StepgrantFault | None:
             return ApprovalNeeded("a person must answer first", approval_id=approval.id, answer_by=approval.answer_by)
         case Doubtful(step):
             return StepInDoubt("the step's outcome is not known; reconcile it first", step=step.key)
+        case Suspected(step, of):
+            return DuplicateSuspected("a person must say whether this is another call", step=step.key, of=of)
         case Ready() | Replayed():
             return None
 
@@ -130,6 +140,9 @@ async def _ask(
 ) -> tuple[Settled, GrantOrder | None]:
     ports, call = desk.ports, desk.call
     decided, shown = await _decided(ports, desk.caller, call, ask, loaded, journal)
+    replayed = duplicates.replay_by_policy(journal, call, ask, decided, phase=phase)
+    if replayed is not None:
+        return replayed, None
     action = steps.prepare(journal, call, ask)
     settled = deciding.settle(
         journal,

@@ -80,6 +80,14 @@ def adopted(teller: Teller, at: At) -> None:
     teller.say(at, Mark.PLAIN, f"the same call under a new id; it goes on as {plain.visible(at.body['from'])}")
 
 
+def duplicate_decided(teller: Teller, at: At) -> None:
+    """`duplicate_decided`: a person's word on a call that equals a completed step."""
+    of, note = plain.visible(at.body["of"]), at.shown("duplicate.note")
+    word = f"the same as {of}, whose result counts" if at.body["verdict"] == "replay" else f"another call than {of}"
+    because = f", because {plain.json_line(note, 120)}" if note is not None else ""
+    teller.say(at, Mark.GOOD, f"{at.who}: this is {word}{because}")
+
+
 def completed(teller: Teller, at: At) -> None:
     """`step_completed`."""
     teller.tally.done.add(str(at.step))

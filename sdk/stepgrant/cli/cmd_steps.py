@@ -1,4 +1,4 @@
-"""`stepgrant step`: one step of a run, and settling by hand one that may already have happened."""
+"""`stepgrant step`: one step of a run, and settling by hand what only a person can know of it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Same(StrEnum):
+    """What a call is that equals a completed step."""
+
+    REPLAY = "replay"
+    RUN = "run"
+
+
 WORDS = {
     Verdict.DONE: "it HAPPENED",
     Verdict.NOT_DONE: "it did NOT happen and cannot any more",
@@ -34,6 +41,11 @@ VERDICT = Annotated[
         "unknown: looked, and still not known.",
     ),
 ]
+SAME = Annotated[
+    Same,
+    typer.Argument(help="replay: it is the completed step once more, whose result counts. run: it is another call."),
+]
+NOTE = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why; it is recorded.")]
 RESULT = Annotated[
     str | None,
     typer.Option("--result", metavar="JSON", help="With done: the result that the step returns from now on."),
@@ -44,7 +56,7 @@ YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 def register(root: typer.Typer) -> None:
     """Add the group."""
-    app = group(root, "step", "See a step, and settle one that is in doubt.")
+    app = group(root, "step", "See a step, and settle one that is in doubt or may be a repetition.")
 
     @command(app, "list", example="stepgrant step list order-1729")
     def list_steps(cli: Cli, run: RUN) -> None:
@@ -87,6 +99,33 @@ def register(root: typer.Typer) -> None:
         if evidence is not None:
             body["evidence"] = evidence
         _reconcile(cli, run, step, body, yes=yes)
+
+    @command(
+        app, "duplicate", example="stepgrant step duplicate order-1729 toolu_7 replay --note 'one refund was asked for'"
+    )
+    def duplicate(cli: Cli, run: RUN, step: STEP, verdict: SAME, note: NOTE = None, yes: YES = False) -> None:
+        """Say whether a call that came back under a new id is the completed step that it equals, or another call.
+
+        Needs the groups that could have approved one of the two, or role operator where policy named none.
+        """
+        _duplicate(cli, run, step, {"verdict": verdict.value, **({} if note is None else {"note": note})}, yes=yes)
+
+
+def _duplicate(cli: Cli, run: str, step: str, body: dict[str, Any], *, yes: bool) -> None:
+    from stepgrant.cli.people import segment
+
+    with cli.broker() as broker:
+        path = f"{_path(broker, run)}/steps/{segment(step)}"
+        known = broker.get(path)
+        if not known["suspected"]:
+            raise CommandError("nobody asks whether this step repeats another one", code="conflict")
+        if not cli.out.json_mode:
+            _show(cli, known)
+        of = plain.visible(known["duplicate_of"])
+        words = f"it IS {of} and is not done again" if body["verdict"] == "replay" else f"it is ANOTHER call than {of}"
+        cli.out.confirm(f"Record that {words}?", yes=yes)
+        answer = broker.post(f"{path}/duplicate", body)
+    cli.out.emit(answer, lambda: cli.out.line(f"step {plain.visible(step)}: {plain.visible(answer['verdict'])}"))
 
 
 def _reconcile(cli: Cli, run: str, step: str, body: dict[str, Any], *, yes: bool) -> None:
@@ -145,6 +184,8 @@ def _show(cli: Cli, step: dict[str, Any]) -> None:
             ("grant", step["grant"]),
             ("idempotency key", step["idempotency_key"]),
             ("in doubt", _doubt(cli, step)),
+            ("same as", step["same_as"]),
+            ("may be again", step["duplicate_of"] if step["suspected"] else None),
             ("failure", step["failure"]),
             ("error", step["error"]),
             ("result", "withheld: it held a live secret" if step["withheld"] else None),

@@ -33,6 +33,7 @@ _HANDLERS: Final[Mapping[str, Handler]] = {
     "step_recorded": _tell_steps.recorded,
     "step_replayed": _tell_steps.replayed,
     "step_adopted": _tell_steps.adopted,
+    "duplicate_decided": _tell_steps.duplicate_decided,
     "step_completed": _tell_steps.completed,
     "step_failed": _tell_steps.failed,
     "step_suspended": _tell_steps.suspended,

@@ -30,7 +30,7 @@ STEP: dict[str, Any] = {
     "key": "charge", "recorded": False, "tool": "card.charge", "resource": None, "effect": "once", "state": "in_doubt",
     "attempt": 2, "epoch": 3, "position": 1, "parent": None, "idempotency_key": "sg-1", "grant": "grn_1",
     "approval": None, "result": {"a": 1}, "withheld": False, "failure": None, "error": None, "doubt": "fenced",
-    "doubt_since": 5, "reconciles": 0,
+    "doubt_since": 5, "reconciles": 0, "same_as": None, "duplicate_of": None, "suspected": False,
 }  # fmt: skip
 
 
@@ -152,6 +152,30 @@ def test_bad_reconciliation_sends_nothing(run: Run, desk: Desk, words: list[str]
 def test_step_that_is_not_in_doubt_is_not_reconciled(run: Run, desk: Desk) -> None:
     desk.says("GET /v1/runs/run_1/steps/charge", {**STEP, "state": "completed"})
     done = run("step", "reconcile", "run_1", "charge", "done", "--yes")
+    assert (done.code, desk.calls()) == (ExitCode.CONFLICT, ["GET /v1/runs/run_1/steps/charge"])
+
+
+SUSPECTED = {**STEP, "key": "toolu_7", "state": "prepared", "doubt": None, "duplicate_of": "toolu_1", "suspected": True}
+
+
+def test_word_on_a_suspected_duplicate_is_sent(run: Run, desk: Desk) -> None:
+    desk.says("GET /v1/runs/run_1/steps/toolu_7", SUSPECTED)
+    desk.says("POST /v1/runs/run_1/steps/toolu_7/duplicate", {"step": "toolu_7", "of": "toolu_1", "verdict": "replay"})
+    done = run("step", "duplicate", "run_1", "toolu_7", "replay", "--note", "one was ordered", "--yes")
+    assert "toolu_1" in done.out
+    assert done.out.endswith("step toolu_7: replay\n")
+    assert desk.sent[-1].body == {"verdict": "replay", "note": "one was ordered"}
+
+
+def test_without_a_person_to_ask_no_word_is_sent(run: Run, desk: Desk) -> None:
+    desk.says("GET /v1/runs/run_1/steps/toolu_7", SUSPECTED)
+    assert run("step", "duplicate", "run_1", "toolu_7", "run").code == ExitCode.USAGE
+    assert desk.calls() == ["GET /v1/runs/run_1/steps/toolu_7"]
+
+
+def test_step_that_nobody_asks_about_gets_no_word(run: Run, desk: Desk) -> None:
+    desk.says("GET /v1/runs/run_1/steps/charge", STEP)
+    done = run("step", "duplicate", "run_1", "charge", "run", "--yes")
     assert (done.code, desk.calls()) == (ExitCode.CONFLICT, ["GET /v1/runs/run_1/steps/charge"])
 
 

@@ -193,14 +193,15 @@ def test_an_effectful_start_waits_for_the_prior_credential(world: World, effect:
     world.lapse()
     world.resume(agent("k2", now=world.now))
     before = len(world.entries)
+    other = call("b", epoch=2, effect=effect, resource="order/2")  # on the same one, the doubt would block it
     with pytest.raises(PriorCredentialLive) as live:
-        world.begin(call("b", epoch=2), who=agent("k2", now=world.now))
+        world.begin(other, who=agent("k2", now=world.now))
     assert live.value.retry_after_ms == act_before + world.limits.leeway_ms - world.now
     assert len(world.entries) == before
     assert isinstance(world.begin(call("c", epoch=2, effect=Effect.READ), who=agent("k2", now=world.now)), Ready)
     world.now = act_before + world.limits.leeway_ms
     world.lease_until = world.now + 1000
-    assert isinstance(world.begin(call("b", epoch=2), who=agent("k2", now=world.now)), Ready)
+    assert isinstance(world.begin(other, who=agent("k2", now=world.now)), Ready)
 
 
 def test_a_static_key_keeps_the_next_start_waiting_until_its_grant_expires(world: World) -> None:
@@ -210,10 +211,10 @@ def test_a_static_key_keeps_the_next_start_waiting_until_its_grant_expires(world
     world.lapse()
     world.resume(agent("k2", now=world.now))
     with pytest.raises(PriorCredentialLive):
-        world.begin(call("b", epoch=2), who=agent("k2", now=world.now))
+        world.begin(call("b", epoch=2, resource="order/2"), who=agent("k2", now=world.now))
     world.now = exp + world.limits.leeway_ms
     world.lease_until = world.now + 1000
-    assert isinstance(world.begin(call("b", epoch=2), who=agent("k2", now=world.now)), Ready)
+    assert isinstance(world.begin(call("b", epoch=2, resource="order/2"), who=agent("k2", now=world.now)), Ready)
 
 
 def test_a_lost_reply_mints_again_for_the_same_attempt_and_says_whom_it_inherits(world: World) -> None:

@@ -95,12 +95,12 @@ async def test_the_successor_waits_for_the_confirmed_death_of_what_older_epochs_
     broker.clock.tick(31_000)
     await broker.open(who="k2")
     with pytest.raises(PriorCredentialLive) as waited:
-        await broker.begin(run, "s2", LOGIN, who="k2", epoch=2)
+        await broker.begin(run, "s2", LOGIN, who="k2", epoch=2, resource="order/2")
     assert waited.value.retry_after_ms == 500
     assert len(issuer.alive) == 1
     assert issuer.minted == [(await grants(broker, run))[0].jti]
     issuer.up = True
-    answer = await broker.begin(run, "s2", LOGIN, who="k2", epoch=2)
+    answer = await broker.begin(run, "s2", LOGIN, who="k2", epoch=2, resource="order/2")
     assert answer["outcome"] == "run"
     assert list(issuer.alive) == [answer["credential"]["fields"]["username"].removeprefix("v-")]
 
@@ -128,7 +128,7 @@ async def test_a_revocation_that_is_not_confirmed_is_not_taken_for_one(broker: H
     broker.clock.tick(31_000)
     await broker.open(who="k2")
     with pytest.raises(PriorCredentialLive):
-        await broker.begin(run, "s2", LOGIN, who="k2", epoch=2)
+        await broker.begin(run, "s2", LOGIN, who="k2", epoch=2, resource="order/2")
     (grant,) = await grants(broker, run)
     assert (grant.status, grant.confirmed_at) == (GrantStatus.REVOKED, None)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from stepgrant_broker.domain.entries import Entry, EntryType
-from stepgrant_broker.domain.fold import approvals, grants, runs, steps
+from stepgrant_broker.domain.fold import approvals, grants, lost_ids, runs, steps
 from stepgrant_broker.domain.fold.common import At
 from stepgrant_broker.domain.state import View
 
@@ -30,6 +30,8 @@ FOLDERS: Final[Mapping[EntryType, Folder]] = {
     EntryType.DECISION: steps.decided,
     EntryType.STEP_RECORDED: steps.recorded,
     EntryType.STEP_REPLAYED: steps.replayed,
+    EntryType.STEP_ADOPTED: lost_ids.adopted,
+    EntryType.DUPLICATE_DECIDED: lost_ids.duplicate_decided,
     EntryType.STEP_COMPLETED: steps.completed,
     EntryType.STEP_FAILED: steps.failed,
     EntryType.STEP_SUSPENDED: steps.suspended,

@@ -48,6 +48,7 @@ def _new(view: View, at: At, *, recorded: bool) -> View:
         epoch=at.f["epoch"],
         position=body["position"],
         revision=body.get("revision", 1),
+        duplicate_of=body.get("duplicate_of"),
     )
     run = evolve(run, step_count=max(run.step_count, step.position))
     return evolve(view, run=run, steps={**view.steps, step.key: step})
@@ -59,7 +60,7 @@ def prepared(view: View, at: At) -> View:
     if known is None:
         return _new(view, at, recorded=False)
     if at.body["revision"] != known.revision:
-        return _void_approvals(_new(view, at, recorded=False), at.step)
+        return void_approvals(_new(view, at, recorded=False), at.step)
     if known.state in {StepState.STARTED, StepState.SUSPENDED}:
         view = _landed(view)
     step = evolve(
@@ -83,7 +84,7 @@ def _came_to(step: Step) -> str | None:
     return step.state.value if step.started_ever else step.previous_outcome
 
 
-def _void_approvals(view: View, step: str) -> View:
+def void_approvals(view: View, step: str) -> View:
     """Other arguments are another question: what people answered before is void."""
     for approval in view.approvals.values():
         if approval.step == step and approval.status in {ApprovalStatus.PENDING, ApprovalStatus.APPROVED}:
@@ -94,6 +95,9 @@ def _void_approvals(view: View, step: str) -> View:
 def decided(view: View, at: At) -> View:
     """A decision about a step; a denial that stands is counted. Decisions on opening a run touch no step."""
     effect = at.part("decision")["effect"]
+    if at.body.get("duplicate") == "ask":
+        # A person says first whether it is another call at all; whoever must approve it is asked after that.
+        effect = "allow"
     step = view.steps.get(at.step)
     if effect == "deny":
         history = the_run(view).history
@@ -118,7 +122,7 @@ def recorded(view: View, at: At) -> View:
 
 def replayed(view: View, at: At) -> View:
     """The first time in this epoch that the recorded outcome was given again."""
-    return with_step(view, evolve(view.steps[at.step], replayed_epoch=at.f["epoch"]))
+    return with_step(view, evolve(view.steps[at.step], replayed_epoch=at.f["epoch"], duplicate=None))
 
 
 def completed(view: View, at: At) -> View:

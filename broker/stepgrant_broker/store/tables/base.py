@@ -17,11 +17,14 @@ NAMING: Final = {
 }
 UNENDED: Final = "ended_at IS NULL"
 UNFINISHED: Final = "done = 0"
+WAITING: Final = "leaf_index IS NULL"
+INTEGRATED: Final = "leaf_index IS NOT NULL"
 OPEN: Final = "is_open = 1"
 LIVE: Final = "live_until > 0"
 PENDING: Final = f"{OPEN} OR {LIVE}"
 DUE: Final = "due_at > 0"
 PASSING: Final = "expires_at IS NOT NULL"
+CALLED: Final = "state = 'completed' AND id_source = 'call_id'"
 """Conditions of partial indexes. A query uses such an index only if it says the same, so both take it from here."""
 
 METADATA: Final = MetaData(naming_convention=NAMING)
@@ -65,6 +68,6 @@ def of_run(column: str = "run") -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["tenant", column], ["runs.tenant", "runs.id"])
 
 
-def where(name: str, condition: str, *columns: str) -> Index:
-    """An index over the few rows that meet the condition."""
-    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
+def where(name: str, condition: str, *columns: str, unique: bool = False) -> Index:
+    """An index over the rows that meet the condition."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(condition), postgresql_where=text(condition))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Index, UniqueConstraint, text
 
 from stepgrant_broker.store.tables.base import (
+    CALLED,
     DUE,
     ONE_TREE,
     PENDING,
@@ -78,12 +79,17 @@ class EpochRow(Table, table=True):
 
 
 class StepRow(Table, table=True):
-    """A step with its newest attempt. `done` is 1 once it has a result."""
+    """A step with its newest attempt. `done` is 1 once it has a result, or is only a name of another step.
+
+    `ix_steps_called` finds the completed step that a call under a new id equals. Only the completion of a step that has
+    a call id writes to it: a page more for that commit, nothing for others and nothing for any `begin`.
+    """
 
     __tablename__ = "steps"
     __table_args__ = (
         of_run(),
         where("ix_steps_unfinished", UNFINISHED, "tenant", "run"),
+        where("ix_steps_called", CALLED, "tenant", "run", "digest_c", "replayed_epoch", "position"),
         ONE_TREE,
     )
     tenant: str = pk()
@@ -119,6 +125,10 @@ class StepRow(Table, table=True):
     reconciles: int = big()
     decision: str | None = None
     done: int = flag()
+    same_as: str | None = None
+    adopted_epoch: int = big(default=0, sa_column_kwargs={"server_default": text("0")})
+    duplicate_of: str | None = None
+    duplicate: str | None = None
 
 
 class GrantRow(Table, table=True):

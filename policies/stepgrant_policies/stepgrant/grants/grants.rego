@@ -13,7 +13,7 @@ import data.stepgrant.settings
 # description: The issuer is `jwt` unless the settings name another one; the lifetime is the shortest of all caps.
 grant := object.union_n([
 	{"issuer": "jwt", "effect": input.action.effect, "ttl": _ttl},
-	object.filter(settings.tool, ["issuer", "params", "audience", "redeem", "digest_only"]),
+	object.filter(settings.tool, ["issuer", "params", "audience", "redeem", "digest_only", "duplicate"]),
 	_at_resource,
 ]) if {
 	settings.tool
