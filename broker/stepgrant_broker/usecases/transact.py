@@ -60,7 +60,7 @@ class Change(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Repeat(Generic[T]):
-    """The stored answer of an equal call before; nothing is written."""
+    """The stored answer of an equal call before; nothing is written but the use of the caller's proof."""
 
     answer: T
 
@@ -141,20 +141,26 @@ async def transact(
                 exhausted = PolicyUnavailable(str(moved), retry_after_ms=1000)
                 continue
             if isinstance(change, Repeat):
-                return change.answer
-            writes = write_set(ports, loaded, change, proof=proof, scope=query.answer, request=request)
-            if await _committed(ports, writes):
+                writes = _proof_alone(loaded, proof)
+            else:
+                writes = write_set(ports, loaded, change, proof=proof, scope=query.answer, request=request)
+            if writes is None or await _committed(ports, writes):
                 break
         else:
             raise exhausted
     finally:
         if place is not None and in_turn:
             ports.turns.give(place)
+    if isinstance(change, Change):
+        _then(change, committed)
+    return change.answer
+
+
+def _then(change: Change[T], committed: Callable[[Journal], None] | None) -> None:
     if committed is not None:
         committed(change.journal)
     if change.raising is not None:
         raise change.raising
-    return change.answer
 
 
 async def _committed(ports: Ports, writes: WriteSet) -> bool:
@@ -170,6 +176,12 @@ async def _committed(ports: Ports, writes: WriteSet) -> bool:
     except ProofReplayed:
         raise InvalidProof("this DPoP proof was used before") from None
     return True
+
+
+def _proof_alone(loaded: Loaded, proof: ProofUse | None) -> WriteSet | None:
+    """A stored answer is given again to who asks again, but not to who sends a copy of the request."""
+    head = loaded.head()
+    return None if proof is None else WriteSet(head.tenant, head.run, head.seq, proof=proof)
 
 
 def write_set(

@@ -6,6 +6,7 @@ import pytest
 
 from fakes.hand import Hand, allow, deciding
 from fakes.world import call
+from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import (
     InvalidProof,
@@ -45,6 +46,22 @@ async def test_a_replayed_proof_is_refused_and_leaves_nothing(broker: Hand) -> N
     before = await broker.entries(run)
     with pytest.raises(InvalidProof, match="used before"):
         await begin(broker.ports, caller, run, call("b", **deciding(allow())), broker.request())
+    assert await broker.entries(run) == before
+
+
+async def test_a_copy_of_a_request_does_not_get_its_stored_answer(broker: Hand) -> None:
+    """Found by tests/faults/test_duplicates.py: the very bytes sent again were answered, on any replica, for a day."""
+    run = (await broker.open())["run"]
+    await broker.begin(run)
+    caller, request = broker.agent(), broker.request()
+
+    async def ask(who: AgentCaller) -> object:
+        return await complete(broker.ports, who, run, "s1", 1, 1, Result(b"1"), request)
+
+    first, before = await ask(caller), await broker.entries(run)
+    with pytest.raises(InvalidProof, match="used before"):
+        await ask(caller)
+    assert await ask(broker.agent()) == first
     assert await broker.entries(run) == before
 
 
