@@ -180,6 +180,13 @@ async def _held_by_another(broker: Broker) -> httpx.Response:
     return await other.call("POST", "/v1/runs", {"agent": "agent", "run_key": "job"})
 
 
+@provokes("set_aside")
+async def _given_up(broker: Broker) -> httpx.Response:
+    agent, run = await held(broker)
+    await agent.call("POST", f"/v1/runs/{run}/park", {"epoch": 1, "reason": "set_aside", "detail": "no use"})
+    return await (await broker.agent()).call("POST", "/v1/runs", {"agent": "agent", "run_key": "job"})
+
+
 @provokes("wrong_holder")
 async def _another_key(broker: Broker) -> httpx.Response:
     _, run = await held(broker)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from stepgrant_broker.api.shapes_runs import RunState
 from stepgrant_broker.domain.reads import Page
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]
@@ -13,7 +14,6 @@ Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=600)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Position = Annotated[int, msgspec.Meta(ge=-1, le=2**53 - 1)]
 
-RunState = Literal["open", "parked", "quarantined", "completed", "failed", "cancelled"]
 ApprovalStatus = Literal["pending", "approved", "denied", "expired", "consumed", "void"]
 
 
@@ -25,10 +25,11 @@ class PageQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RunQuery(PageQuery, frozen=True):
-    """Runs, of one agent or in one state."""
+    """Runs, of one agent, in one state, or only those that somebody should go on with now (oldest first)."""
 
     agent: Name | None = None
     state: RunState | None = None
+    resumable: bool = False
 
 
 class GrantQuery(PageQuery, frozen=True):

@@ -1,7 +1,8 @@
 """What is only looked at: runs with their steps, entries, decisions and receipts, approvals, policies, the ledger.
 
 Rules:
-* A workload sees the runs that it opened or holds, and nothing else; every other run does not exist for it.
+* A workload sees the runs that it opened or holds; every other run does not exist for it. The one exception: of an
+  agent that it is enrolled for it may list those that somebody should go on with, or it could not offer itself.
 * A person of any role sees all of the own tenant and nothing of another; the tenant's own chain is for operators.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from stepgrant import canonical
-from stepgrant_broker.api import shapes, shapes_people
+from stepgrant_broker.api import shapes, shapes_people, shapes_runs
 from stepgrant_broker.api.context import Api
 from stepgrant_broker.api.messages import Answer as HttpAnswer
 from stepgrant_broker.api.paging import ApprovalQuery, EntryQuery, PageQuery, RunQuery, page_of
@@ -20,7 +21,8 @@ from stepgrant_broker.api.routing import Call, Endpoint, Nothing, either, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.errors import Forbidden, NotFound, UnknownApproval, UnknownRun, UnknownStep
-from stepgrant_broker.domain.reads import StoredEntry
+from stepgrant_broker.domain.reads import Page, StoredEntry
+from stepgrant_broker.domain.standing import Standing
 from stepgrant_broker.domain.state import Approval, ApprovalStatus, Step
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
@@ -46,21 +48,38 @@ async def visible_run(api: Api, call: Call[Anybody, Any]) -> Loaded:
 
 
 async def list_runs(api: Api, call: Call[Anybody, RunQuery]) -> Answer:
-    """Runs, newest first; for a workload those that it holds."""
+    """Runs, newest first; for a workload those that it holds. Those that are resumable: oldest first."""
     taken, caller = call.taken, call.caller
     workload = caller.workload.id if isinstance(caller, AgentCaller) else None
-    rows = await api.ports.reads.runs(
-        caller.tenant, page_of(taken), workload=workload, agent=taken.agent, state=taken.state
+    if isinstance(caller, AgentCaller) and taken.resumable and taken.agent in caller.workload.agents:
+        workload = None
+    rows = await api.ports.reads.standings(
+        caller.tenant,
+        page_of(taken),
+        workload=workload,
+        agent=taken.agent,
+        state=taken.state,
+        resumable=taken.resumable,
     )
-    return {"runs": [answers.run(run, lease_until) for run, lease_until in rows.rows], "next": rows.next}
+    now = rows.rows[0].now if rows.rows else await api.ports.reads.now()
+    return {"runs": [answers.run(row) for row in rows.rows], "next": rows.next, "now": now}
 
 
 async def show_run(api: Api, call: Call[Anybody, Nothing]) -> Answer:
     """One run."""
-    loaded = await visible_run(api, call)
-    if loaded.view.run is None:
+    await visible_run(api, call)
+    known = await _standing(api, call.caller.tenant, call.segment("run"))
+    detail = known.run.park_detail_c
+    payloads = await api.ports.reads.payloads(known.run.tenant, known.run.id, [detail]) if detail is not None else {}
+    return {**answers.run(known), "park_detail": answers.revealed(payloads, detail)}
+
+
+async def _standing(api: Api, tenant: str, run: str) -> Standing:
+    """A run that was seen to be there. Raises `UnknownRun`."""
+    found = await api.ports.reads.standings(tenant, Page(1), run=run)
+    if not found.rows:
         raise UnknownRun("no such run")
-    return answers.run(loaded.view.run, loaded.lease_until)
+    return found.rows[0]
 
 
 async def list_steps(api: Api, call: Call[Anybody, PageQuery]) -> Answer:
@@ -169,7 +188,7 @@ async def show_approval(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
         **answers.approval(approval),
         "digest": answers.revealed(payloads, approval.binding_c),
         "action": _action(approval, step, payloads),
-        "run_facts": answers.run(run, loaded.lease_until),
+        "run_facts": answers.run(await _standing(api, tenant, run.id)),
     }
 
 
@@ -206,8 +225,8 @@ async def show_policy(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    either("GET", "/v1/runs", list_runs, RunQuery, shapes.Runs),
-    either("GET", "/v1/runs/{run}", show_run, Nothing, shapes.RunView),
+    either("GET", "/v1/runs", list_runs, RunQuery, shapes_runs.Runs),
+    either("GET", "/v1/runs/{run}", show_run, Nothing, shapes_runs.ShownRun),
     either("GET", "/v1/runs/{run}/steps", list_steps, PageQuery, shapes.Steps),
     either("GET", "/v1/runs/{run}/steps/{step}", show_step, Nothing, shapes.StepView),
     either("GET", "/v1/runs/{run}/entries", run_entries, EntryQuery, shapes.Entries),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stepgrant import _wire
-from stepgrant_broker.api import parsing, shapes
+from stepgrant_broker.api import parsing, shapes_runs
 from stepgrant_broker.api.context import Api
 from stepgrant_broker.api.routing import Call, Endpoint, agents, either
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
@@ -74,13 +74,13 @@ async def _end(api: Api, call: Call[Any, _wire.EndRun], caller: AgentCaller, sta
 
 
 HOT: Final[tuple[Endpoint, ...]] = (
-    agents("POST", "/v1/runs/{run}/heartbeat", heartbeat_, _wire.Holding, shapes.Held),
+    agents("POST", "/v1/runs/{run}/heartbeat", heartbeat_, _wire.Holding, shapes_runs.Held),
 )  # fmt: skip
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    agents("POST", "/v1/runs", open_, _wire.OpenRun, shapes.OpenedRun),
-    agents("POST", "/v1/runs/queue", queue_, _wire.QueueRun, shapes.QueuedRun),
-    agents("POST", "/v1/runs/{run}/park", park_, _wire.ParkRun, shapes.Parked),
-    agents("POST", "/v1/runs/{run}/complete", complete_run, _wire.EndRun, shapes.EndedRun),
-    agents("POST", "/v1/runs/{run}/fail", fail_run, _wire.EndRun, shapes.EndedRun),
-    either("POST", "/v1/runs/{run}/cancel", cancel_run, _wire.EndRun, shapes.EndedRun),
+    agents("POST", "/v1/runs", open_, _wire.OpenRun, shapes_runs.OpenedRun),
+    agents("POST", "/v1/runs/queue", queue_, _wire.QueueRun, shapes_runs.QueuedRun),
+    agents("POST", "/v1/runs/{run}/park", park_, _wire.ParkRun, shapes_runs.Parked),
+    agents("POST", "/v1/runs/{run}/complete", complete_run, _wire.EndRun, shapes_runs.EndedRun),
+    agents("POST", "/v1/runs/{run}/fail", fail_run, _wire.EndRun, shapes_runs.EndedRun),
+    either("POST", "/v1/runs/{run}/cancel", cancel_run, _wire.EndRun, shapes_runs.EndedRun),
 )

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from stepgrant_broker.api.shapes import Effect, Grant, RunView
+from stepgrant_broker.api.shapes import Effect, Grant
+from stepgrant_broker.api.shapes_runs import RunView
 
 Role = Literal["approver", "operator"]
 

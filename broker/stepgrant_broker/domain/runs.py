@@ -61,7 +61,10 @@ def refuse_set_aside(run: Run) -> None:
 
 
 def claim(loaded: Loaded, run: Run, caller: AgentCaller, subject_c: str, *, takeover: bool) -> Claim:
-    """What this caller would have to be allowed. Raises `RunEnded`, `Quarantined`, `SetAside`, `LeaseHeld`, `WrongHolder`."""
+    """What this caller would have to be allowed.
+
+    Raises `RunEnded`, `Quarantined`, `SetAside`, `LeaseHeld`, `WrongHolder`.
+    """
     refuse_ended(run)
     refuse_set_aside(run)
     lapsed = run.state is RunState.PARKED or loaded.lease_until <= loaded.now

@@ -16,26 +16,24 @@ from stepgrant import canonical
 from stepgrant_broker.domain import approvals, policy_input, runs
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.deciding import decision_member
-from stepgrant_broker.domain.decisions import Allow, Decided, Deny, Effect, Json, RequireApproval
+from stepgrant_broker.domain.decisions import Decided, Deny, Effect, Json, RequireApproval
 from stepgrant_broker.domain.entries import GENESIS, EntryType, Head
 from stepgrant_broker.domain.errors import (
-    ApprovalNeeded,
     Forbidden,
     InvalidRequest,
-    PolicyDenied,
-    StepgrantFault,
     UnknownRun,
 )
 from stepgrant_broker.domain.grants import needs_confirmation
 from stepgrant_broker.domain.holding import refuse_quarantined
 from stepgrant_broker.domain.ids import NAME, OPEN_STEP, RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.state import Approval, Grant, Run, StepState, View
+from stepgrant_broker.domain.state import Grant, Run, StepState, View
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
 from stepgrant_broker.usecases.context import Ports, present
 from stepgrant_broker.usecases.deciding import decide
 from stepgrant_broker.usecases.leases import take_back, transact_and_take_back
+from stepgrant_broker.usecases.resuming import denied, settle
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -51,8 +49,7 @@ TEXT_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """The body of open. `input_bytes` are the input's JCS bytes; `None`: no input was sent. `resume`: open no new one.
-    """
+    """The body of open. `input_bytes`: the input's JCS bytes, `None` without one. `resume`: a new run is not opened."""
 
     run_key: str
     agent: str
@@ -177,15 +174,7 @@ def _refused_open(
         decision=decision_member(journal, decided, decision),
         body={"phase": "open", "engine": decided.engine},
     )
-    return Change({}, journal, raising=_denied(decided, decision))
-
-
-def _denied(decided: Decided, decision: Deny) -> StepgrantFault:
-    return PolicyDenied(
-        f"policy denies this: {', '.join(decision.reasons)}",
-        reasons=list(decision.reasons),
-        decision_id=decided.decision_id,
-    )
+    return Change({}, journal, raising=denied(decided, decision))
 
 
 async def _resume(
@@ -219,70 +208,13 @@ async def _resume(
         now=loaded.now,
     )
     decided = await decide(ports, document, loaded.tenant.policy_revision)
-    settled = _settle(ports, journal, caller, held, decided)
+    settled = settle(ports, journal, caller, held, decided)
     if settled.raising is not None:
         return Change({}, journal, raising=settled.raising)
     runs.resume_run(journal, caller, held, version=call.version, decision=settled.member, approval=settled.approval)
     payload = loaded.payloads.get(run.input_c or "")
     answer = _answer(ports, journal, loaded, payload.body if payload else None, resumed=True)
     return Change(answer, journal, lease_until=loaded.now + ports.limits.lease_ms, guarded=True, stored=answer)
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    member: dict[str, Any]
-    approval: str | None = None
-    raising: StepgrantFault | None = None
-
-
-def _settle(ports: Ports, journal: Journal, caller: AgentCaller, held: runs.Claim, decided: Decided) -> _Settled:
-    """Apply the decision on resume or takeover; what is not allowed is written and then raised."""
-    decision, run = decided.decision, journal.run
-    digest = canonical.digest({"run": run.id, "subject": caller.subject})
-    found = approvals.Found()
-    spec = decision.grant if not isinstance(decision, Deny) else None
-    binding = approvals.Binding(
-        run.tenant, run.id, RESUME_STEP, digest, Effect.ONCE, spec.issuer if spec else "", spec.params if spec else {}
-    )
-    if isinstance(decision, RequireApproval):
-        binding_c = journal.commit.peek("approval.binding", binding.text())
-        found = approvals.find(journal, RESUME_STEP, binding_c, decision.approval)
-        if found.denied is not None:
-            decision = Deny(("approval_denied",))
-        elif found.approved is not None:
-            decision = decision.met(found.approved.id)
-    member = decision_member(journal, decided, decision)
-    if isinstance(decision, Allow):
-        return _Settled(member, found.approved.id if found.approved else None)
-    action = {
-        "tool": held.tool,
-        "resource_c": None,
-        "digest_c": journal.commit.value("action.digest", digest),
-        "effect": Effect.ONCE.value,
-    }
-    body = {"phase": "resume", "engine": decided.engine}
-    journal.add(EntryType.DECISION, step=RESUME_STEP, attempt=1, action=action, decision=member, body=body)
-    if isinstance(decision, Deny):
-        return _Settled(member, raising=_denied(decided, decision))
-    asked = found.pending or approvals.request(
-        journal,
-        approval_id="apr_" + ports.ids.ulid(journal.now),
-        step=RESUME_STEP,
-        attempt=1,
-        binding=binding,
-        decision=decision,
-        action=action,
-        decision_member=member,
-        why_again=found.why_again,
-        limits=ports.limits,
-    )
-    return _Settled(member, raising=_needed(asked))
-
-
-def _needed(asked: Approval) -> StepgrantFault:
-    return ApprovalNeeded(
-        "a person must allow this resume first", approval_id=asked.id, answer_by=asked.answer_by, run=asked.run
-    )
 
 
 def _answer(

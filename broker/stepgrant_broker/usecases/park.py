@@ -8,8 +8,8 @@ from stepgrant_broker.domain import runs
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.domain.standing import AWAITING_APPROVAL, IN_DOUBT, SET_ASIDE, SUSPENDED
+from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.holder_call import holder_call
 

@@ -118,6 +118,8 @@ class Story:
         return dict(response.json())
 
     async def works(self) -> None:
+        later = {"agent": "agent", "run_key": "later", "input": {"order": 2}}
+        assert (await self.agent.call("POST", "/v1/runs/queue", later)).json()["state"] == "parked"
         self.run = (await self.agent.open(input={"order": 1}, labels={"team": "refunds"}))["run"]
         await self.act("/heartbeat", {"epoch": 1})
         await self.act("/steps/plan/record", {"epoch": 1, "name": "plan", "args": {"a": 1}, "result": ["refund"]})

@@ -1,0 +1,118 @@
+"""How runs stand: pages of them with what decides whether each is resumable, and only those that are.
+
+Rules:
+* The condition of `resumable` is that of `domain.standing.is_resumable`, word by word; a test compares them.
+* Only runs that are not ended are looked at for it (`ix_runs_unended`), and of each at most its approvals and its
+  unfinished steps, which have indexes.
+* Those that are resumable come with the oldest first: whoever waits longest is not kept waiting by what came later.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
+
+from stepgrant_broker.domain import standing
+from stepgrant_broker.domain.ids import RESUME_STEP
+from stepgrant_broker.domain.reads import Listed, Page
+from stepgrant_broker.domain.standing import Standing
+from stepgrant_broker.domain.state import ApprovalStatus, RunState, StepState
+from stepgrant_broker.store import rows
+from stepgrant_broker.store.asking import Ask, Plan
+from stepgrant_broker.store.listing import check_page, read_cursor, write_cursor
+from stepgrant_broker.store.queries import Queries, said, words
+from stepgrant_broker.store.statements import Text, at_most, by_index, columns_of
+from stepgrant_broker.store.tables.base import UNENDED, UNFINISHED
+
+RUNS: Final = rows.RUN.table
+
+
+def _parked(reasons: Sequence[str]) -> ColumnElement[bool]:
+    return and_(words(RUNS.c.state, [RunState.PARKED]), words(RUNS.c.park_reason, reasons))
+
+
+def _pending() -> Select[Any]:
+    """The unanswered approvals that the run waits for (`standing.waits_for`): the end of the last."""
+    approvals = rows.APPROVAL.table
+    query = (
+        select(func.max(approvals.c.answer_by))
+        .where(approvals.c.tenant == RUNS.c.tenant, approvals.c.run == RUNS.c.id)
+        .where(words(approvals.c.status, [ApprovalStatus.PENDING]))
+        .where(or_(words(approvals.c.step, [RESUME_STEP]), _parked(standing.ASKING)))
+    )
+    return by_index(query, approvals, "ix_approvals_step").correlate(RUNS)
+
+
+def _doubtful() -> ColumnElement[bool]:
+    steps = rows.STEP.table
+    query = (
+        select(steps.c.key)
+        .where(steps.c.tenant == RUNS.c.tenant, steps.c.run == RUNS.c.id, said(UNFINISHED))
+        .where(words(steps.c.state, [StepState.IN_DOUBT]))
+    )
+    return exists(by_index(query, steps, "ix_steps_unfinished").correlate(RUNS))
+
+
+def _resumable(now: ColumnElement[int]) -> ColumnElement[bool]:
+    lapsed = and_(words(RUNS.c.state, [RunState.OPEN]), RUNS.c.lease_until <= now)
+    left_alone = words(RUNS.c.park_reason, standing.LEFT_ALONE)
+    parked = and_(words(RUNS.c.state, [RunState.PARKED]), not_(left_alone))
+    doubt = and_(words(RUNS.c.park_reason, [standing.IN_DOUBT]), _doubtful())
+    answered = func.coalesce(_pending().scalar_subquery(), literal_column("0")) <= now
+    return and_(said(UNENDED), or_(lapsed, and_(parked, not_(doubt))), answered)
+
+
+@functools.cache
+def _text(sql: Queries, filters: frozenset[str], *, follows: bool, resumable: bool) -> Text:
+    now = sql.moment("now")
+    query = select(*columns_of(rows.RUN), RUNS.c.lease_until, now, _pending().scalar_subquery(), _doubtful())
+    query = query.where(*(RUNS.c[name] == bindparam(name) for name in sorted({"tenant", *filters})))
+    if resumable:
+        query = query.where(_resumable(now))
+    if follows:
+        there: BindParameter[str] = bindparam("after_id")
+        query = query.where(RUNS.c.id > there if resumable else RUNS.c.id < there)
+    query = query.order_by(RUNS.c.id.asc() if resumable else RUNS.c.id.desc())
+    index = "ix_runs_unended" if resumable else "sqlite_autoindex_runs_1"
+    return sql.text(at_most(by_index(query, RUNS, index), "limit"))
+
+
+def standings(
+    sql: Queries,
+    tenant: str,
+    page: Page,
+    filters: Mapping[str, str | None],
+    *,
+    resumable: bool,
+    now: int | None,
+) -> Plan[Listed[Standing]]:
+    """Runs newest first, or only those that are resumable, oldest first. Raises `InvalidRequest`."""
+    check_page(page)
+    given = {name: value for name, value in filters.items() if value is not None}
+    binds: dict[str, Any] = {**given, "tenant": tenant, "limit": page.limit + 1, "now": now}
+    if page.after is not None:
+        (binds["after_id"],) = read_cursor(page.after, (str,))
+    text = _text(sql, frozenset(given), follows=page.after is not None, resumable=resumable)
+    (found,) = yield [Ask(text, text.places(binds))]
+    width = len(rows.RUN.columns)
+    known = tuple(
+        Standing(rows.RUN.decode(row), row[width], row[width + 1], row[width + 2], bool(row[width + 3]))
+        for row in found[: page.limit]
+    )
+    more = len(found) > page.limit
+    return Listed(known, write_cursor([known[-1].run.id]) if more else None)
