@@ -9,19 +9,18 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from stepgrant_broker.store import checking, schema
 from stepgrant_broker.store import postgres_sql as sql
 from stepgrant_broker.store.asking import Plan, ask
-from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
+from stepgrant_broker.store.forgetting import Forgetting, Run
+from stepgrant_broker.store.keeping import Keeping
 from stepgrant_broker.store.loading import load
 from stepgrant_broker.store.postgres_link import Link, Manner
 from stepgrant_broker.store.postgres_readers import PostgresReaders
 from stepgrant_broker.store.postgres_writer import Chore, PostgresWriter
-from stepgrant_broker.store.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +34,7 @@ CAPACITY: Final = 1024
 READERS: Final = 4
 
 
-class PostgresStore(Reading):
+class PostgresStore(Keeping):
     """Opens a migrated database. Raises `SchemaRefused` (missing, newer, foreign) and `StoreUnavailable`.
 
     `url` (`postgresql://user:password@host/database`) is never shown. `capacity`: how many reads of a connection, and
@@ -43,6 +42,9 @@ class PostgresStore(Reading):
     hit at `store.before_apply`, `store.before_commit`, `store.after_commit` and `store.after_reply`, on the writer's
     thread.
     """
+
+    _readers: PostgresReaders
+    _writer: PostgresWriter
 
     def __init__(
         self,
@@ -57,16 +59,12 @@ class PostgresStore(Reading):
         schema.check(url)
         manner = manner or Manner()
         self._sql = sql.READS
+        self._log = sql.LOG
         self._clock = clock
         writing = replace(manner, application=f"{manner.application}-writer")
         self._readers = PostgresReaders([Link(url, manner) for _ in range(readers)], capacity=capacity)
         self._writer = PostgresWriter(Link(url, writing), clock=clock, failpoints=failpoints, capacity=capacity)
         self._forgetting = Forgetting(sql.WRITES)
-
-    @property
-    def commits(self) -> int:
-        """How many durable transactions there were."""
-        return self._writer.commits
 
     async def _run(self, look: Look[T]) -> T:
         return await self._readers.run(look)
@@ -97,31 +95,5 @@ class PostgresStore(Reading):
         checking.check(writes)
         await self._writer.inbox.put(writes)
 
-    async def forget_expired(self, now: int) -> int:
-        """Drop proof uses and stored answers whose time is over, in small transactions; how many.
-
-        Of a large table one call goes over a part, and the next goes on from there.
-        """
-        gone = await self._forget(lambda run: self._forgetting.bodies(run, now))
-        for walk in self._forgetting.walks:
-            gone += await self._forget(lambda run, walk=walk: self._forgetting.stretch(run, walk, now))  # type: ignore[misc]
-        return gone
-
-    async def _forget(self, some: Callable[[Run], tuple[int, bool]]) -> int:
-        gone = 0
-        for _ in range(STRETCHES):
-            dropped, done = cast("tuple[int, bool]", await self._writer.inbox.put(Chore(some)))
-            gone += dropped
-            if done:
-                break
-        return gone
-
-    async def close(self) -> None:
-        """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""
-        self._writer.inbox.close()
-        self._readers.close()
-        await asyncio.to_thread(self._join)
-
-    def _join(self) -> None:
-        for thread in (*self._readers.threads, self._writer.thread):
-            thread.join()
+    async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
+        return cast("T", await self._writer.inbox.put(Chore(work, apart)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import BigInteger, ColumnElement, bindparam, cast, func, literal_column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
+from stepgrant_broker.domain.log import Leaf
+from stepgrant_broker.store.log import LogStatements, Steps
 from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.statements import Statements, Text
 
@@ -31,6 +34,30 @@ def of_now(name: str) -> ColumnElement[int]:
 
 READS: Final = Queries(DIALECT, of_view)
 WRITES: Final = Statements(DIALECT, postgresql.insert, of_now)
+
+
+MARK: Final = Text(
+    "UPDATE entries SET leaf_index = wanted.at"
+    " FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS wanted(tenant, chain, seq, at)"
+    " WHERE (entries.tenant, entries.chain, entries.seq) = (wanted.tenant, wanted.chain, wanted.seq)"
+    " AND leaf_index IS NULL",
+    ("tenants", "chains", "seqs", "indexes"),
+)
+
+
+def at_once(_: LogStatements, first: int, leaves: Sequence[Leaf]) -> Steps:
+    """One statement for all leaves: where each one would be a round trip."""
+    if not leaves:
+        return []
+    columns = zip(
+        *((one.tenant, one.chain, str(one.seq), str(first + at)) for at, one in enumerate(leaves)), strict=True
+    )
+    return [(MARK, tuple(columns))]
+
+
+SEQUENCING: Final = Text("SELECT pg_try_advisory_xact_lock(22505, 0)", ())
+"""Held by the one that appends to the log, until its transaction ends."""
+LOG: Final = LogStatements(DIALECT, postgresql.insert, at_once, SEQUENCING)
 
 BEGIN_WRITE: Final = Text("BEGIN ISOLATION LEVEL READ COMMITTED", ())
 BEGIN_VIEW: Final = Text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())

@@ -39,9 +39,10 @@ TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Work in a transaction of its own; it may be run again."""
+    """Work in a transaction of its own; it may be run again. `apart`: it is counted apart."""
 
     work: Callable[[Run], Any]
+    apart: bool = False
 
 
 class _Unapplied(Exception):
@@ -53,10 +54,13 @@ class _Unknown(Exception):
 
 
 class PostgresWriter:
-    """`commits` counts durable transactions. `clock`: a test's; otherwise the database's own is used."""
+    """`commits` counts durable transactions, `commits_apart` those of chores that say so.
+
+    `clock`: a test's; otherwise the database's own is used.
+    """
 
     def __init__(self, link: Link, *, clock: Clock | None, failpoints: Failpoints | None, capacity: int) -> None:
-        self.commits = 0
+        self.commits = self.commits_apart = 0
         self.inbox: Inbox[WriteSet | Chore] = Inbox(capacity)
         self._link = link
         self._clock = clock
@@ -101,14 +105,17 @@ class PostgresWriter:
             outcomes = [Failed(_all_told(error)) for _ in jobs]
         return list(zip(jobs, outcomes, strict=True))
 
-    def _finish(self, outcomes: list[object]) -> None:
+    def _finish(self, outcomes: list[object], *, apart: bool = False) -> None:
         """Commit what is there, and count it. Raises `_Unknown`, and what leaves nothing behind."""
         if not self._changed or all(isinstance(outcome, Failed) for outcome in outcomes):
             self._link.leave(Ask(sql.ROLLBACK, ()))
             return
         self._hit("store.before_commit")
         self._commit()
-        self.commits += 1
+        if apart:
+            self.commits_apart += 1
+        else:
+            self.commits += 1
         try:
             self._hit("store.after_commit")
         except Exception as error:
@@ -210,7 +217,7 @@ class PostgresWriter:
 
         try:
             (outcome,) = self._tried(work)
-            self._finish([outcome])
+            self._finish([outcome], apart=chore.apart)
         except _Unknown:
             return Failed(_fate_unknown())
         except Exception as error:  # noqa: BLE001 - as in `_batch`

@@ -6,17 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from stepgrant_broker.store import listing, looking, rows, standings
+from stepgrant_broker.store import listing, log, looking, rows, standings
 from stepgrant_broker.store.asking import Look, ask, every, one
 from stepgrant_broker.store.statements import Text
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.commitments import Payload
+    from stepgrant_broker.domain.log import SignedHead, Tail
     from stepgrant_broker.domain.ports import SecretRecord
     from stepgrant_broker.domain.reads import Listed, Page, StoredEntry
     from stepgrant_broker.domain.standing import Standing
     from stepgrant_broker.domain.state import Approval, Grant, Run, Step
     from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Tenant, Workload
+    from stepgrant_broker.store.log import LogStatements
     from stepgrant_broker.store.queries import Queries
 
 T = TypeVar("T")
@@ -26,6 +28,7 @@ class Reading(ABC):
     """The reading half of a store. All raise `StoreUnavailable`; pages raise `InvalidRequest` for a bad cursor."""
 
     _sql: Queries
+    _log: LogStatements
 
     @abstractmethod
     async def _run(self, look: Look[T]) -> T:
@@ -152,6 +155,30 @@ class Reading(ABC):
     async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
         """Grants whose credential outside has to be taken back, as (tenant, run, jti), the longest due first."""
         return await self._run(lambda: looking.leases_due(self._sql, now, limit))
+
+    async def log_tail(self, limit: int) -> Tail:
+        """The end of the tree, and up to `limit` leaves that wait."""
+        return await self._run(lambda: log.tail(self._log, limit))
+
+    async def log_tiles(self, wanted: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], bytes]:
+        """Tiles by (level, number), as wide as they are now; missing ones are left out."""
+        return await self._run(lambda: log.tiles_at(self._log, wanted)) if wanted else {}
+
+    async def log_leaves(self, first: int, count: int) -> tuple[bytes, ...]:
+        """The leaves (hashes of entries) from this index on; fewer at the end."""
+        return await self._run(lambda: log.leaves_from(self._log, first, count))
+
+    async def log_published(self, size: int | None = None) -> SignedHead | None:
+        """The newest signed head, or that of this very size."""
+        return await self._run(lambda: log.published(self._log, size))
+
+    async def log_published_after(self, size: int, limit: int) -> tuple[SignedHead, ...]:
+        """Signed heads above this size, smallest first."""
+        return await self._run(lambda: log.heads(self._log.published_after, size, limit))
+
+    async def log_published_before(self, size: int, limit: int) -> tuple[SignedHead, ...]:
+        """Signed heads below this size, largest first."""
+        return await self._run(lambda: log.heads(self._log.published_before, size, limit))
 
     async def held(
         self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None

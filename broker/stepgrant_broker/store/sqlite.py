@@ -8,20 +8,22 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from sqlalchemy.dialects import sqlite
+
 from stepgrant_broker.store import applying, checking, connecting, schema
-from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
+from stepgrant_broker.store.forgetting import Forgetting, Run
+from stepgrant_broker.store.keeping import Keeping
 from stepgrant_broker.store.loading import load
+from stepgrant_broker.store.log import LogStatements, one_by_one
 from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.readers import Readers
-from stepgrant_broker.store.reading import Reading
 from stepgrant_broker.store.statements import Text, sqlite_dialect
-from stepgrant_broker.store.writer import Glance, Writer
+from stepgrant_broker.store.writer import Apart, Glance, Writer
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
@@ -30,16 +32,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SQL: Final = Queries(sqlite_dialect())
+LOG: Final = LogStatements(sqlite_dialect(), sqlite.insert, one_by_one)
 CAPACITY: Final = 1024
 
 
-class SqliteStore(Reading):
+class SqliteStore(Keeping):
     """Opens a migrated database. Raises `SchemaRefused` (missing, newer, foreign) and `StoreUnavailable`.
 
     `capacity`: how many reads, and how many write sets, may wait; more are refused. `busy_ms`: how long a transaction
     waits for another process. `clock` is the store's clock. `failpoints` are hit at the points `store.…`
     of `wiring/failpoints.py`, on the writer's thread.
     """
+
+    _readers: Readers
+    _writer: Writer
 
     def __init__(
         self,
@@ -53,16 +59,12 @@ class SqliteStore(Reading):
         schema.check(connecting.url_of(path))
         file = connecting.DatabaseFile(path, busy_ms)
         self._sql = SQL
+        self._log = LOG
         self._clock = clock
         self._readers = Readers(file, capacity=capacity)
         self._forgetting = Forgetting(applying.SQL)
         self._failpoints = failpoints
         self._writer = Writer(file, clock=clock, failpoints=failpoints, capacity=capacity)
-
-    @property
-    def commits(self) -> int:
-        """How many durable transactions there were."""
-        return self._writer.commits
 
     async def _run(self, look: Look[T]) -> T:
         return await self._readers.run(look)
@@ -94,34 +96,11 @@ class SqliteStore(Reading):
         checking.check(writes)
         await self._writer.inbox.put(lambda db, now: applying.apply(db, writes, now, self._failpoints))
 
-    async def forget_expired(self, now: int) -> int:
-        """Drop proof uses and stored answers whose time is over, in small transactions; how many.
+    async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
+        def chore(db: sqlite3.Connection, _: int) -> T:
+            return work(_running(db))
 
-        Of a large table one call goes over a part, and the next goes on from there.
-        """
-        gone = await self._forget(lambda run: self._forgetting.bodies(run, now))
-        for walk in self._forgetting.walks:
-            gone += await self._forget(lambda run, walk=walk: self._forgetting.stretch(run, walk, now))  # type: ignore[misc]
-        return gone
-
-    async def _forget(self, some: Callable[[Run], tuple[int, bool]]) -> int:
-        gone = 0
-        for _ in range(STRETCHES):
-            dropped, done = await self._writer.inbox.put(lambda db, _: some(_running(db)))
-            gone += dropped
-            if done:
-                break
-        return gone
-
-    async def close(self) -> None:
-        """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""
-        self._writer.inbox.close()
-        self._readers.close()
-        await asyncio.to_thread(self._join)
-
-    def _join(self) -> None:
-        for thread in (*self._readers.threads, self._writer.thread):
-            thread.join()
+        return cast("T", await self._writer.inbox.put(Apart(chore) if apart else chore))
 
 
 def _running(db: sqlite3.Connection) -> Run:

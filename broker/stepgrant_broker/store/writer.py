@@ -41,16 +41,27 @@ class Glance:
     look: Look[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Work whose transactions are counted apart, unless it shares one with others."""
+
+    work: Work
+
+    def __call__(self, db: sqlite3.Connection, now: int) -> Any:  # noqa: ANN401 - as of `Work`
+        """Do it."""
+        return self.work(db, now)
+
+
 BATCH_MAX: Final = 128
 
 
 class Writer:
-    """`commits` counts durable transactions."""
+    """`commits` counts durable transactions, `commits_apart` those of work that is `Apart`."""
 
     def __init__(
         self, file: connecting.DatabaseFile, *, clock: Clock, failpoints: Failpoints | None, capacity: int
     ) -> None:
-        self.commits = 0
+        self.commits = self.commits_apart = 0
         self.inbox: Inbox[Work | Glance] = Inbox(capacity)
         self._file = file
         self._clock = clock
@@ -111,7 +122,10 @@ class Writer:
                 self._hit("store.before_commit")
                 sent = True
                 db.execute("COMMIT")
-                self.commits += 1
+                if all(isinstance(job.work, Apart) for job in jobs):
+                    self.commits_apart += 1
+                else:
+                    self.commits += 1
                 self._hit("store.after_commit")
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told and the thread lives on
             self._recover(error)

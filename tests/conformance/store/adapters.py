@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from conformance.store.making import unique
+from stepgrant_broker.domain.log import LogStore
 from stepgrant_broker.domain.ports import Clock, Failpoints, SecretSource, Store
 from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.store import connecting, schema
@@ -27,11 +28,14 @@ Snapshot = Mapping[str, tuple[tuple[Any, ...], ...]]
 """All rows of all tables, by table."""
 
 
-class AnyStore(Store, Reads, SecretSource, Protocol):
-    """What an adapter implements; `commits` counts its durable transactions."""
+class AnyStore(Store, Reads, SecretSource, LogStore, Protocol):
+    """What an adapter implements; `commits` counts its durable transactions, `log_commits` those of the log apart."""
 
     @property
     def commits(self) -> int: ...
+
+    @property
+    def log_commits(self) -> int: ...
 
 
 class Database(Protocol):

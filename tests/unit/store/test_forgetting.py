@@ -13,7 +13,7 @@ from stepgrant_broker.store.sqlite import SqliteStore
 
 async def test_a_large_table_is_walked_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetting, "STRETCH", 10)
-    monkeypatch.setattr("stepgrant_broker.store.sqlite.STRETCHES", 2)
+    monkeypatch.setattr("stepgrant_broker.store.keeping.STRETCHES", 2)
     path = tmp_path / "store.db"
     schema.migrate(connecting.url_of(path))
     store = SqliteStore(path, clock=SetClock())

@@ -1,7 +1,8 @@
 """The tables, as SQLModel classes. They never leave the package: the ports speak in domain values (`rows.py`).
 
 Rules:
-* Every table has the tenant in its key; `proofs` has none, because its id is global. No query may leave the tenant out.
+* Every table has the tenant in its key; `proofs` has none, because its id is global, nor has
+  the log, in which there are only hashes of hashes. No query may leave the tenant out.
 * Keys are natural, and no table has an integer key: SQLite does not number a BIGINT, PostgreSQL does not reuse numbers.
 * Types are those that SQLite and PostgreSQL share. Times are BIGINT milliseconds; mappings and tuples are JSON text.
 * Every constraint has a name (`base.NAMING`): SQLite can change a table only by rebuilding it, and needs the names.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from stepgrant_broker.store.tables.base import METADATA, Table
 from stepgrant_broker.store.tables.ledger import AnswerRow, ChainKeyRow, EntryRow, PayloadRow, ProofRow, TenantRow
+from stepgrant_broker.store.tables.log import LogHeadRow, LogRow, LogTileRow
 from stepgrant_broker.store.tables.people import OperatorRow, PolicyRow, QuarantineRow, SecretRow, WorkloadRow
 from stepgrant_broker.store.tables.runs import ApprovalRow, EpochRow, GrantRow, RunRow, StepRow
 
@@ -25,6 +27,9 @@ __all__ = [
     "EntryRow",
     "EpochRow",
     "GrantRow",
+    "LogHeadRow",
+    "LogRow",
+    "LogTileRow",
     "OperatorRow",
     "PayloadRow",
     "PolicyRow",

@@ -5,7 +5,18 @@ Proofs and answers have no index over their end: whoever forgets them walks over
 
 from __future__ import annotations
 
-from stepgrant_broker.store.tables.base import ONE_TREE, PASSING, Table, big, blob, maybe_big, pk, where
+from stepgrant_broker.store.tables.base import (
+    INTEGRATED,
+    ONE_TREE,
+    PASSING,
+    WAITING,
+    Table,
+    big,
+    blob,
+    maybe_big,
+    pk,
+    where,
+)
 
 
 class TenantRow(Table, table=True):
@@ -28,6 +39,10 @@ class EntryRow(Table, table=True):
     """
 
     __tablename__ = "entries"
+    __table_args__ = (
+        where("ix_entries_waiting", WAITING, "ts", "tenant", "chain", "seq"),
+        where("ix_entries_leaf", INTEGRATED, "leaf_index", unique=True),
+    )
     tenant: str = pk()
     chain: str = pk()
     seq: int = big(primary_key=True, sa_column_kwargs={"autoincrement": False})

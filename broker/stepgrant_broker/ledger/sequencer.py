@@ -1,0 +1,145 @@
+"""The sequencer: entries become leaves, the tree's head is signed, witnesses are asked; one at a time per log.
+
+Rules:
+* Integration goes in small batches, each one short transaction, so that no grant waits behind a long one. Several
+  sequencers may run beside each other: the store lets one append, the others find their batch gone.
+* What is signed is read back from the store first. A head that was only in memory when it was signed could be lost in
+  a crash, and the log would then sign another one of the same size.
+* A head is kept as soon as it is signed; cosignatures come to it later. It *counts* once the witnesses that the
+  policy asks for have cosigned it. Without a policy every signed head counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from stepgrant import tlog
+from stepgrant.canonical import b64u_decode
+from stepgrant_broker.domain.errors import SignerUnavailable
+from stepgrant_broker.domain.log import SignedHead
+from stepgrant_broker.ledger.growing import grow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stepgrant.tlog.policy import LogPolicy
+    from stepgrant_broker.domain.log import LogStore, TreeHead
+    from stepgrant_broker.domain.ports import Clock, PublicKey, Signer
+
+PURPOSE: Final = "heads"
+BATCH: Final = 256
+BATCHES: Final = 64
+"""So many batches in a round; then a head is signed, whatever still waits."""
+LOOK_BACK: Final = 1000
+NO_LEAVES: Final = 1
+
+
+class Witnesses(Protocol):
+    """Whoever cosigns heads."""
+
+    policy: LogPolicy
+
+    async def cosign(self, head: tlog.Head, note: tlog.Note) -> Sequence[tlog.NoteSignature]:
+        """The cosignatures that were to be had now, each verified."""
+
+
+class Sequencer:
+    """One log's sequencer in this process. `origin` is the log's name, which never changes."""
+
+    def __init__(
+        self, store: LogStore, signer: Signer, clock: Clock, origin: str, *, witnesses: Witnesses | None = None
+    ) -> None:
+        self.origin = origin
+        self.counted: SignedHead | None = None
+        """The newest head that counts, as far as this process knows."""
+        self._store = store
+        self._signer = signer
+        self._clock = clock
+        self._witnesses = witnesses
+
+    async def round(self) -> int:
+        """Integrate what waits, sign the head if it moved, ask witnesses; how many leaves were integrated here.
+
+        Raises `StoreUnavailable`, `SignerUnavailable`, `TreeDamaged`.
+        """
+        integrated = await self._integrate()
+        head = await self._signed()
+        if head is not None:
+            await self._count(head)
+        return integrated
+
+    async def _integrate(self) -> int:
+        integrated = 0
+        for _ in range(BATCHES):
+            tail = await self._store.log_tail(BATCH)
+            if not tail.leaves:
+                break
+            growth = await asyncio.to_thread(grow, tail, self._clock.now())
+            if not await self._store.log_append(growth):
+                break
+            integrated += len(growth.leaves)
+        return integrated
+
+    async def _signed(self) -> SignedHead | None:
+        """The newest head, signed; None while the tree is empty."""
+        head = (await self._store.log_tail(NO_LEAVES)).head
+        newest = await self._store.log_published()
+        if head.size == 0 or (newest is not None and newest.size >= head.size):
+            return newest
+        signed = SignedHead(head.size, head.root, head.ts, await self._sign(head))
+        await self._store.log_publish(signed)
+        return signed
+
+    async def _sign(self, head: TreeHead) -> bytes:
+        text = tlog.Head(self.origin, head.size, head.root).text
+        signature = await self._signer.sign(PURPOSE, text.encode())
+        for known in await self._signer.public_keys(PURPOSE):
+            if known.kid == signature.kid:
+                key = self._key(known)
+                return tlog.Note(text, (tlog.NoteSignature(key.name, key.id, signature.value),)).encoded()
+        raise SignerUnavailable("the signer signed a head with a key that it does not publish")
+
+    async def keys(self) -> list[tlog.NoteKey]:
+        """The log's own keys, newest first, as verifiers know them. Raises `SignerUnavailable`."""
+        return [self._key(known) for known in await self._signer.public_keys(PURPOSE)]
+
+    def _key(self, known: PublicKey) -> tlog.NoteKey:
+        return tlog.note_key(self.origin, tlog.ED25519, b64u_decode(str(known.jwk["x"])))
+
+    async def _count(self, head: SignedHead) -> None:
+        """Let witnesses see a head that does not count yet."""
+        counted = self.counted
+        if counted is not None and counted.size >= head.size:
+            return
+        if self._witnesses is None:
+            self.counted = head
+            return
+        note = tlog.read_note(head.note)
+        if not self._enough(note):
+            added = await self._witnesses.cosign(tlog.read_head(note.text, self.origin), note)
+            known = {(one.name, one.key_id) for one in note.signatures}
+            more = [one for one in added if (one.name, one.key_id) not in known]
+            if more:
+                note = tlog.Note(note.text, (*note.signatures, *more))
+                head = SignedHead(head.size, head.root, head.ts, note.encoded())
+                await self._store.log_publish(head)
+        if self._enough(note):
+            self.counted = head
+        elif counted is None:
+            self.counted = await self._counted_before(head.size)
+
+    async def _counted_before(self, size: int) -> SignedHead | None:
+        """After a start: the newest older head that counts, among the last ones."""
+        for head in await self._store.log_published_before(size, LOOK_BACK):
+            if self._enough(tlog.read_note(head.note)):
+                return head
+        return None
+
+    def _enough(self, note: tlog.Note) -> bool:
+        try:
+            if self._witnesses is not None:
+                self._witnesses.policy.check(note)
+        except (tlog.NoteInvalid, tlog.WitnessesMissing):
+            return False
+        return True

@@ -1,0 +1,116 @@
+"""The half of a store that writes without write sets: what passes with time, and the log; and how a store ends."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from stepgrant.merkle import EMPTY_ROOT
+from stepgrant_broker.domain.refusals import VersionMoved
+from stepgrant_broker.store import log
+from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
+from stepgrant_broker.store.reading import Reading
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Sequence
+
+    from stepgrant_broker.domain.log import Growth, SignedHead
+    from stepgrant_broker.store.inbox import Inbox
+
+T = TypeVar("T")
+
+
+class _Readers(Protocol):
+    @property
+    def threads(self) -> Sequence[threading.Thread]:
+        """Those that look."""
+
+    def close(self) -> None:
+        """Refuse new work and let the threads come to their end."""
+
+
+class _Writer(Protocol):
+    @property
+    def thread(self) -> threading.Thread:
+        """The one that writes."""
+
+    @property
+    def commits(self) -> int:
+        """How many durable transactions there were."""
+
+    @property
+    def commits_apart(self) -> int:
+        """How many of them the log took, which `commits` leaves out."""
+
+    @property
+    def inbox(self) -> Inbox[Any]:
+        """Its queue."""
+
+
+class Keeping(Reading):
+    """Both stores share it. All raise `StoreUnavailable` and `FateUnknown`."""
+
+    _readers: _Readers
+    _writer: _Writer
+    _forgetting: Forgetting
+
+    @abstractmethod
+    async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
+        """Run this in a transaction of the writer's thread; what it raises leaves nothing of it."""
+
+    @property
+    def commits(self) -> int:
+        """How many durable transactions there were, but for those of the log."""
+        return self._writer.commits
+
+    @property
+    def log_commits(self) -> int:
+        """How many durable transactions the log took for itself."""
+        return self._writer.commits_apart
+
+    async def forget_expired(self, now: int) -> int:
+        """Drop proof uses and stored answers whose time is over, in small transactions; how many.
+
+        Of a large table one call goes over a part, and the next goes on from there.
+        """
+        gone = await self._forget(lambda run: self._forgetting.bodies(run, now))
+        for walk in self._forgetting.walks:
+            gone += await self._forget(lambda run, walk=walk: self._forgetting.stretch(run, walk, now))  # type: ignore[misc]
+        return gone
+
+    async def _forget(self, some: Callable[[Run], tuple[int, bool]]) -> int:
+        gone = 0
+        for _ in range(STRETCHES):
+            dropped, done = await self._do(some)
+            gone += dropped
+            if done:
+                break
+        return gone
+
+    async def log_origin(self, proposed: str) -> str:
+        """The log's name for ever: the one it has, or this one for a log that begins now."""
+        return await self._do(lambda run: log.begin(self._log, run, proposed, EMPTY_ROOT), apart=True)
+
+    async def log_append(self, growth: Growth) -> bool:
+        """Append durably; False, and nothing is there, if the tree is not at `growth.before` or a leaf has an index."""
+        try:
+            await self._do(lambda run: log.append(self._log, run, growth), apart=True)
+        except VersionMoved:
+            return False
+        return True
+
+    async def log_publish(self, head: SignedHead) -> None:
+        """Keep a signed head. Raises `VersionMoved` if one of this size with another root was signed."""
+        await self._do(lambda run: log.publish(self._log, run, head), apart=True)
+
+    async def close(self) -> None:
+        """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""
+        self._writer.inbox.close()
+        self._readers.close()
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        for thread in (*self._readers.threads, self._writer.thread):
+            thread.join()
