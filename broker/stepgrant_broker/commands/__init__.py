@@ -23,11 +23,23 @@ def register(app: typer.Typer) -> None:
         cmd_init,
         cmd_ledger,
         cmd_policy,
+        cmd_rehearse,
         cmd_serve,
         cmd_vault,
         local_operator,
     )
 
-    for module in (cmd_init, cmd_dev, cmd_serve, cmd_db, cmd_policy, cmd_ledger, cmd_doctor, cmd_vault, cmd_demo):
+    for module in (
+        cmd_init,
+        cmd_dev,
+        cmd_rehearse,
+        cmd_serve,
+        cmd_db,
+        cmd_policy,
+        cmd_ledger,
+        cmd_doctor,
+        cmd_vault,
+        cmd_demo,
+    ):
         module.register(app)
     extensions.create_operator = local_operator.create_operator
