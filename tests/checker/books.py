@@ -146,19 +146,21 @@ def _needing(story: Story, what: str) -> Iterable[tuple[int, int, str]]:
 
 def _logins(evidence: Evidence, stories: Stories, alive: Placed) -> Iterator[Broken]:
     """What a database server says of logins: each belongs to a grant that is not confirmed dead."""
-    living = [(where, line) for where, line in alive if line["alive"] or line.get("sessions")]
-    for where, line in living:
-        grant, run = grant_at(stories, line), str(line.get("run") or "")
-        if grant is None:
+    owed = Counter[int]()
+    for line in {line["at"]: line for _, line in alive}.values():
+        grants = (grant for story in stories.values() for grant in story.grants.values())
+        owed[line["at"]] = sum(_owed(evidence, grant, line["at"]) for grant in grants)
+    for where, line in alive:
+        if not (line["alive"] or line.get("sessions")):
             continue
-        if not _owed(evidence, grant, line["at"]):
+        grant, run = grant_at(stories, line), str(line.get("run") or "")
+        if grant is not None and not _owed(evidence, grant, line["at"]):
             ended = stories[run].ended
             yield Broken("I9" if ended else "I3", run, where, f"the login of {grant.jti} lives after it was taken back")
-    moments = Counter(line["at"] for _, line in living)
-    for at, count in moments.items():
-        owed = sum(_owed(evidence, grant, at) for story in stories.values() for grant in story.grants.values())
-        if count > owed:
-            yield Broken("I3", "", f"logins at {at}", f"{count} live, and the ledger accounts for {owed}")
+            continue
+        owed[line["at"]] -= 1
+        if owed[line["at"]] < 0:
+            yield Broken("I3", run, where, f"{line['login']} lives, and the ledger does not account for it")
 
 
 def _owed(evidence: Evidence, grant: Grant, at: int) -> bool:

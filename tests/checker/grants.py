@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from checker.runs import Finding
+from checker.runs import RELEASING, Finding
 from checker.story import Grant, Step, Story
 from stepgrant.receipt import Event
 
@@ -21,6 +21,8 @@ OF_GRANTS: Final = frozenset({"lease_recorded", "grant_redeemed", "grant_revoked
 
 def judge(story: Story, event: Event) -> Iterator[Finding]:
     """What is wrong with this entry where it stands, as far as grants go."""
+    if story.ended is not None and event.type in RELEASING:
+        return
     if event.type == "grant_issued":
         yield from _issued(story, event)
     elif event.type in OF_GRANTS:

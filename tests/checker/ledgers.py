@@ -269,14 +269,17 @@ class Ledger:
         active = {**self.entries[0], "type": "policy_activated", "ts": START, "body": body, "decision": None}
         return [*_sealed("", [active]), *_sealed(self.run, self.entries)]
 
+    def row(self) -> dict[str, Any]:
+        """The run's own row."""
+        head = b64u(self.records()[-1].hash)
+        return {"id": self.run, "seq": len(self.entries), "head": head, "last_ts": self.entries[-1]["ts"], **self.state}
+
     def evidence(self, **more: Any) -> Evidence:  # noqa: ANN401 - fields
         """All of it, ready to be judged."""
-        records = self.records()
-        head = {"id": self.run, "seq": len(self.entries), "head": b64u(records[-1].hash), "last_ts": self.now}
         rows: list[list[Row]] = [list(table.values()) for table in (self.steps, self.grants, self.approvals)]
-        tables = Tables([{**head, **self.state}], *rows)
+        tables = Tables([self.row()], *rows)
         given = {"tables": tables, "books": self.books, "heard": [self.heard], "read_at": self.now, **more}
-        return Evidence(records, **given)
+        return Evidence(self.records(), **given)
 
 
 GRANTED: Final = frozenset({"issuer", "redeem", "revocation", "intent", "approval", "jti", "jkt", "not_received"})

@@ -2,245 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 import pytest
 
+from checker.cases.allowed import an_allow_while_the_engine_was_down
+from checker.cases.ends import ended_with_a_login, seen
+from checker.cases.holders import a_zombie_that_was_obeyed
 from checker.check import check
-from checker.ledgers import LOGIN, STATIC, TTL_MS, WINDOW_MS, Ledger
-
-
-def started() -> Ledger:
-    """A run with every class of step done."""
-    ledger = Ledger()
-    ledger.open()
-    ledger.record("plan")
-    ledger.done("look", "stock.read", "read")
-    ledger.done("note", "note.put", "idempotent")
-    ledger.done("pay")
-    return ledger
-
-
-def plain() -> Ledger:
-    ledger = started()
-    ledger.end()
-    return ledger
-
-
-def killed_with_a_credential() -> Ledger:
-    """Unused: taken back, decided again. Used, idempotent: once more, under the same key."""
-    ledger = started()
-    unused = ledger.begin("mail", "mail.send")
-    used = ledger.begin("again", "note.put", "idempotent")
-    ledger.redeem(used)
-    ledger.did(used)
-    ledger.now += WINDOW_MS
-    ledger.revoke(unused, unused=True)
-    ledger.revoke(used)
-    ledger.resume()
-    for step in ("plan", "look", "note", "pay"):
-        ledger.replay(step)
-    ledger.decide("mail")
-    jti = ledger.grant("mail")
-    ledger.redeem(jti)
-    ledger.did(jti)
-    ledger.complete("mail")
-    ledger.revoke(jti)
-    ledger.done("again", "note.put", "idempotent", attempt=2)
-    ledger.end()
-    return ledger
-
-
-def in_doubt(verdict: str = "done") -> Ledger:
-    """Redeemed, and killed: the hook looks when the credential is dead."""
-    ledger = started()
-    jti = ledger.begin("charge", "fee.charge", settle_ms=500)
-    ledger.redeem(jti)
-    if verdict == "done":
-        ledger.did(jti)
-    ledger.now += WINDOW_MS + 500
-    ledger.revoke(jti)
-    ledger.doubt("charge")
-    ledger.resume()
-    ledger.done("charge~reconcile~1", "fee.charge.reconcile", "read")
-    ledger.reconcile("charge", verdict, via="charge~reconcile~1")
-    if verdict == "done":
-        ledger.replay("charge")
-    else:
-        ledger.done("charge", "fee.charge", attempt=2, settle_ms=500)
-    ledger.end()
-    return ledger
-
-
-def not_done() -> Ledger:
-    return in_doubt("not_done")
-
-
-def a_person_says() -> Ledger:
-    """A person's word needs no look."""
-    ledger = started()
-    jti = ledger.begin("wire", "wire.send", **STATIC)
-    ledger.park()
-    ledger.revoke(jti)
-    ledger.doubt("wire")
-    ledger.reconcile("wire", "not_done", operator="Ann")
-    ledger.now += TTL_MS
-    ledger.resume()
-    ledger.begin("wire", "wire.send", attempt=2, **STATIC)
-    ledger.complete("wire")
-    ledger.revoke("grn_" + str(ledger.names))
-    ledger.end()
-    return ledger
-
-
-def a_tool_that_raised() -> Ledger:
-    """`NotExecuted` lets it run again; a failure of a once step stays."""
-    ledger = started()
-    first = ledger.begin("mail", "mail.send")
-    ledger.fail("mail", "not_executed")
-    ledger.revoke(first)
-    second = ledger.begin("mail", "mail.send", attempt=2)
-    ledger.redeem(second)
-    ledger.fail("mail", "failed")
-    ledger.revoke(second)
-    ledger.replay("mail")
-    ledger.end("failed")
-    return ledger
-
-
-def a_login() -> Ledger:
-    """An intent that came to nothing, one that a crash left, and one that was used and confirmed dead."""
-    ledger = started()
-    lost = ledger.begin("migrate", "db.migrate", **LOGIN)
-    ledger.issuer_failed(lost)
-    ledger.decide("migrate")
-    crashed = ledger.grant("migrate", **LOGIN)
-    ledger.revoke(crashed, unused=True, confirmed=False)
-    ledger.now += WINDOW_MS
-    ledger.resume()
-    ledger.revoke(crashed)
-    ledger.decide("migrate")
-    jti = ledger.grant("migrate", **LOGIN)
-    ledger.lease(jti)
-    ledger.did(jti, login="v-migrate-1")
-    ledger.complete("migrate")
-    ledger.revoke(jti, confirmed=False)
-    ledger.books.append({"login": "v-migrate-1", "alive": True, "sessions": 1, "at": ledger.now})
-    ledger.end()
-    ledger.revoke(jti)
-    ledger.books.append({"login": "v-migrate-1", "alive": False, "sessions": 0, "at": ledger.now + 1})
-    return ledger
-
-
-def a_reply_that_was_lost() -> Ledger:
-    """The SDK says that no tool saw it; it is dead; another one comes for the same attempt."""
-    ledger = started()
-    lost = ledger.begin("migrate", "db.migrate", **LOGIN)
-    ledger.lease(lost)
-    ledger.heard.pop()
-    ledger.revoke(lost, confirmed=False)
-    ledger.revoke(lost)
-    ledger.decide("migrate")
-    jti = ledger.grant("migrate", not_received=True, **LOGIN)
-    ledger.lease(jti)
-    ledger.did(jti, login="v-migrate-2")
-    ledger.complete("migrate")
-    ledger.revoke(jti)
-    ledger.end()
-    return ledger
-
-
-def an_approval() -> Ledger:
-    """Asked, parked, answered, resumed, given back with an unused grant, used."""
-    ledger = started()
-    ledger.prepare("refund", "refund.create")
-    ledger.decide("refund", "require_approval")
-    ledger.ask("apr_1", "refund", quorum=2)
-    ledger.park()
-    ledger.answer("apr_1", "Ann", "pending")
-    ledger.answer("apr_1", "Bea")
-    ledger.now += 100_000_000
-    ledger.resume()
-    ledger.decide("refund", "require_approval")
-    unused = ledger.grant("refund", approval="apr_1")
-    ledger.revoke(unused, unused=True)
-    ledger.decide("refund")
-    jti = ledger.grant("refund", approval="apr_1")
-    ledger.redeem(jti)
-    ledger.complete("refund")
-    ledger.revoke(jti)
-    ledger.end()
-    return ledger
-
-
-def denied() -> Ledger:
-    """Denied, and allowed by the policy of later."""
-    ledger = started()
-    ledger.prepare("mail", "mail.send")
-    ledger.decide("mail", "deny")
-    ledger.decide("mail", phase="prepare")
-    ledger.decide("mail", phase="start")
-    jti = ledger.grant("mail")
-    ledger.redeem(jti)
-    ledger.complete("mail")
-    ledger.revoke(jti)
-    ledger.end()
-    return ledger
-
-
-def the_kill_switch() -> Ledger:
-    ledger = started()
-    jti = ledger.begin("mail", "mail.send")
-    ledger.revoke(jti, unused=True)
-    ledger.park("run_quarantined")
-    ledger.park("run_released")
-    ledger.resume()
-    ledger.end("cancelled")
-    return ledger
-
-
-def other_arguments() -> Ledger:
-    """Before anything was started, other arguments are another question."""
-    ledger = started()
-    ledger.prepare("mail", "mail.send", args="a")
-    ledger.decide("mail", "deny")
-    ledger.begin("mail", "mail.send", args="b", revision=2)
-    ledger.redeem("grn_" + str(ledger.names))
-    ledger.complete("mail")
-    ledger.revoke("grn_" + str(ledger.names))
-    ledger.end()
-    return ledger
-
-
-def lost_ids() -> Ledger:
-    """A framework came back with new call ids: one call is found in doubt, one completed."""
-    ledger = started()
-    jti = ledger.begin("call-1", "fee.charge", args="x", id_source="call_id")
-    ledger.redeem(jti)
-    ledger.did(jti)
-    ledger.now += WINDOW_MS
-    ledger.revoke(jti)
-    ledger.doubt("call-1")
-    ledger.resume()
-    ledger.adopt("call-2", "call-1")
-    ledger.done("call-1~reconcile~1", "fee.charge.reconcile", "read")
-    ledger.reconcile("call-1", "done", via="call-1~reconcile~1")
-    ledger.heard.append({"told": "call-2", "value": 1})
-    ledger.adopt("call-3", "pay")
-    ledger.replay("pay")
-    ledger.done("call-4", "fee.charge", args="x", id_source="call_id")
-    ledger.end()
-    return ledger
-
-
-Life = Callable[[], Ledger]
-
-LIVES: Final[tuple[Life, ...]] = (
-    plain, killed_with_a_credential, in_doubt, not_done, a_person_says, a_tool_that_raised, a_login,
-    a_reply_that_was_lost, an_approval, denied, the_kill_switch, other_arguments, lost_ids,
-)  # fmt: skip
+from checker.ledgers import Ledger
+from checker.lives import LIVES, Life, started
 
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.__name__)
@@ -257,3 +28,24 @@ def test_nothing_is_broken_at_any_moment(life: Life) -> None:
     for length in range(1, len(ledger.entries)):
         cut = replace(ledger, entries=ledger.entries[:length])
         assert check(cut.evidence(tables=None, books=[], heard=[])) == []
+
+
+def test_a_login_may_live_until_its_death_is_confirmed() -> None:
+    ledger, jti = ended_with_a_login(confirmed=False)
+    seen(ledger, jti)
+    assert check(ledger.evidence()) == []
+    assert check(ledger.evidence(settled_at=ledger.now + 200)) != []
+
+
+def test_a_witness_with_a_clock_of_its_own_says_nothing_about_when() -> None:
+    for obeyed in (a_zombie_that_was_obeyed, an_allow_while_the_engine_was_down):
+        ledger = obeyed()
+        assert isinstance(ledger, Ledger)
+        assert check(ledger.evidence()) != []
+        assert check(ledger.evidence(one_clock=False)) == []
+
+
+def test_types_that_are_not_known_say_nothing() -> None:
+    ledger = started()
+    ledger.add("moon_phase", step="pay", body={"phase": "full"})
+    assert check(ledger.evidence()) == []
