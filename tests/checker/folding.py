@@ -167,6 +167,18 @@ def _adopted(story: Story, event: Event) -> None:
         step.adopted_epoch = story.epoch
 
 
+def _same(story: Story, event: Event) -> None:
+    body = event.part("body")
+    if body.get("verdict") == "replay":
+        story.aliases[event.step or ""] = str(body.get("of"))
+
+
+def _replayed(story: Story, event: Event) -> None:
+    step = story.known(event.step)
+    if step is not None:
+        step.replayed_epoch = story.epoch
+
+
 def _asked(story: Story, event: Event) -> None:
     body, name = event.part("body"), str(event.part("approval").get("id"))
     story.approvals[name] = Approval(
@@ -190,5 +202,6 @@ FOLDERS: Final = {
     "decision": _decided, "grant_issued": _issued, "grant_failed": _failed_grant, "lease_recorded": _leased,
     "grant_redeemed": _redeemed, "grant_revoked": _revoked, "step_completed": _finished, "step_failed": _failed,
     "step_in_doubt": _doubted, "step_reconciled": _reconciled, "step_adopted": _adopted,
+    "duplicate_decided": _same, "step_replayed": _replayed,
     "approval_requested": _asked, "approval_decided": _answered,
 }  # fmt: skip

@@ -79,6 +79,8 @@ def _decided(story: Story, event: Event) -> Iterator[Finding]:
     decision, approval = decided.part("decision"), story.approvals.get(str(event.part("approval").get("id")))
     if decided.part("body").get("phase") == "prepare":
         yield "I6", "what was decided was advice, not this start"
+    if decided.part("body").get("duplicate") in {"ask", "replay"}:
+        yield "I6", "nobody said that it is another call than the completed one"
     if not (decision.get("reasons") and decision.get("policy_revision") and decision.get("decision_id")):
         yield "I6", "its decision has no reason, no revision or no name"
     if event.part("approval") and approval is None:
@@ -112,17 +114,16 @@ def _once(story: Story, event: Event, step: Step) -> Iterator[Finding]:
         if before.perhaps_used and not excused and not (told and before.attempt == event.attempt):
             yield "I8", f"{before.jti} was perhaps used, nobody said that it was not, and {step.key} is started again"
     for other in story.steps.values():
-        if _blocks(story, other, step):
+        if _blocks(other, step):
             yield "I8", f"{other.key}, of the same tool and resource, is in doubt"
 
 
-def _blocks(story: Story, other: Step, step: Step) -> bool:
-    """A doubt of an older epoch stops steps that came after it."""
-    if other is step or other.effect != "once" or other.doubt is None:
+def _blocks(other: Step, step: Step) -> bool:
+    """A doubt of an older epoch stops steps that are new since then."""
+    if other is step or other.effect != "once" or other.doubt is None or not other.grants:
         return False
-    older = bool(other.grants) and other.grants[-1].epoch < story.epoch
     same = (other.tool, other.resource_c) == (step.tool, step.resource_c)
-    return same and older and step.first.seq > other.doubt.seq
+    return same and (step.first.epoch or 0) > other.grants[-1].epoch and step.first.seq > other.doubt.seq
 
 
 def _leased(story: Story, grant: Grant) -> Iterator[Finding]:

@@ -6,12 +6,12 @@ wants a wrong ledger calls a verb where it must not come. Times start at `START`
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from checker.evidence import Evidence, Line, Record, Row, Tables
-from stepgrant.canonical import b64u, dumps
+from checker.sealing import c, sealed
+from stepgrant.canonical import b64u
 
 START: Final = 1_800_000_000_000
 TICK_MS: Final = 10
@@ -20,11 +20,6 @@ WINDOW_MS: Final = 5_000
 LOGIN: Final[dict[str, Any]] = {"issuer": "db", "redeem": "optional", "revocation": "confirmed", "intent": True}
 """Members of a grant whose credential is a database login."""
 STATIC: Final[dict[str, Any]] = {"issuer": "static", "redeem": "optional", "revocation": "none"}
-
-
-def c(value: object) -> str:
-    """What stands for a commitment: equal values give equal ones."""
-    return b64u(hashlib.sha256(dumps(value)).digest())  # type: ignore[arg-type]
 
 
 @dataclass
@@ -126,8 +121,9 @@ class Ledger:
         """An entry about a step."""
         self.add(kind, step=step, **{"attempt": self.steps[step]["attempt"], "action": self.action(step), **members})
 
-    def decide(self, step: str, effect: str = "allow", phase: str = "begin", **more: Any) -> None:  # noqa: ANN401
-        self.of(step, "decision", decision=self.decision(effect, **more), body={"phase": phase, "engine": "regorus"})
+    def decide(self, step: str, effect: str = "allow", phase: str = "begin", duplicate: str = "", **more: Any) -> None:  # noqa: ANN401
+        body = {"phase": phase, "engine": "regorus", **({"duplicate": duplicate} if duplicate else {})}
+        self.of(step, "decision", decision=self.decision(effect, **more), body=body)
 
     def complete(self, step: str) -> None:
         self.of(step, "step_completed", outcome={"status": "completed"}, body={"withheld": False})
@@ -163,6 +159,13 @@ class Ledger:
     def adopt(self, step: str, source: str) -> None:
         self.add("step_adopted", step=step, attempt=1, action=self.action(source), body={"from": source})
         self.steps[step] = {**self.steps[source], "key": step, "state": "adopted"}
+
+    def same(self, step: str, of: str, verdict: str) -> None:
+        """A person says whether a call is a completed one again."""
+        by = {"kind": "person", "subject_c": c("Ann")}
+        self.of(step, "duplicate_decided", body={"verdict": verdict, "of": of, "operator": "Ann"})
+        self.entries[-1]["by"] = by
+        self.steps[step]["state"] = "adopted" if verdict == "replay" else "prepared"
 
     # --- grants -----------------------------------------------------------------------------------------------------
 
@@ -267,7 +270,7 @@ class Ledger:
         """The entries in their places, and the tenant's chain."""
         body = {"revision": self.revision, "previous": None}
         active = {**self.entries[0], "type": "policy_activated", "ts": START, "body": body, "decision": None}
-        return [*_sealed("", [active]), *_sealed(self.run, self.entries)]
+        return [*sealed("", [active]), *sealed(self.run, self.entries)]
 
     def row(self) -> dict[str, Any]:
         """The run's own row."""
@@ -283,14 +286,3 @@ class Ledger:
 
 
 GRANTED: Final = frozenset({"issuer", "redeem", "revocation", "intent", "approval", "jti", "jkt", "not_received"})
-
-
-def _sealed(chain: str, entries: list[dict[str, Any]]) -> list[Record]:
-    sealed: list[Record] = []
-    prev = bytes(32)
-    for seq, entry in enumerate(entries):
-        place = {"tenant": "acme", "run": chain or None, "seq": seq, "prev": b64u(prev), "salt": b64u(bytes(16))}
-        data = dumps({**entry, **place})
-        prev = hashlib.sha256(data).digest()
-        sealed.append(Record("acme", chain, seq, prev, data))
-    return sealed

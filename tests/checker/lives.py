@@ -231,9 +231,53 @@ def lost_ids() -> Ledger:
     return ledger
 
 
+def repeated() -> Ledger:
+    """A call that may be a completed one again: people say so, people say no, policy says so, or it is plain."""
+    ledger = started()
+    for number in range(4):
+        ledger.done(f"call-{number}", "fee.charge", args=number, id_source="call_id")
+    ledger.now += WINDOW_MS
+    ledger.resume()
+    for number, verdict in enumerate(("replay", "run")):
+        ledger.prepare(f"new-{number}", "fee.charge", args=number, id_source="call_id", duplicate_of=f"call-{number}")
+        ledger.decide(f"new-{number}", duplicate="ask")
+        ledger.same(f"new-{number}", f"call-{number}", verdict)
+    ledger.replay("call-0")
+    ledger.heard.append({"told": "new-0", "value": "call-0"})
+    ledger.decide("new-1")
+    ledger.redeem(ledger.grant("new-1"))
+    ledger.complete("new-1")
+    ledger.revoke(next(reversed(ledger.grants)))
+    ledger.decide("call-2", duplicate="replay")
+    ledger.adopt("new-2", "call-2")
+    ledger.replay("call-2")
+    ledger.replay("call-3")
+    ledger.done("new-3", "fee.charge", args=3, id_source="call_id")
+    ledger.end()
+    return ledger
+
+
+def blocked() -> Ledger:
+    """A step in doubt stops only what is new since then."""
+    ledger = started()
+    jti = ledger.begin("charge", "fee.charge")
+    ledger.redeem(jti)
+    ledger.revoke(jti)
+    ledger.doubt("charge")
+    other = ledger.begin("charge-2", "fee.charge")
+    ledger.now += WINDOW_MS
+    ledger.revoke(other, unused=True)
+    ledger.resume()
+    ledger.decide("charge-2")
+    ledger.redeem(ledger.grant("charge-2"))
+    ledger.complete("charge-2")
+    ledger.done("elsewhere", "fee.charge", resource="another")
+    return ledger
+
+
 Life: TypeAlias = Callable[[], Ledger]
 
 LIVES: Final[tuple[Life, ...]] = (
     plain, killed_with_a_credential, in_doubt, not_done, a_person_says, a_tool_that_raised, a_login,
-    a_reply_that_was_lost, an_approval, denied, the_kill_switch, other_arguments, lost_ids,
+    a_reply_that_was_lost, an_approval, denied, the_kill_switch, other_arguments, lost_ids, repeated, blocked,
 )  # fmt: skip

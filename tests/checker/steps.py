@@ -35,6 +35,24 @@ def _prepared(story: Story, event: Event) -> Iterator[Finding]:
     step = story.known(event.step)
     if step is not None:
         yield from _again(event, step)
+        return
+    body, action = event.part("body"), event.part("action")
+    if body.get("id_source") != "call_id" or body.get("duplicate_of") is not None:
+        return
+    for other in story.steps.values():
+        if _lost(story, other) and (other.tool, other.digest_c) == (action.get("tool"), action.get("digest_c")):
+            yield (
+                "I7",
+                f"{event.step} is {other.key} of epoch {other.finished_epoch} once more, and nobody asked",
+            )
+
+
+def _lost(story: Story, step: Step) -> bool:
+    """It was completed under a call id of an older epoch, and nothing of this epoch is it already."""
+    if step.finished is None or step.first.part("body").get("id_source") != "call_id":
+        return False
+    claimed = max(step.finished_epoch, step.adopted_epoch, step.replayed_epoch)
+    return step.finished.type != "step_recorded" and claimed < story.epoch
 
 
 def _replayed(story: Story, event: Event) -> Iterator[Finding]:
@@ -87,8 +105,9 @@ def _adopted(story: Story, event: Event) -> Iterator[Finding]:
     if step is None:
         yield "I8", f"{event.step} is adopted from a step that is not there"
         return
-    if event.step in story.steps:
-        yield "I8", f"{event.step} was a step of its own before it was adopted"
+    own = story.steps.get(event.step or "")
+    if own is not None and own.grants:
+        yield "I8", f"{event.step} had grants of its own before it was adopted"
     if action and (action.get("tool"), action.get("digest_c")) != (step.tool, step.digest_c):
         yield "I8", f"{event.step} is adopted from {step.key}, which is another action"
     last = step.finished_epoch if step.finished is not None else step.grants[-1].epoch if step.grants else 0
@@ -96,10 +115,14 @@ def _adopted(story: Story, event: Event) -> Iterator[Finding]:
         yield "I8", f"{event.step} is adopted from {step.key} of the same epoch, or a second time in it"
 
 
-def _answered(story: Story, event: Event) -> Iterator[Finding]:
-    approval = story.approvals.get(str(event.part("approval").get("id")))
+def _by_people(_: Story, event: Event) -> Iterator[Finding]:
     if event.part("by").get("kind") != "person":
         yield "I6", "a question to people was answered by something else"
+
+
+def _answered(story: Story, event: Event) -> Iterator[Finding]:
+    yield from _by_people(story, event)
+    approval = story.approvals.get(str(event.part("approval").get("id")))
     if approval is None:
         yield "I6", "an answer to a question that nobody asked"
     elif event.ts > approval.answer_by:
@@ -118,4 +141,5 @@ RULES: Final[Mapping[str, Callable[[Story, Event], Iterator[Finding]]]] = {
     "step_reconciled": _reconciled,
     "step_adopted": _adopted,
     "approval_decided": _answered,
+    "duplicate_decided": _by_people,
 }

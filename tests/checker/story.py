@@ -93,6 +93,7 @@ class Step:
     failed: Event | None = None
     doubt: Event | None = None
     adopted_epoch: int = 0
+    replayed_epoch: int = 0
     excused: dict[int, Event] = field(default_factory=dict)
     grants: list[Grant] = field(default_factory=list)
 

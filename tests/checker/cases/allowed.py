@@ -247,3 +247,20 @@ def a_grant_while_the_ledger_was_down() -> Ledger:
     ledger.books.append({"down": "ledger", "from": ledger.now, "to": ledger.now + 1000})
     ledger.grant("mail")
     return ledger
+
+
+@breaks("I6")
+def nobody_said_that_it_is_another_call() -> Ledger:
+    ledger = prepared()
+    ledger.decide("mail", duplicate="ask")
+    ledger.grant("mail")
+    return ledger
+
+
+@breaks("I6")
+def a_workload_said_that_it_is_another_call() -> Ledger:
+    ledger = prepared()
+    ledger.decide("mail", duplicate="ask")
+    ledger.same("mail", "pay", "run")
+    ledger.entries[-1]["by"]["kind"] = "workload"
+    return ledger

@@ -79,3 +79,12 @@ def another_result_than_before() -> Ledger:
     ledger = started()
     ledger.heard.append({"told": "pay", "value": "another"})
     return ledger
+
+
+@breaks("I7")
+def a_completed_call_under_another_id() -> Ledger:
+    ledger = started()
+    ledger.done("call-1", "stock.list", "read", args="all", id_source="call_id")
+    ledger.resume()
+    ledger.done("call-2", "stock.list", "read", args="all", id_source="call_id")
+    return ledger

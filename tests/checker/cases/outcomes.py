@@ -225,7 +225,7 @@ def adopted_from_nothing() -> Ledger:
 @breaks("I8")
 def a_step_of_its_own_that_is_adopted() -> Evidence:
     ledger = resumed()
-    ledger.prepare("call-2", "note.put", "idempotent")
+    ledger.begin("call-2", "note.put", "idempotent")
+    ledger.steps["call-2"] = {**ledger.steps["charge"], "key": "call-2"}
     ledger.adopt("call-2", "charge")
-    ledger.steps["call-2"] = {**ledger.steps["call-2"], "state": "prepared"}
-    return ledger.evidence(tables=None)
+    return ledger.evidence(tables=None, heard=[])
