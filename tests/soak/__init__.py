@@ -5,11 +5,13 @@ What a module offers to be soaked is one function at its top level:
     def slice(seed: int, size: int) -> Result: ...   # noqa: A001 - the one name that soak looks for
 
 It starts what it needs and ends it, does `size` things that follow from `seed`, and says what it did and what broke. It
-stands in `soak/kinds.py`. The same seed and size do the same again; `python -m soak replay KIND SEED` is that.
+stands in `soak/kinds.py`. The same seed and size do the same again; `python -m soak replay KIND SEED` is that. A module
+whose violations begin with a name that says all (a case of the kill matrix) also has `replay(name) -> Result`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,3 +28,10 @@ class Result:
     counts: Mapping[str, int]
     violations: Sequence[str] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def progress(done: int) -> None:
+    """Tell whoever watches this slice how much of it is done; elsewhere it does nothing."""
+    watcher = os.environ.get("SOAK_WATCHER")
+    if watcher:
+        os.write(int(watcher), f"{done}\n".encode())

@@ -1,0 +1,24 @@
+"""What is soaked: for each kind its module, how much of it the design wants, and how much is one slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`module` has `slice(seed, size)`. `total` is the size of a whole soak, `size` that of a slice of some minutes."""
+
+    module: str
+    total: int
+    size: int
+    unit: str
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "matrix": Kind("faults.matrix", 1_800, 60, "placed faults"),
+    "random-kills": Kind("faults.random_kills", 1_000, 50, "kills at random times"),
+    "orphans": Kind("faults.orphans", 200, 20, "kills around a mint"),
+}
