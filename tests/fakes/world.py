@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from stepgrant import canonical
-from stepgrant_broker.domain import approvals, deciding, leasing, outcomes, redeeming, runs, steps
+from stepgrant_broker.domain import approvals, deciding, duplicates, leasing, outcomes, redeeming, runs, steps
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.calls import Ask, BeingRevoked, Ready, Settled, StepCall
 from stepgrant_broker.domain.commitments import Committer
@@ -186,6 +186,7 @@ class World:
         require_holder(self.loaded(), who, what.epoch)
         journal = self.journal(By("workload", who.subject))
         request = request or self.fresh("req")
+        what = steps.meant(journal, what)
         considered = steps.consider(journal, what, self.limits, act=act, request=request)
         if isinstance(considered, BeingRevoked):
             self.hold(journal)
@@ -194,8 +195,11 @@ class World:
             self.hold(journal)
             return considered
         shown = None if considered.new else approvals.shown_to_policy(journal, what.step)
-        action = steps.prepare(journal, what, considered)
         decided = Decided(decision or allow(what.effect), "1:x", self.fresh("dec"), "test", b"{}")
+        if replayed := duplicates.replay_by_policy(journal, what, considered, decided, phase="begin"):
+            self.hold(journal)
+            return replayed
+        action = steps.prepare(journal, what, considered)
         settled = deciding.settle(
             journal, what, considered, action, decided, phase="begin",
             approval_id=lambda: self.fresh("apr"), shown=shown, limits=self.limits,

@@ -82,7 +82,7 @@ def _adopted(journal: Journal, call: StepCall) -> Step | None:
 def _is_before(step: Step, run: Run) -> bool:
     """True if an earlier epoch left it so, and no call of this epoch is it already."""
     of_before = step.epoch < run.epoch or step.state is StepState.COMPLETED
-    return of_before and step.adopted_epoch < run.epoch and step.replayed_epoch < run.epoch
+    return of_before and step.adopted_epoch < run.epoch
 
 
 def _waits(step: Step) -> bool:

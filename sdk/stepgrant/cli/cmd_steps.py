@@ -100,9 +100,11 @@ def register(root: typer.Typer) -> None:
             body["evidence"] = evidence
         _reconcile(cli, run, step, body, yes=yes)
 
-    @command(
-        app, "duplicate", example="stepgrant step duplicate order-1729 toolu_7 replay --note 'one refund was asked for'"
-    )
+    _register_duplicate(app)
+
+
+def _register_duplicate(app: typer.Typer) -> None:
+    @command(app, "duplicate", example="stepgrant step duplicate order-1729 toolu_7 replay --note 'one was ordered'")
     def duplicate(cli: Cli, run: RUN, step: STEP, verdict: SAME, note: NOTE = None, yes: YES = False) -> None:
         """Say whether a call that came back under a new id is the completed step that it equals, or another call.
 
