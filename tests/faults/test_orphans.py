@@ -1,0 +1,66 @@
+"""Twenty times nearly orphaned: eighteen kills around a mint of Vault, and each server away while logins must die."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeGuard
+
+import pytest
+
+from faults.hall import hall
+from faults.lab import Services
+from faults.orphans import MOMENTS, Orphaning, Outage, all_moments
+from faults.tales import Tale
+
+if TYPE_CHECKING:
+    from stepgrant_services import PostgresServer, VaultServer
+
+CASES: Final = all_moments(random.Random("make test"), 18)
+
+
+@pytest.fixture(scope="module")
+def tales(
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    vault_server: VaultServer,
+    postgres_server: PostgresServer,
+) -> Iterator[dict[str, Future[Tale]]]:
+    """The chosen cases, played in the background: each test waits for its own."""
+    chosen = [item.callspec.params["case"] for item in request.session.items if _is_case(item)]
+    with hall(tmp_path_factory.mktemp("hall"), Services(vault_server, postgres_server)) as place:
+        yield {case.name: place.play(case) for case in chosen if isinstance(case, Orphaning)}
+
+
+def _is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    return isinstance(item, pytest.Function) and item.function is test_killed_around_a_mint
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_killed_around_a_mint(tales: dict[str, Future[Tale]], case: Orphaning) -> None:
+    tale = tales[case.name].result()
+    assert tale.found == [], tale.report()
+    assert [moment for moment in case.moments if not tale.did(MOMENTS[moment], "kill")] == [], tale.report()
+    assert tale.kills == len(case.moments)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("case", [Outage("vault", 6), Outage("postgres", 3)], ids=lambda case: case.what)
+def test_a_server_is_away_while_logins_must_die(
+    case: Outage, new_vault: Callable[..., VaultServer], new_postgres: Callable[..., PostgresServer], tmp_path: Path
+) -> None:
+    with new_vault() as vault, new_postgres() as postgres, hall(tmp_path, Services(vault, postgres)) as place:
+        tale = place.play(case, case.harm).result()
+        assert tale.found == [], tale.report()
+        assert (vault.leftovers(), postgres.leftovers()) == ([], [])
+
+
+def test_every_moment_comes_three_times() -> None:
+    assert Counter(moment for case in CASES for moment in case.moments) == dict.fromkeys(MOMENTS, 3)
+    assert all(Orphaning.read(case.name) == case for case in CASES)
+    with pytest.raises(ValueError, match="moments are before intend"):
+        Orphaning.read("sqlite/after lunch")
