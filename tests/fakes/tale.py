@@ -64,7 +64,7 @@ async def _first_epoch(hand: Hand, run: str) -> None:
     await hand.complete(run, "s1")
     await hand.begin(run, "s2", deny("amount_over_limit"))
     asked = await hand.begin(run, "s3", ask(groups=["finance"]))
-    await _answer(hand, run, str(asked["approval_id"]))
+    await answer_approval(hand, run, str(asked["approval_id"]))
     await hand.begin(run, "s3", ask(groups=["finance"]))
     status, request = FailStatus.NOT_EXECUTED, hand.request()
     await fail(hand.ports, hand.agent(), run, "s3", 1, 1, status=status, error="timed out", request=request)
@@ -77,7 +77,8 @@ async def _first_epoch(hand: Hand, run: str) -> None:
     await sweep(hand.ports)
 
 
-async def _answer(hand: Hand, run: str, approval_id: str) -> None:
+async def answer_approval(hand: Hand, run: str, approval_id: str) -> None:
+    """A person of finance approves it."""
     listed = await hand.ports.reads.approvals("acme", Page(), run=run)
     approval = next(one for one in listed.rows if one.id == approval_id)
     payload = (await hand.ports.reads.payloads("acme", run, [approval.binding_c]))[approval.binding_c]
