@@ -218,7 +218,7 @@ class Duplicates:
             return [self.post.send(doors[number % len(doors)], letter) for number, letter in enumerate(letters)]
         return self.post.send_all(doors, letters)
 
-    # ----------------------------------------------------------------------------------------------- what must come of it
+    # --------------------------------------------------------------------------------------------- what must come of it
 
     def _one_success(self, what: str, replies: Sequence[Reply], refusal: str) -> None:
         codes = Counter(reply.code for reply in replies)
