@@ -31,7 +31,7 @@ from stepgrant import _errors as e
 from stepgrant._adapter import Doubt, Refusal, ToolCall
 from stepgrant._context import current_frame
 from stepgrant._session import Session
-from stepgrant.integrations._langgraph_answers import PAUSE
+from stepgrant.integrations._langgraph_answers import PAUSE, is_saved
 from stepgrant.integrations._langgraph_errors import bubbling
 from stepgrant.integrations._langgraph_tools import Watched, is_error, returns_command, spec_of
 
@@ -100,7 +100,7 @@ class LangGraphAdapter:
             )
         info = native.request.runtime.execution_info
         thread = info.thread_id if info is not None else None
-        _warn_of_lost_ids(thread)
+        _warn_of_lost_ids()
         path = [] if info is None else [name.partition(":")[0] for name in info.checkpoint_ns.split("|")[:-1]]
         call_id = None if native.call_id is None else ":".join([*path, native.call_id])
         return ToolCall(spec_of(tool), native.args, call_id, thread)
@@ -148,8 +148,7 @@ class LangGraphAdapter:
         return ToolMessage(content=text, name=call["name"], tool_call_id=call["id"] or "", status=status)
 
     def _pause(self, native: Native, error: e.StepNotRun, told: dict[str, Any]) -> NoReturn:
-        info = native.request.runtime.execution_info
-        if info is None or info.thread_id is None:
+        if not is_saved():
             # Nothing is saved that could be resumed: the caller has to hear of it.
             raise bubbling(error) from error.__cause__
         call = self.identify(native)
@@ -175,15 +174,15 @@ def _told(native: Native, error: Refusal) -> str:
             return f"{name} was done and must not be done again, but its result {error._why}."  # noqa: SLF001  # ours
 
 
-def _warn_of_lost_ids(thread: str | None) -> None:
-    configurable = get_config().get("configurable", {})
-    if thread is not None and configurable.get(_DURABILITY) != "exit":
+def _warn_of_lost_ids() -> None:
+    saved = is_saved()
+    if saved and get_config().get("configurable", {}).get(_DURABILITY) != "exit":
         return
     session = current_frame("a tool of a graph").session
     if session in _warned:
         return
     _warned.add(session)
-    why = 'durability="exit"' if thread is not None else "no checkpointer"
+    why = 'durability="exit"' if saved else "no checkpointer"
     warnings.warn(
         f"{why}: LangGraph saves nothing before the end, so after a crash the model is asked again and its calls have "
         "new ids; effects in doubt are then found by their arguments, and other repetitions asked about",

@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.config import get_config
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-__all__ = ["PAUSE", "adrop_stray_answer", "drop_stray_answer"]
+__all__ = ["PAUSE", "adrop_stray_answer", "drop_stray_answer", "is_saved"]
 
 PAUSE: Final = "stepgrant"
 """The member of an interrupt's value that says it is ours, and why."""
@@ -47,6 +47,11 @@ class _Place:
     def take(self) -> None:
         """Out of this process's copy."""
         self.scratchpad.get_null_resume(True)  # noqa: FBT003  # LangGraph's own signature
+
+
+def is_saved() -> bool:
+    """Whether the running graph has a checkpointer, its own or its parent's: what is paused can be resumed."""
+    return isinstance(get_config().get("configurable", {}).get(_CHECKPOINTER), BaseCheckpointSaver)
 
 
 def drop_stray_answer(request: ToolCallRequest) -> None:
