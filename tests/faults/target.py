@@ -61,14 +61,27 @@ class Book:
             return [line["answer"] for line in self.lines if line.get("key") == key]
 
 
+def now_ms() -> int:
+    """Milliseconds since the epoch, as in the books that `checker.evidence` describes."""
+    return int(time.time() * 1000)
+
+
+def spent(book: Book, grant: VerifiedGrant) -> None:
+    """Write down that the broker said this grant is spent for us, before anything is done with it."""
+    book.note(
+        spent=grant.jti, run=grant.run_id, step=grant.step, attempt=grant.attempt, epoch=grant.epoch,
+        act_before=grant.act_before, at=now_ms(),
+    )  # fmt: skip
+
+
 def act(book: Book, tool: str, args: Mapping[str, Any], grant: VerifiedGrant) -> dict[str, Any]:
     """Do the work, however often it is asked for."""
-    key = str(grant.idempotency_key)
+    key, at = str(grant.idempotency_key), now_ms()
     before = book.done_under(key) if tool == "note.put" else []
     answer = before[0] if before else {"id": uuid.uuid4().hex}
     book.note(
         did=tool, answer=answer, key=key, args=dict(args), run=grant.run_id, step=grant.step, attempt=grant.attempt,
-        epoch=grant.epoch, jti=grant.jti, redeemed=grant.redeemed,
+        epoch=grant.epoch, jti=grant.jti, redeemed=grant.redeemed, at=at,
     )  # fmt: skip
     return answer
 
@@ -105,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
             refused = refusal(error)
             self._answer(refused.status, refused.body, dict(refused.headers))
             return
+        if grant.redeemed:
+            spent(self.server.book, grant)
         if tool.endswith(".reconcile"):
             self._answer(200, json.dumps(self.server.book.done_under(parse_qs(parts.query)["key"][0])).encode())
         else:

@@ -16,7 +16,6 @@ import pytest
 
 from faults import evidence
 from faults.processes import ENDED, KILLED, Agent, Kill, Place, Target, report, settings_for
-from faults.promises import broken
 from stepgrant_broker.testing import TestHost, start
 
 ABREAST: Final = 4
@@ -112,11 +111,10 @@ def test_killed(stage: Stage, case: Case) -> None:
     agent = stage.tales[case.name].result()
     codes = [one.code for one in agent.starts]
     book = stage.target.book(agent.run)
-    left = evidence.of_run(stage.folder, agent.run)
-    found = broken(left.entries, book, agent.told)
+    found = evidence.judged(stage.folder, agent, book)
     if codes[: len(case.kills)] != [KILLED] * len(case.kills) or codes[-1] != ENDED:
         found.append(f"it was to be killed {len(case.kills)} times and then to end: {codes}")
-    assert [*found, *left.findings] == [], report([*found, *left.findings], agent, book)
+    assert found == [], report(found, agent, book)
 
 
 def test_the_whole_ledger_holds(stage: Stage) -> None:

@@ -19,7 +19,6 @@ import pytest
 from faults import evidence
 from faults.nursery import Nursery, Scene, scene
 from faults.processes import ENDED, KILLED, Agent, report
-from faults.promises import broken
 
 COMMITS: Final = {
     "open": 1, "plan": 2, "read-begin": 3, "read-complete": 4, "note-begin": 5, "note-redeem": 6, "note-complete": 7,
@@ -116,13 +115,12 @@ def test_killed(stage: Stage, name: str) -> None:
     on, tale = stage.tales[name].result()
     agent = tale.agent
     book = on.target.book(agent.run)
-    left = evidence.of_run(on.data, agent.run)
-    found = [*broken(left.entries, book, agent.told), *left.findings]
+    found = evidence.judged(on.data, agent, book)
     if tale.killed != KILLED or "up" not in tale.again:
         found.append(f"the broker was to be killed once and to start again: {tale.killed}, {tale.again}")
     if agent.starts[-1].code != ENDED:
         found.append("the run did not end")
-    resumed = [event for event in left.entries if event.type == "run_resumed"]
+    resumed = [event for event in evidence.of_run(on.data, agent.run).entries if event.type == "run_resumed"]
     if len(resumed) >= len(agent.starts):
         found.append("a repeated call raised the epoch: no other process came")
     if len(agent.starts) > 1 and not name.endswith(TARGETS_OWN):

@@ -17,7 +17,6 @@ import pytest
 
 from faults import evidence
 from faults.processes import ENDED, KILLED, Agent, Kill, Line, Place, Puppet, Target, report, settings_for
-from faults.promises import broken
 from faults.puppet import CALLS
 from stepgrant_broker.testing import TestHost, start
 
@@ -213,8 +212,7 @@ def test_two_starts_of_an_agent_that_died_in_doubt(stage: Stage) -> None:
     agent.live()
     output, errors = rival.communicate(timeout=40)
     book = stage.target.book(agent.run)
-    left = evidence.of_run(stage.folder, agent.run)
-    found = [*broken(left.entries, book, agent.told), *left.findings]
+    left, found = evidence.of_run(stage.folder, agent.run), evidence.judged(stage.folder, agent, book)
     assert found == [], report(found, agent, book) + f"\nthe other one: {output}{errors}"
     assert sorted([agent.starts[-1].code, rival.returncode]) == [ENDED, 75], output + errors
     assert [event.type for event in left.entries].count("run_resumed") == 1
@@ -230,11 +228,10 @@ def test_a_request_that_outlives_who_sent_it(tmp_path: Path) -> None:
         assert agent.live(Kill(die="charge@late")).code == KILLED
         assert agent.finish().code == ENDED, agent.story()
         book = stage.target.book(agent.run)
-        left = evidence.of_run(stage.folder, agent.run)
-        found = [*broken(left.entries, book, agent.told), *left.findings]
+        left, found = evidence.of_run(stage.folder, agent.run), evidence.judged(stage.folder, agent, book)
         assert found == [], report(found, agent, book)
         looks = [
             event.step for event in left.entries if event.type == "step_completed" and "reconcile" in str(event.step)
         ]
         assert looks[:2] == ["charge~reconcile~1", "charge~reconcile~2"]
-        assert [line["epoch"] for line in book if line["step"] == "charge"] == [1]
+        assert [line["epoch"] for line in book if "did" in line and line["step"] == "charge"] == [1]
