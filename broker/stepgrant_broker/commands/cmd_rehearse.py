@@ -105,7 +105,6 @@ def _order(
     from stepgrant_broker.commands.rehearse import workspace
     from stepgrant_broker.commands.rehearse.performing import Order
     from stepgrant_broker.commands.rehearse.policies import read_policy
-    from stepgrant_broker.commands.rehearse.session import UNKNOWN_AGENT
 
     folder = Path.cwd()
     if policy is not None and not policy.is_dir():
@@ -118,7 +117,7 @@ def _order(
         folder=folder,
         environment={name: value for name, value in os.environ.items() if not name.startswith("STEPGRANT_")},
         policy=rules,
-        agents=tuple(dict.fromkeys([*agents, *rules.agents])) or (UNKNOWN_AGENT,),
+        agents=tuple(dict.fromkeys([*agents, *rules.agents])),
         timeout_s=timeout,
         ttl_s=ttl,
         in_place=in_place,

@@ -50,6 +50,13 @@ KINDS: Final = {
             "If the agent needs it, list it under its agent's `tools` in policy/stepgrant_config/data.json.",
         ),
         Kind(
+            "no_audience",
+            Level.ERROR,
+            "{subject} sends its credential where policy does not let it go",
+            'Name the server\'s address under `"audience"` or `"resources"` of {subject} in '
+            "policy/stepgrant_config/data.json, and rehearse with that policy.",
+        ),
+        Kind(
             "hangs", Level.ERROR, "The agent did not end in time",
             "Look at its last words above. A loop that asks for ever needs an end; a slow agent needs --timeout.",
         ),

@@ -243,6 +243,8 @@ def denied(one: Rehearsal, plain: Rehearsal) -> Found:
     for call in _calls(one, "policy_denied"):
         reasons = ", ".join((call.came or {}).get("reasons", ()))
         yield Finding("denied_by_policy", call.tool, f"reasons: {reasons}")
+    for call in _calls(one, "credential_misuse"):
+        yield Finding("no_audience", call.tool, _words(call))
     for opened in one.trace.opened:
         if opened.error in {"policy_denied", "forbidden"}:
             why = str((opened.came or {}).get("why", ""))

@@ -24,7 +24,7 @@ from stepgrant_broker.commands.rehearse.judging import judge
 from stepgrant_broker.commands.rehearse.lives import Lives
 from stepgrant_broker.commands.rehearse.performing import Order, Performance, Rehearsal
 from stepgrant_broker.commands.rehearse.report import Report, row_of, tools_of
-from stepgrant_broker.commands.rehearse.scenarios import PLAIN_RUN, Scenario, plan
+from stepgrant_broker.commands.rehearse.scenarios import FIRST, PLAIN_RUN, Scenario, plan
 
 UNKNOWN_AGENT: Final = "my-agent"
 """For whom the workload is enrolled before anybody knows; what `stepgrant init` makes is called so."""
@@ -32,7 +32,7 @@ LOOK_S: Final = 0.2
 MOST_LIVES: Final = 50
 """Of the plain run: an agent may end for each of its questions to a person."""
 MORE_LIVES: Final = 4
-"""Of the others: one for the crash, and some more for what it leads to."""
+"""Of the others: as the plain run, one for each step that may be asked about, and some for the crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Session:
 
     def __init__(self, order: Order, wanted: Wanted, lives: Lives, progress: Progress) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stepgrant-rehearse-"))
-        self._order = order
+        self._order = replace(order, agents=order.agents or (UNKNOWN_AGENT,))
         self._wanted = wanted
         self._lives = lives
         self._progress = progress
@@ -133,7 +133,7 @@ class Session:
 
         def perform(scenario: Scenario) -> Rehearsal:
             self._progress.begins(scenario)
-            return self._perform(scenario, len(baseline.lives) + MORE_LIVES)
+            return self._perform(scenario, len(baseline.lives) + MORE_LIVES + len(baseline.trace.calls_of(FIRST)))
 
         def told(one: Rehearsal) -> Rehearsal:
             mine = [finding for finding in self._judge([baseline, one]) if one.scenario.id in finding.seen_in]

@@ -1,0 +1,5 @@
+"""Is a program, but no agent."""
+
+import sys
+
+sys.stdout.write("hello\n")
