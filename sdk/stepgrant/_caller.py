@@ -85,8 +85,8 @@ class Caller:
             if _failpoints.on is not None:
                 _failpoints.hit("sdk.before_send")
             exchanged: Exchanged = yield Send(request, must=call.outcome)
-            if _failpoints.on is not None:
-                exchanged = _perhaps_lost(exchanged)
+            if _failpoints.on is not None and _failpoints.lost():
+                exchanged = Unreachable("the reply was lost")
             if not isinstance(exchanged, Answer):
                 again = True
                 yield from tries.unanswered(exchanged)
@@ -191,14 +191,6 @@ class Tries:
             raise error
         _log.warning("%s: %s; trying again in %.2f s", self._what, error.code, pause)
         yield Sleep(pause)
-
-
-def _perhaps_lost(exchanged: Exchanged) -> Exchanged:
-    try:
-        _failpoints.hit("sdk.after_send")
-    except _failpoints.ReplyLost:
-        return Unreachable("the reply was lost")
-    return exchanged
 
 
 def problem_of(answer: Answer) -> StepgrantError:

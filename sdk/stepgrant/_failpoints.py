@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Final
 
-AFTER_SEND: Final = "sdk.after_send"
 NAMES: Final = frozenset(
     f"sdk.{when}_{what}" for when in ("before", "after") for what in ("open", "begin", "effect", "complete", "send")
 ) | {"sdk.on_resume"}
@@ -51,7 +50,7 @@ class _Ordered:
     def __call__(self, reached: str) -> None:
         if reached == self._name and next(self._times) == self._nth:
             self._act()
-        if reached == AFTER_SEND and self._losing:
+        if reached == "sdk.after_send" and self._losing:
             self._losing = False
             raise ReplyLost
 
@@ -93,6 +92,15 @@ def hit(name: str) -> None:
     """Tell the installed callable, if there is one, that this place is reached. Raises whatever it raises."""
     if on is not None:
         on(name)
+
+
+def lost() -> bool:
+    """The place after an exchange is reached; whether its answer is to be thrown away. Raises as `hit`."""
+    try:
+        hit("sdk.after_send")
+    except ReplyLost:
+        return True
+    return False
 
 
 @contextmanager

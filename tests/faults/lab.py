@@ -11,7 +11,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,19 +196,25 @@ class Lab:
             return self.logins.book()
         return [dict(line) for line in read_lines(self.target.path)] if self.target is not None else []
 
-    def alive(self, runs: Sequence[str]) -> list[str]:
-        """What is alive outside of what these runs were given: leases and tokens of Vault, logins of PostgreSQL."""
+    def alive(self) -> list[str]:
+        """The logins that are alive: leases of Vault, roles of PostgreSQL."""
         if self.logins is None:
             return []
-        tokens = [one for one in self.logins.vault._tokens() if any(run in one for run in runs)]
-        return [*self.logins.leases(), *(f"token {one}" for one in tokens), *(str(one) for one in self.logins.alive())]
+        return [*self.logins.leases(), *(str(one) for one in self.logins.alive())]
 
-    def until_nothing_lives(self, runs: Sequence[str], patience_s: float) -> list[str]:
-        """Wait until nothing is; what still is when there is no more patience."""
-        end = time.monotonic() + patience_s
-        while (left := self.alive(runs)) and time.monotonic() < end:
-            time.sleep(0.1)
-        return left
+    def tokens(self, runs: Sequence[str]) -> list[str]:
+        """The tokens of Vault that could still make a login for one of these runs."""
+        if self.logins is None:
+            return []
+        return [one for one in self.logins.vault._tokens() if any(run in one for run in runs)]
+
+
+def until_none(look: Callable[[], Sequence[str]], patience_s: float) -> Sequence[str]:
+    """Wait until there is nothing; what still is there when there is no more patience."""
+    end = time.monotonic() + patience_s
+    while (left := look()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
 
 
 @contextmanager

@@ -23,15 +23,19 @@ from typing import Any, Final, Protocol, TypeAlias
 import httpx
 
 from checker.check import check
-from faults.lab import SWEEP_MS, Lab
+from faults.lab import SWEEP_MS, TTL_S, Lab, until_none
 from faults.processes import ENDED, FOLDER, KILLED, Kill, Line, Start, environment
 from stepgrant.receipt import verify
+from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 
 LIFE_S: Final = 120.0
 LIVES_MOST: Final = 12
 PEOPLE_S: Final = 60.0
-GONE_S: Final = 20.0
-"""How long this machine may need for two sweeps when it is busy; they are 200 ms apart."""
+GONE_S: Final = float(TTL_S)
+"""How long a login may live after the end of its run at most, also where nobody knows its lease any more."""
+
+CONFIRMED_S: Final = TTL_S + MINT_DEADLINE_MS / 1000 + 10
+"""How long until that is certain: no token that was made for it can make another one, and none is known."""
 
 _numbers = itertools.count(1)
 
@@ -226,11 +230,8 @@ def tell(lab: Lab, case: Fault, meanwhile: Meanwhile | None = None) -> Tale:
             list(pool.map(Workman.finish, workmen))
         tale.found += _ended(workmen)
         tale.found += itertools.chain(*(receipt_of(lab, one.run) for one in workmen if one.run))
-        runs, ended = [one.run for one in workmen], time.monotonic()
-        tale.found += [f"I9: still alive after the end: {one}" for one in lab.until_nothing_lives(runs, GONE_S)]
-        tale.lived_on_s = time.monotonic() - ended
-        time.sleep(2 * SWEEP_MS / 1000)
-    tale.found += judged(lab, workmen)
+        _outside(lab, tale)
+        tale.found += until_none(lambda: judged(lab, workmen), CONFIRMED_S)
     if any(act["action"] == "kill" for act in tale.acts) and not tale.kills:
         tale.found.append("it was to be killed, and nothing was")
     tale.seconds = time.monotonic() - begun
@@ -250,6 +251,17 @@ def _beside(tale: Tale, meanwhile: Meanwhile | None) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _outside(lab: Lab, tale: Tale) -> None:
+    """What lives at Vault and in PostgreSQL after the end of the runs, as they say themselves."""
+    ended = time.monotonic()
+    tale.found += [f"I9: a login lives after the end: {one}" for one in until_none(lab.alive, GONE_S)]
+    tale.lived_on_s = time.monotonic() - ended
+    runs = [one.run for one in tale.workmen]
+    left = until_none(lambda: lab.tokens(runs), CONFIRMED_S)
+    tale.found += [f"I9: it could still make a login: {one}" for one in left]
+    time.sleep(2 * SWEEP_MS / 1000)
 
 
 def _ended(workmen: Iterable[Workman]) -> list[str]:

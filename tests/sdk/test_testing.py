@@ -179,6 +179,7 @@ for number in range(4):
 
 def test_every_place_of_the_guard_has_its_failpoint() -> None:
     folder = Path(stepgrant.__file__).parent
-    text = "".join((folder / name).read_text(encoding="utf-8") for name in ("_caller.py", "_guard.py", "_run_flows.py"))
+    names = ("_caller.py", "_failpoints.py", "_guard.py", "_run_flows.py")
+    text = "".join((folder / name).read_text(encoding="utf-8") for name in names)
 
     assert {name for name in _failpoints.NAMES if f'hit("{name}")' in text} == _failpoints.NAMES

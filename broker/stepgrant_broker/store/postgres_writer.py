@@ -87,15 +87,12 @@ class PostgresWriter:
                 answer([(job, self._chore(job.work))])
         return bool(jobs)
 
-    def _hit(self, point: str) -> None:
-        if self._failpoints is not None:
-            self._failpoints.hit(point)
-
     def _batch(self, jobs: list[Job[WriteSet]]) -> list[tuple[Job[WriteSet], object]]:
         sets = [job.work for job in jobs]
         outcomes: list[object] = []
         try:
-            self._hit("store.before_apply")
+            if self._failpoints is not None:
+                self._failpoints.hit("store.before_apply")
             outcomes = self._tried(lambda: self._applied(sets))
             self._finish(outcomes)
         except _Unknown:
@@ -110,14 +107,16 @@ class PostgresWriter:
         if not self._changed or all(isinstance(outcome, Failed) for outcome in outcomes):
             self._link.leave(Ask(sql.ROLLBACK, ()))
             return
-        self._hit("store.before_commit")
+        if self._failpoints is not None:
+            self._failpoints.hit("store.before_commit")
         self._commit()
         if apart:
             self.commits_apart += 1
         else:
             self.commits += 1
         try:
-            self._hit("store.after_commit")
+            if self._failpoints is not None:
+                self._failpoints.hit("store.after_commit")
         except Exception as error:
             raise _Unknown from error
 

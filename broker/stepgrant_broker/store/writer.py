@@ -111,7 +111,8 @@ class Writer:
         outcomes: list[object] = []
         sent = False
         try:
-            self._hit("store.before_apply")
+            if self._failpoints is not None:
+                self._failpoints.hit("store.before_apply")
             db = self._connected()
             db.execute("BEGIN IMMEDIATE")
             before, now = db.total_changes, self._clock.now()
@@ -119,23 +120,21 @@ class Writer:
             if db.total_changes == before or all(isinstance(outcome, Failed) for outcome in outcomes):
                 db.execute("ROLLBACK")
             else:
-                self._hit("store.before_commit")
+                if self._failpoints is not None:
+                    self._failpoints.hit("store.before_commit")
                 sent = True
                 db.execute("COMMIT")
                 if all(isinstance(job.work, Apart) for job in jobs):
                     self.commits_apart += 1
                 else:
                     self.commits += 1
-                self._hit("store.after_commit")
+                if self._failpoints is not None:
+                    self._failpoints.hit("store.after_commit")
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told and the thread lives on
             self._recover(error)
             applied = [sent and not isinstance(outcome, Failed) for outcome in outcomes] or [False] * len(jobs)
             outcomes = [Failed(_fate_unknown(error) if there else _untouched(error)) for there in applied]
         return list(zip(jobs, outcomes, strict=True))
-
-    def _hit(self, point: str) -> None:
-        if self._failpoints is not None:
-            self._failpoints.hit(point)
 
     def _connected(self) -> sqlite3.Connection:
         self._file.require()

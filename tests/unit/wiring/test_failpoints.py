@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import signal
@@ -13,11 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+import stepgrant
 import stepgrant_broker
 from stepgrant_broker.testing import start
 from stepgrant_broker.wiring.failpoints import POINTS, REPLIES, FailpointHit, ReplyLost, parse
 
-BROKER = Path(stepgrant_broker.__file__).parent
+BROKER, SDK = Path(stepgrant_broker.__file__).parent, Path(stepgrant.__file__).parent
+ONLY_WHEN_ON = ("breaking.py",)
 
 
 def test_a_point_raises_at_its_hit_only() -> None:
@@ -96,6 +99,26 @@ def test_the_names_are_those_in_the_code() -> None:
     assert found == POINTS
 
 
+def test_off_a_place_costs_one_test() -> None:
+    """Each hit on the way of a call stands behind `is not None`, in the broker and in the SDK."""
+    folders = (BROKER / "api", BROKER / "ledger", BROKER / "store", BROKER / "usecases", SDK)
+    files = [path for folder in folders for path in folder.rglob("*.py") if path.name not in ONLY_WHEN_ON]
+    bare = [f"{path.name}:{line}" for path in files for line in unguarded(path)]
+    assert bare == []
+
+
+def unguarded(path: Path) -> list[int]:
+    """The lines of hits that do not stand in an `if ... is not None` of their own."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hits = {
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("points.hit")
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("is not None"):
+            hits -= {inner for body in node.body for inner in ast.walk(body) if isinstance(inner, ast.Call)}
+    return [node.lineno for node in hits]
+
+
 @pytest.mark.parametrize(
     ("rule", "error"),
     [
@@ -115,7 +138,7 @@ def test_an_answer_is_lost_on_its_way(tmp_path: Path, rule: str, error: type[Exc
             assert (first.status_code, first.json()["runs"]) == (200, [])
             with pytest.raises(error):
                 client.get("/v1/runs")
-            assert client.get("/v1/runs").json() == first.json()
+            assert client.get("/v1/runs").json()["runs"] == first.json()["runs"]
 
 
 def test_an_answer_that_breaks_before_it_begins_is_a_failure_of_the_broker(tmp_path: Path) -> None:
