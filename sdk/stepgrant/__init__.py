@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from stepgrant import errors, http, testing, verify
+    from stepgrant._agent import Agent, AsyncAgent, RunRef, agent
     from stepgrant._context import CurrentStep, current_credential, current_step
     from stepgrant._errors import (
         ApprovalRequired,
@@ -43,7 +44,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Advice",
+    "Agent",
     "ApprovalRequired",
+    "AsyncAgent",
     "AsyncRun",
     "BrokerUnavailable",
     "ConfigurationError",
@@ -54,6 +57,7 @@ __all__ = [
     "Inject",
     "NotExecuted",
     "Run",
+    "RunRef",
     "SecretInResult",
     "StaleEpoch",
     "StepFailed",
@@ -62,6 +66,7 @@ __all__ = [
     "ToolSpec",
     "Verdict",
     "__version__",
+    "agent",
     "aguard_call",
     "current_credential",
     "current_step",
@@ -81,6 +86,7 @@ __all__ = [
 
 _MODULES: Final = frozenset({"errors", "http", "testing", "verify"})
 _HOMES: Final = {
+    "stepgrant._agent": ("Agent", "AsyncAgent", "RunRef", "agent"),
     "stepgrant._context": ("CurrentStep", "current_credential", "current_step"),
     "stepgrant._errors": (
         "ApprovalRequired",

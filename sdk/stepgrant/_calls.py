@@ -12,13 +12,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+from urllib.parse import urlencode
 
 import msgspec
 
 from stepgrant import _wire
 
 _encode: Final = msgspec.json.Encoder().encode
-ParkReason = Literal["awaiting_approval", "in_doubt", "suspended", "requested", "error"]
+ParkReason = Literal["awaiting_approval", "in_doubt", "suspended", "requested", "error", "set_aside"]
 FailOutcome = Literal["not_executed", "failed", "unknown"]
 EndVerb = Literal["complete", "fail", "cancel"]
 
@@ -70,8 +71,9 @@ def open_run(
     labels: Mapping[str, str],
     principal: str | None,
     takeover: bool,
+    resume: bool = False,
 ) -> Call:
-    """`POST /v1/runs`."""
+    """`POST /v1/runs`. `resume`: no new run is opened."""
     body = _wire.OpenRun(
         agent=agent,
         run_key=run_key,
@@ -80,8 +82,36 @@ def open_run(
         labels=dict(labels),
         principal=principal,
         takeover=takeover,
+        resume=resume,
     )
     return Call("POST", "/v1/runs", _encode(body), "open")
+
+
+def queue_run(
+    *,
+    agent: str,
+    run_key: str | None,
+    version: str | None,
+    run_input: bytes | None,
+    labels: Mapping[str, str],
+    principal: str | None,
+) -> Call:
+    """`POST /v1/runs/queue`."""
+    body = _wire.QueueRun(
+        agent=agent, run_key=run_key, version=version, input=_raw(run_input), labels=dict(labels), principal=principal
+    )
+    return Call("POST", "/v1/runs/queue", _encode(body), "queue")
+
+
+def resumable_runs(agent: str, *, limit: int, after: str | None) -> Call:
+    """`GET /v1/runs`: those of this agent that somebody should go on with, oldest first."""
+    query = {"resumable": "true", "agent": agent, "limit": str(limit)} | ({"after": after} if after is not None else {})
+    return Call("GET", f"/v1/runs?{urlencode(query)}", b"", "list runs")
+
+
+def show_run(run: str) -> Call:
+    """`GET /v1/runs/{run}`."""
+    return Call("GET", f"/v1/runs/{run}", b"", "look up the run")
 
 
 def _step(run: str, key: str, verb: str) -> str:
@@ -174,11 +204,10 @@ def heartbeat(run: str, epoch: int) -> Call:
     return Call("POST", f"/v1/runs/{run}/heartbeat", _encode(_wire.Holding(epoch=epoch)), "heartbeat")
 
 
-def park(run: str, epoch: int, reason: ParkReason) -> Call:
+def park(run: str, epoch: int, reason: ParkReason, detail: str | None = None) -> Call:
     """`POST …/park`."""
-    return Call(
-        "POST", f"/v1/runs/{run}/park", _encode(_wire.ParkRun(epoch=epoch, reason=reason)), "park", outcome=True
-    )
+    body = _wire.ParkRun(epoch=epoch, reason=reason, detail=detail)
+    return Call("POST", f"/v1/runs/{run}/park", _encode(body), "park", outcome=True)
 
 
 def end(run: str, epoch: int, verb: EndVerb, result: bytes | None) -> Call:

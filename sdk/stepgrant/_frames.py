@@ -73,6 +73,11 @@ class Frame:
         self._in_flight: dict[str, IdSource] = {}
         self._lock = threading.Lock()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a step of this frame is under way."""
+        return bool(self._in_flight)
+
     @contextmanager
     def call(self, name: str, step_id: str | None, source: GivenId = "explicit") -> Iterator[Place]:
         """The place of one call, for as long as it is under way. `source`: where its `step_id` comes from.

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from stepgrant import _calls, _failpoints, _outcomes
 from stepgrant import _errors as e
+from stepgrant._border import hold
 from stepgrant._calls import Action, Call, FailOutcome
 from stepgrant._context import Active, CurrentStep, inside
 from stepgrant._flows import Flow, Invoke, Raised, Returned, Sleep
@@ -61,6 +62,8 @@ def guarded(frame: Frame, work: Work) -> Flow[Any]:
     Raises (and the tool did not run): `Denied`, `ApprovalRequired`, `InDoubt`, `StepDrift`, `StepFailed`, `StaleEpoch`,
     `BrokerUnavailable`, `NotJson`, `OrdinalUnderConcurrency` and the rest of `stepgrant.errors`.
     """
+    if frame.session.stopping:
+        yield from hold(frame)
     try:
         with frame.call(work.spec.name, work.named_id(), work.source) as place:
             result = yield from _attempts(frame, place, work)

@@ -150,6 +150,38 @@ class Opened(Member, frozen=True):
     in_doubt: list[Doubt] = []
 
 
+class Queued(Member, frozen=True):
+    """A run that is stored for whoever comes to run it."""
+
+    run: str
+    run_key: str
+    state: str
+    queued: bool
+
+
+class ListedRun(Member, frozen=True):
+    """A run as it is listed. `resumable_at`: None while that takes a person."""
+
+    id: str
+    key: str
+    agent: str
+    state: str
+    epoch: int
+    tries: int = 0
+    park_reason: str | None = None
+    park_detail: str | None = None
+    resumable: bool = False
+    resumable_at: int | None = None
+
+
+class RunPage(Member, frozen=True):
+    """A page of runs. `now`: the broker's clock."""
+
+    runs: list[ListedRun]
+    now: int
+    next: str | None = None
+
+
 class Settled(Member, frozen=True):
     """The answer to complete, fail, suspend and reconcile."""
 

@@ -111,10 +111,13 @@ class Run(_Held):
         """End the run as cancelled."""
         self._end("cancel", UNSET)
 
-    def park(self, reason: ParkReason = "requested") -> None:
-        """Give the run back: whoever comes next resumes it."""
+    def park(self, reason: ParkReason = "requested", *, detail: str | None = None) -> None:
+        """Give the run back: whoever comes next resumes it. `detail`: why, in a few words, for people.
+
+        After `set_aside` nobody resumes it until a person releases it.
+        """
         self._heartbeat.quiet = True
-        drive(parking(self._session, reason), self._session.blocking)
+        drive(parking(self._session, reason, detail=detail), self._session.blocking)
 
     def _end(self, verb: EndVerb, result: Any) -> None:  # noqa: ANN401  # any JSON value
         self._heartbeat.quiet = True
@@ -136,10 +139,10 @@ class AsyncRun(_Held):
         """As `Run.cancel`."""
         await self._end("cancel", UNSET)
 
-    async def park(self, reason: ParkReason = "requested") -> None:
+    async def park(self, reason: ParkReason = "requested", *, detail: str | None = None) -> None:
         """As `Run.park`."""
         self._heartbeat.quiet = True
-        await adrive(parking(self._session, reason), self._session.asyncio)
+        await adrive(parking(self._session, reason, detail=detail), self._session.asyncio)
 
     async def _end(self, verb: EndVerb, result: Any) -> None:  # noqa: ANN401  # any JSON value
         self._heartbeat.quiet = True

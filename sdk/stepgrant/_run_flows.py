@@ -24,6 +24,7 @@ from stepgrant._timeouts import Patience, Timeouts
 
 _log = logging.getLogger("stepgrant")
 _PARK_S: Final = 5.0
+_DETAIL_CHARS: Final = 500
 
 
 class Unset(Enum):
@@ -37,7 +38,10 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the caller of `run(...)` wants. `input`: canonical bytes. `identity`: a key file's path, or a token file."""
+    """What the caller of `run(...)` wants. `input`: canonical bytes. `identity`: a key file's path, or a token file.
+
+    `resume`: a run that is not there is an error, and not opened.
+    """
 
     agent: str
     run_key: str | None
@@ -51,6 +55,7 @@ class Order:
     timeouts: Timeouts
     on_wait: Callable[[e.LeaseHeld], None] | None
     passthrough: tuple[type[BaseException], ...]
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ def opening(order: Order, means: Means) -> Flow[Session]:
             labels=order.labels,
             principal=order.principal,
             takeover=order.takeover,
+            resume=order.resume,
         )
         if _failpoints.on is not None:
             _failpoints.hit("sdk.before_open")
@@ -106,6 +112,20 @@ def opening(order: Order, means: Means) -> Flow[Session]:
         )
 
 
+def queueing(order: Order, means: Means) -> Flow[_outcomes.Queued]:
+    """Store a run for whoever comes to run it; one that is there stays as it is. Raises as `opening`."""
+    call = _calls.queue_run(
+        agent=order.agent,
+        run_key=order.run_key,
+        version=order.version,
+        run_input=order.input,
+        labels=order.labels,
+        principal=order.principal,
+    )
+    queued: _outcomes.Queued = yield from means.caller.call(call, _outcomes.Queued, fresh=True)
+    return queued
+
+
 def ending(session: Session, verb: EndVerb, result: Any) -> Flow[None]:  # noqa: ANN401  # any JSON value
     """End the run; nothing more can be done in it. Raises `NotJson`, `SecretInResult`, `InDoubt`, `StaleEpoch`."""
     data = None if result is UNSET else encode(result, "the run's result")
@@ -114,15 +134,18 @@ def ending(session: Session, verb: EndVerb, result: Any) -> Flow[None]:  # noqa:
     call = _calls.end(session.run_id, session.epoch, verb, data)
     yield from session.call(call, _outcomes.Held)
     session.lose(e.RunEnded("this run was ended here; that is final"))
-    session.given_up = True
+    session.given_up, session.came_to = True, verb
 
 
-def parking(session: Session, reason: ParkReason, *, patience: Patience | None = None) -> Flow[None]:
-    """Give the run back."""
-    call = _calls.park(session.run_id, session.epoch, reason)
+def parking(
+    session: Session, reason: ParkReason, *, detail: str | None = None, patience: Patience | None = None
+) -> Flow[None]:
+    """Give the run back. `detail` is cut, and live secrets in it are masked."""
+    said = None if not detail else LIVE.redacted(detail).encode("utf-8", "replace").decode()[:_DETAIL_CHARS]
+    call = _calls.park(session.run_id, session.epoch, reason, said)
     yield from session.call(call, _outcomes.Held, patience=patience)
     session.lose(e.StaleEpoch("this run was parked here; enter stepgrant.run(...) again to resume it"))
-    session.given_up = True
+    session.given_up, session.came_to = True, "park"
 
 
 def leaving(session: Session, result: Any, error: BaseException | None) -> Flow[None]:  # noqa: ANN401  # any JSON value
@@ -146,8 +169,10 @@ def _park_quietly(session: Session, error: BaseException) -> Flow[None]:
     """The exception that ends the block is the news; that its run could not be parked only costs a lease's length."""
     if session.lost is not None:
         return
+    reason = park_reason(error, session.passthrough)
+    detail = f"{type(error).__name__}: {error}" if reason == "error" else None
     try:
-        yield from parking(session, park_reason(error, session.passthrough), patience=Patience(_PARK_S))
+        yield from parking(session, reason, detail=detail, patience=Patience(_PARK_S))
     except e.StepgrantError as unheard:
         _log.warning("run %s could not be parked (%s); its lease will lapse", session.run_id, unheard.code)
 

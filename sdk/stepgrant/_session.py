@@ -48,6 +48,10 @@ class Session:
         """Whether the run was parked or ended here, so that leaving its block has nothing more to say."""
         self.waiting: Final[dict[str, ParkReason]] = {}
         """Calls that a framework left to come back to, by their ids: a run with one of these is not over."""
+        self.came_to: str | None = None
+        """How it was given up: `complete`, `fail`, `cancel` or `park`."""
+        self.stopping = False
+        """Set when this process has to give the run back: no new step begins (`_border`)."""
         self._caller = caller
         self._renewed_at = time.monotonic()
         self._lost: e.StepgrantError | None = None

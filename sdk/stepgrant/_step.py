@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from stepgrant import _calls, _outcomes
 from stepgrant import _errors as e
+from stepgrant._border import hold
 from stepgrant._context import current_frame, inside
 from stepgrant._faces import face
 from stepgrant._flows import Flow, Invoke, Raised, Returned, adrive, drive
@@ -104,6 +105,8 @@ def _decorated(function: Callable[..., Any], name: str | None, step_id: Template
 
 
 def _recorded(frame: Frame, recording: _Recording) -> Flow[Any]:
+    if frame.session.stopping:
+        yield from hold(frame)
     try:
         with frame.call(recording.name, recording.step_id) as place:
             result = yield from _once(frame, place, recording)

@@ -14,6 +14,8 @@ _PARKED: Final = {
     "requested": "parked by its holder",
     "error": "parked by its holder after an error",
     "approved": "parked",
+    "queued": "stored for a worker",
+    "set_aside": "set aside: nobody opens it until a person releases it",
 }
 _ENDED: Final = {"completed": Mark.GOOD, "failed": Mark.BAD, "cancelled": Mark.BAD}
 
@@ -61,7 +63,10 @@ def parked(teller: Teller, at: At) -> None:
         teller.begin(at, text, Mark.BAD)
         return
     reason = str(at.body["reason"])
-    teller.begin(at, _PARKED.get(reason, f"parked: {plain.visible(reason)}"))
+    detail = at.shown("park.detail")
+    why = f" ({plain.visible(detail)})" if isinstance(detail, str) else ""
+    mark = Mark.BAD if reason == "set_aside" else Mark.RUN
+    teller.begin(at, _PARKED.get(reason, f"parked: {plain.visible(reason)}") + why, mark)
 
 
 def quarantined(teller: Teller, at: At) -> None:
@@ -76,8 +81,10 @@ def quarantined(teller: Teller, at: At) -> None:
 
 def released(teller: Teller, at: At) -> None:
     """`run_released`."""
+    quarantined = teller.state == "quarantined"
     teller.state = "parked"
-    teller.begin(at, f"{at.who} lifted the quarantine: parked", Mark.PERSON)
+    what = "lifted the quarantine: parked" if quarantined else "released it: it may be tried again"
+    teller.begin(at, f"{at.who} {what}", Mark.PERSON)
 
 
 def ended(teller: Teller, at: At) -> None:

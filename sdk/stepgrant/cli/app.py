@@ -22,6 +22,7 @@ from stepgrant.cli import (
     cmd_secrets,
     cmd_steps,
     cmd_whoami,
+    cmd_work,
     cmd_workloads,
 )
 
@@ -51,6 +52,7 @@ def build() -> typer.Typer:
         cmd_secrets,
         cmd_receipts,
         cmd_whoami,
+        cmd_work,
     ):
         module.register(root)
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):

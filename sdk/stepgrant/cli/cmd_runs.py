@@ -19,6 +19,9 @@ STATES: Final = ("open", "parked", "quarantined", "completed", "failed", "cancel
 
 AGENT = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Only runs of this agent.")]
 STATE = Annotated[str | None, typer.Option("--state", metavar="STATE", help=f"Only these: {', '.join(STATES)}.")]
+RESUMABLE = Annotated[
+    bool, typer.Option("--resumable", help="Only those that somebody should go on with now, the oldest first.")
+]
 LIMIT = Annotated[int, typer.Option("--limit", min=1, max=SEARCHED, help="At most so many, the newest first.")]
 RUN = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (run_...), or its key.")]
 NEWEST = Annotated[
@@ -32,12 +35,14 @@ def register(root: typer.Typer) -> None:
     app = group(root, "run", "List runs, and see what one did.")
 
     @command(app, "list", example="stepgrant run list --state parked")
-    def list_runs(cli: Cli, agent: AGENT = None, state: STATE = None, limit: LIMIT = 50) -> None:
+    def list_runs(
+        cli: Cli, agent: AGENT = None, state: STATE = None, limit: LIMIT = 50, resumable: RESUMABLE = False
+    ) -> None:
         """List runs, the newest first."""
         if state is not None and state not in STATES:
             raise CommandError(f"--state is one of {', '.join(STATES)}")
         with cli.broker() as broker:
-            answer = broker.get("/v1/runs", agent=agent, state=state, limit=limit)
+            answer = broker.get("/v1/runs", agent=agent, state=state, limit=limit, resumable=resumable or None)
         cli.out.emit(answer, lambda: _table(cli, answer["runs"]))
 
     @command(app, "show", example="stepgrant run show\nstepgrant run show order-1729")
@@ -60,6 +65,14 @@ def register(root: typer.Typer) -> None:
             cli.out.confirm(f"End {plain.visible(run)} ({run_id}) for good?", yes=yes)
             answer = broker.post(f"/v1/runs/{_segment(run_id)}/cancel")
         cli.out.emit(answer, lambda: cli.out.line(f"{run_id} is {plain.visible(answer['state'])}; this is final"))
+
+    @command(app, "release", example="stepgrant run release order-1729")
+    def release(cli: Cli, run: RUN) -> None:
+        """Let a run go on that was set aside after too many tries, or quarantined. Needs role operator."""
+        with cli.broker() as broker:
+            run_id = resolve(broker, run)
+            answer = broker.post("/v1/quarantine/release", {"run": run_id})
+        cli.out.emit(answer, lambda: cli.out.line(f"{run_id} is released: whoever works for its agent resumes it"))
 
 
 def _segment(text: str) -> str:
