@@ -8,7 +8,7 @@ import httpx
 
 from fakes.hand import ask
 from fakes.provoked import LIMITS, PROVOKED, granted, held, provokes, redemption
-from fakes.served import Broker
+from fakes.served import Broker, step_body
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.settings import Limits
 
@@ -46,6 +46,19 @@ async def _answered_late(broker: Broker) -> httpx.Response:
 async def _too_many_steps(broker: Broker) -> httpx.Response:
     agent, run, _ = await granted(broker)
     return await agent.begin(run, "s2")
+
+
+@provokes("suspected_duplicate")
+async def _started_again(broker: Broker) -> httpx.Response:
+    agent, run, _ = await granted(broker, id_source="call_id")
+    done = {"epoch": 1, "attempt": 1, "result": "ok"}
+    await agent.call("POST", f"/v1/runs/{run}/steps/s1/complete", done)
+    broker.hand.clock.tick(400_000)
+    again = await broker.agent()
+    await again.open()
+    body = step_body(epoch=2, id_source="call_id")
+    await again.call("POST", f"/v1/runs/{run}/steps/s2/prepare", body)
+    return await again.call("POST", f"/v1/runs/{run}/steps/s2/start", body)
 
 
 # ---------------------------------------------------------------------------------------------------------- 500 - 503

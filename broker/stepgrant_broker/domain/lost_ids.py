@@ -6,7 +6,7 @@ Rules (`protocol.md` §4):
 * A `once` step in doubt blocks new `once` steps of its tool: those on the same resource if the doubt is of an earlier
   epoch, whose caller may have put the same intention into other words; in its own epoch equal ones, which are a retry.
 * A call that equals a completed step of an earlier epoch, not given again in this one, may be that step once more:
-  policy, or a person, says so (`duplicates.py`). A question that was put once is not put again under each new id.
+  policy, or a person, says so (`duplicates.py`). The word stands: a question is not put again under each new id.
 * Only keys that are call ids are lost. One that its author keeps comes back as itself.
 * All is decided on what is loaded. `wider` says when that is not enough; for a call of a run's first epoch it is.
 """
@@ -81,8 +81,9 @@ def _adopted(journal: Journal, call: StepCall) -> Step | None:
 
 def _is_before(step: Step, run: Run) -> bool:
     """True if an earlier epoch left it so, and no call of this epoch is it already."""
-    of_before = step.epoch < run.epoch or step.state is StepState.COMPLETED
-    return of_before and step.adopted_epoch < run.epoch
+    if step.state is StepState.COMPLETED:
+        return _is_unclaimed(step, run)
+    return step.epoch < run.epoch and step.adopted_epoch < run.epoch
 
 
 def _waits(step: Step) -> bool:

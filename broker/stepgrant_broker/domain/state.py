@@ -161,7 +161,7 @@ class Step:
 
     `same_as`: the step that this one is only another name of. `adopted_epoch`: when a call last got to be this step
     after its own id was lost. `duplicate_of`: the completed step that it equals. `duplicate`: a person's word, `run` at
-    the step that is not the completed one, `replay` at the completed one until it was given again.
+    the step that is not the completed one, `replay` at the completed one that was meant.
     """
 
     run: str

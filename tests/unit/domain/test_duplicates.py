@@ -169,7 +169,7 @@ def test_a_person_says_that_it_is_the_completed_one(world: World) -> None:
     assert (step.state, step.same_as) == (StepState.ADOPTED, "old")
     settled = world.begin(lost("new", 2))
     assert isinstance(settled, Replayed)
-    assert (settled.step.key, settled.step.replayed_epoch, settled.step.duplicate) == ("old", 2, None)
+    assert (settled.step.key, settled.step.replayed_epoch, settled.step.duplicate) == ("old", 2, "replay")
 
 
 @pytest.mark.parametrize("verdict", ["replay", "run"])
@@ -186,6 +186,23 @@ def test_an_answer_is_not_lost_with_the_next_id(world: World, verdict: str) -> N
     assert isinstance(settled, Replayed if verdict == "replay" else Ready)
     assert settled.step.key == ("old" if verdict == "replay" else "second")
     assert named(world.begin(lost("fifth", 4))) == "fifth"
+
+
+def test_an_answer_stands_at_every_later_resume(world: World) -> None:
+    """Two completed calls that are asked again each time: with answers used up, one of them would always be asked."""
+    for key, order in (("a", "order/1"), ("b", "order/2")):
+        done(world, key, resource=order)
+    crash(world)
+    for key, order in (("a2", "order/1"), ("b2", "order/2")):
+        world.begin(lost(key, 2, resource=order))
+        say(world, key, "replay")
+    for epoch in (3, 4):
+        crash(world)
+        for key, order in (("a", "order/1"), ("b", "order/2")):
+            settled = world.begin(lost(f"{key}{epoch}", epoch, resource=order))
+            assert isinstance(settled, Replayed)
+            assert settled.step.key == key
+    assert named(world.begin(lost("more", 4, resource="order/1"))) == "more"
 
 
 def test_an_answer_counts_for_a_retry_of_the_same_epoch_too(world: World) -> None:

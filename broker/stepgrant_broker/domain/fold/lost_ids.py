@@ -27,7 +27,7 @@ def duplicate_decided(view: View, at: At) -> View:
         return with_step(view, evolve(step, duplicate="run"))
     of = view.steps[at.body["of"]]
     view = with_step(void_approvals(view, at.step), evolve(step, state=StepState.ADOPTED, same_as=of.key))
-    # Its own id may be lost too: the next equal call is the completed one, whatever its id.
+    # Its own id may be lost too, at every resume: once in each later epoch the equal call is the completed one.
     return with_step(view, evolve(of, duplicate="replay"))
 
 

@@ -122,7 +122,7 @@ def recorded(view: View, at: At) -> View:
 
 def replayed(view: View, at: At) -> View:
     """The first time in this epoch that the recorded outcome was given again."""
-    return with_step(view, evolve(view.steps[at.step], replayed_epoch=at.f["epoch"], duplicate=None))
+    return with_step(view, evolve(view.steps[at.step], replayed_epoch=at.f["epoch"]))
 
 
 def completed(view: View, at: At) -> View:
