@@ -86,7 +86,7 @@ class Found:
 
 
 def find(journal: Journal, step: str, binding_c: str, asked: ApprovalSpec) -> Found:
-    """Look for an answer, or an open question, to exactly this; the newest first. A denial outweighs what came later."""
+    """Look for an answer, or an open question, to exactly this: a denial outweighs all, then the newest counts."""
     why: str | None = None
     denials_then_newest = sorted(
         (approval for approval in journal.view.approvals.values() if approval.step == step),

@@ -17,7 +17,9 @@ def denied_first() -> World:
     assert isinstance(second, Waiting)
     assert first.approval.id != second.approval.id
     journal = world.journal(By("person", "ann"))
-    approvals.decide(journal, first.approval, person("ann"), verdict="deny", digest=world.shown(first.approval), note=None)
+    approvals.decide(
+        journal, first.approval, person("ann"), verdict="deny", digest=world.shown(first.approval), note=None
+    )
     world.keep(journal)
     return world
 
