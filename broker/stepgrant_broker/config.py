@@ -21,6 +21,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stepgrant_broker.config_identity import IdentitySettings
+from stepgrant_broker.config_log import LogSettings
 from stepgrant_broker.config_opa import PolicyEngineSettings
 from stepgrant_broker.config_signer import SignerSettings
 from stepgrant_broker.config_vault import VaultSettings
@@ -41,7 +42,7 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSettings, BaseSettings):
+class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSettings, LogSettings, BaseSettings):
     """What an operator can set. Times in milliseconds unless a name ends in `_s` (seconds)."""
 
     model_config = SettingsConfigDict(

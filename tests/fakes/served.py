@@ -28,7 +28,9 @@ from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.identity.choosing import Identities
 from stepgrant_broker.identity.enrolled import EnrolledIdentity
 from stepgrant_broker.identity.nonces import LABEL, Nonces
+from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.receipt import make_receipt
+from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.wrap import LocalWrap
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.enroll import Enrolment, enroll
@@ -46,9 +48,10 @@ def fresh_key() -> str:
 
 def route_of(method: str, path: str) -> tuple[str, str] | None:
     """The declared method (lower case) and path template of a request."""
-    parts = path.split("/")
     for endpoint in ENDPOINTS:
         names = endpoint.path.split("/")
+        rest = {"maxsplit": len(names) - 1} if names[-1] == "{tile}" else {}
+        parts = path.split("/", **rest)
         same = len(names) == len(parts) and all(n.startswith("{") or n == p for n, p in zip(names, parts, strict=True))
         if same and endpoint.method == method:
             return endpoint.method.lower(), endpoint.path
@@ -161,6 +164,8 @@ class Broker:
     server_key: WorkloadKey
     people: dict[str, str] = field(repr=False)
     """Operator tokens by name: `olga` (operator), `ann` and `bob` (approvers)."""
+    sequencer: Sequencer
+    """Makes a round only when a test says so."""
 
     @property
     def now_s(self) -> float:
@@ -257,12 +262,14 @@ async def served(
         ports = held.ports
         wrap = LocalWrap.open(folder / "keys")
         nonces = Nonces(wrap.derive(LABEL))
+        sequencer = Sequencer(held.store, ports.signer, ports.clock, await held.store.log_origin("127.0.0.1:8423/log"))
         make_app = partial(
             create_app,
             settings=ApiSettings(URL, **settings),
             nonces=nonces,
             identities=identities(ports),
             make_receipt=partial(make_receipt, ports.reads, ports.wrap, ports.signer),
+            log=PublicLog(held.store, sequencer),
         )
         app = make_app(ports)
         agent_key = await enrolled(ports, "acme", "refunds", agents=("agent",))
@@ -277,4 +284,6 @@ async def served(
             people[name] = str(made["token"])
         async with _client(app) as client:
             described = Described(app.openapi())
-            yield Broker(held, ports, app, make_app, client, nonces, described, agent_key, server_key, people)
+            yield Broker(
+                held, ports, app, make_app, client, nonces, described, agent_key, server_key, people, sequencer
+            )

@@ -17,9 +17,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stepgrant_broker.api import grants, people, problems, reads, runs, steps, wellknown
+from stepgrant_broker.api import log as log_endpoints
 from stepgrant_broker.api.access import AccessTokens
 from stepgrant_broker.api.auth import Callers, Nonces, Proofs
-from stepgrant_broker.api.context import Api, ApiSettings, MakeReceipt
+from stepgrant_broker.api.context import Api, ApiSettings, Log, MakeReceipt
 from stepgrant_broker.api.health import Health
 from stepgrant_broker.api.limiting import Buckets
 from stepgrant_broker.api.messages import NO_STORE, SECURITY_HEADERS
@@ -46,6 +47,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *grants.ENDPOINTS,
     *people.ENDPOINTS,
     *wellknown.ENDPOINTS,
+    *log_endpoints.ENDPOINTS,
 )
 
 
@@ -95,6 +97,7 @@ def create_app(
     nonces: Nonces,
     identities: Identities,
     make_receipt: MakeReceipt,
+    log: Log,
     metrics: Metrics | None = None,
     on_start: Hook | None = None,
     on_stop: Hook | None = None,
@@ -107,6 +110,7 @@ def create_app(
         nonces: the DPoP nonces that all replicas share (`identity/`).
         identities: who proves what subject tokens say (`identity/`).
         make_receipt: `(tenant, run)` to a receipt (`ledger/`).
+        log: the log over all chains (`ledger/`).
         metrics: where to count; the sweeper counts in the same. A new one by default.
         on_start: awaited when the server starts, before the first request.
         on_stop: awaited when it ends.
@@ -129,6 +133,7 @@ def create_app(
         nonces,
         identities,
         make_receipt=make_receipt,
+        log=log,
         metrics=metrics if metrics is not None else Metrics(),
         description=cache(lambda: msgspec.json.encode(app.openapi())),
     )
@@ -144,6 +149,7 @@ def _api(
     identities: Identities,
     *,
     make_receipt: MakeReceipt,
+    log: Log,
     metrics: Metrics,
     description: Callable[[], bytes],
 ) -> Api:
@@ -160,6 +166,7 @@ def _api(
         health=Health(behind),
         metrics=metrics,
         make_receipt=make_receipt,
+        log=log,
         description=description,
     )
 

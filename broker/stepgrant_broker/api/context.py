@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from stepgrant._dpop import normal_url
@@ -17,6 +17,19 @@ from stepgrant_broker.usecases.context import Ports
 
 MakeReceipt: TypeAlias = Callable[[str, str], Awaitable[dict[str, Any]]]
 """`(tenant, run)` to the run's receipt; raises `UnknownRun`."""
+
+
+class Log(Protocol):
+    """The log over all chains, as anybody may read it."""
+
+    async def head(self) -> bytes | None:
+        """The newest signed head that counts, as a signed note; None before the first one."""
+
+    async def vkeys(self) -> list[str]:
+        """The log's verifier keys, newest first, a line each."""
+
+    async def tile(self, path: str) -> bytes | None:
+        """The tile at this path; None if the tree has none such (yet). Raises `TileInvalid`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +65,6 @@ class Api:
     health: Health
     metrics: Metrics
     make_receipt: MakeReceipt
+    log: Log
     description: Callable[[], bytes]
     """The OpenAPI document as JSON."""

@@ -112,6 +112,9 @@ class Metrics:
         self._unconfirmed = Gauge(
             "stepgrant_leases_unconfirmed", "Credentials outside that should be dead and may live."
         )
+        self._leaves = Counter("stepgrant_log_leaves_total", "Entries that this process integrated into the log.")
+        self._log_size = Gauge("stepgrant_log_counted_size", "Size of the newest tree head that counts.")
+        self._log_errors = Counter("stepgrant_log_errors_total", "Failed rounds of the sequencer.", ("kind",))
         self._oldest = Gauge("stepgrant_leases_oldest_due_seconds", "For how long the oldest of those is due: alarm.")
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -142,12 +145,22 @@ class Metrics:
         self._confirmed.add(by=confirmed)
         self._unconfirmed.value, self._oldest.value = unconfirmed, oldest_s
 
+    def log(self, integrated: int, counted: int) -> None:
+        """One round of the sequencer."""
+        self._leaves.add(by=integrated)
+        self._log_size.value = counted
+
+    def log_failed(self, kind: str) -> None:
+        """One failed round of the sequencer."""
+        self._log_errors.add(kind)
+
     def text(self) -> str:
         """All series."""
         parts = (
             self._requests, self._seconds, self._outcomes, self._commits,
             self._commit_seconds, self._store_errors, self._sweeps, self._swept,
             self._confirmed, self._unconfirmed, self._oldest,
+            self._leaves, self._log_size, self._log_errors,
         )  # fmt: skip
         return "\n".join(line for part in parts for line in part.lines()) + "\n"
 

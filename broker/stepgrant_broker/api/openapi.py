@@ -10,12 +10,13 @@ import msgspec
 
 from stepgrant_broker.api import shapes_people
 from stepgrant_broker.api.problems import STATUSES
-from stepgrant_broker.api.routing import WITH_BODY, Endpoint, Needs
+from stepgrant_broker.api.routing import REST, WITH_BODY, Endpoint, Needs
 
 PARAMETER: Final = re.compile(r"\{(\w+)\}")
 REF: Final = "#/components/schemas/{name}"
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 - a path
-TEXT_PATH: Final = "/metrics"
+SEGMENT: Final = "^[A-Za-z0-9._:@~-]{1,200}$"
+TILE: Final = "^[a-z0-9/.]{1,100}$"
 SECURITY: Final[Mapping[Needs, list[dict[str, list[str]]]]] = {
     Needs.NOBODY: [],
     Needs.AGENT: [{"workload": []}],
@@ -30,6 +31,7 @@ SECURITY_SCHEMES: Final = {
     },
     "person": {"type": "http", "scheme": "bearer", "description": "An operator token (`sgo_...`)."},
 }
+MEDIA: Final[Mapping[Any, str]] = {str: "text/plain", bytes: "application/octet-stream"}
 TOKEN_FORM: Final = {
     "type": "object",
     "required": ["grant_type", "subject_token", "subject_token_type"],
@@ -105,7 +107,7 @@ def _parameters(endpoint: Endpoint, described: _Described) -> list[dict[str, Any
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:@~-]{1,200}$"},
+            "schema": {"type": "string", "pattern": TILE if name == REST else SEGMENT},
         }
         for name in PARAMETER.findall(endpoint.path)
     ]
@@ -131,8 +133,8 @@ def _responses(endpoint: Endpoint, described: _Described) -> dict[str, Any]:
     error = ("application/problem+json", problem)
     if endpoint.path == TOKEN_PATH:
         error = ("application/json", {"$ref": REF.format(name="OAuthError")})
-    media = "text/plain" if endpoint.path == TEXT_PATH else "application/json"
-    schema = described.schema(endpoint.answers)
+    media = MEDIA.get(endpoint.answers, "application/json")
+    schema = described.schema(endpoint.answers) if endpoint.answers is not bytes else {"type": "string"}
     responses = {
         "200": {"description": "Done.", **_content(media, schema)},
         "4XX": {"description": "Refused; nothing happened.", **_content(*error)},

@@ -34,6 +34,8 @@ C = TypeVar("C")
 Taken = TypeVar("Taken")
 
 WITH_BODY: Final = frozenset({"POST", "PUT"})
+REST: Final = "tile"
+"""The one parameter of a path that may hold slashes: the rest of it."""
 READING: Final = frozenset({"GET", "HEAD"})
 
 _log = structlog.get_logger(__name__)
@@ -214,6 +216,11 @@ def routes(api: Api, endpoints: Iterable[Endpoint]) -> list[Route]:
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, []).append(endpoint)
     return [
-        Route(path, Served(api, those), methods=[one.method for one in those], name=those[0].name)
+        Route(
+            path.replace(f"{{{REST}}}", f"{{{REST}:path}}"),
+            Served(api, those),
+            methods=[one.method for one in those],
+            name=those[0].name,
+        )
         for path, those in by_path.items()
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stepgrant.cli import plain
 from stepgrant.cli.command import Cli, command, group
+from stepgrant.cli.exits import CommandError
 from stepgrant_broker.commands.local import finished
 from stepgrant_broker.commands.saying import said
 
@@ -36,6 +38,55 @@ def register(root: typer.Typer) -> None:
         cli.out.emit(value, lambda: _print(cli, findings, progress))
         if findings:
             raise typer.Exit(1)
+
+    @command(
+        app,
+        "witness",
+        remote=False,
+        example="stepgrant ledger witness --name witness.example --log 'broker.example/log+a1b2c3d4+AZ...' "
+        "--folder /var/lib/witness",
+    )
+    def witness(
+        cli: Cli,
+        name: Annotated[str, typer.Option(help="The witness's name, as auditors will know it.")],
+        log: Annotated[list[str], typer.Option(help="Verifier key of a log to witness; may be given again.")],
+        folder: Annotated[Path, typer.Option(help="Holds the witness's key and what it cosigned; made if missing.")],
+        host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(help="0 takes a free port.")] = 8424,
+        *,
+        behind_proxy: Annotated[
+            bool, typer.Option(help="A proxy that ends TLS is the only one that can reach this port.")
+        ] = False,
+    ) -> None:
+        """Run a witness: it cosigns a log's heads, as long as each continues what it cosigned before.
+
+        Run it where the log's operator cannot reach: what it remembers is what makes a rollback or a fork visible.
+        """
+        with said():
+            _witness(cli, name, log, folder, {"host": host, "port": port, "proxy_terminates_tls": behind_proxy})
+
+
+def _witness(cli: Cli, name: str, logs: list[str], folder: Path, where: dict[str, Any]) -> None:
+    import asyncio
+
+    from stepgrant.tlog import LogPolicyInvalid
+    from stepgrant_broker.config import explicit_settings
+    from stepgrant_broker.wiring.witnessing import open_witness, run_witness
+
+    try:
+        opened = open_witness(folder, name, logs)
+    except LogPolicyInvalid as refused:
+        raise CommandError(str(refused), code="configuration_error") from None
+
+    def ready(url: str) -> None:
+        if cli.out.json_mode:
+            cli.out.document({"url": url, "vkey": opened.key.vkey})
+        else:
+            cli.out.line(f"witness {name} answers at {url}; its line in a log policy:")
+            cli.out.line(f"witness {name} {opened.key.vkey} {url}")
+        sys.stdout.flush()
+
+    asyncio.run(run_witness(opened, explicit_settings(data_dir=folder, **where), ready))
 
 
 async def _verify(cli: Cli) -> tuple[list[Finding], Progress]:

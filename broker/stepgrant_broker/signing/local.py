@@ -36,7 +36,7 @@ class LocalSigner:
             SignerUnavailable: no folder, no key, wrong owner or mode, or a file that is no such key.
         """
         folder = KeyFolder(path, create=create)
-        return cls({purpose: _read(folder, purpose, alg) for purpose, alg in ALGORITHMS.items()})
+        return cls({purpose: keys_in(folder, purpose, alg) for purpose, alg in ALGORITHMS.items()})
 
     async def sign(self, purpose: str, data: bytes) -> Signature:
         """As `Signer`."""
@@ -63,7 +63,9 @@ class LocalSigner:
         raise TypeError("a signer can be neither pickled nor copied")
 
 
-def _read(folder: KeyFolder, purpose: str, alg: str) -> tuple[SecretKey, ...]:
+def keys_in(folder: KeyFolder, purpose: str, alg: str) -> tuple[SecretKey, ...]:
+    """The keys of a purpose, newest first; with a folder that creates, one is made. Raises `SignerUnavailable`."""
+
     def make() -> bytes:
         return json.dumps(SecretKey.generate(alg).to_private_jwk(), indent=2).encode() + b"\n"
 

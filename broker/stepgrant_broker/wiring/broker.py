@@ -28,7 +28,9 @@ from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
 from stepgrant_broker.identity.nonces import LABEL, Nonces
 from stepgrant_broker.issuers.jwt import JwtIssuer
 from stepgrant_broker.issuers.static import StaticIssuer
+from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.receipt import make_receipt
+from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.ledger.verify import LedgerCheck
 from stepgrant_broker.policy import bundle as bundles
 from stepgrant_broker.policy import contract
@@ -44,7 +46,9 @@ from stepgrant_broker.wiring.identity import open_identities
 from stepgrant_broker.wiring.policy import ActivePolicy
 from stepgrant_broker.wiring.policy_engines import Wanted, engines_of
 from stepgrant_broker.wiring.seams import Seams
+from stepgrant_broker.wiring.sequencing import Sequencing
 from stepgrant_broker.wiring.sweeper import Sweeper
+from stepgrant_broker.wiring.witnessing import witnesses_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -72,6 +76,7 @@ class Broker:
     policy: ActivePolicy
     metrics: Metrics
     sweeper: Sweeper
+    sequencing: Sequencing
     app: FastAPI
     vault: Vault | None
 
@@ -150,6 +155,8 @@ async def build(
             broker.vault.start()
         broker.sweeper.start()
         stack.push_async_callback(broker.sweeper.stop)
+        broker.sequencing.start()
+        stack.push_async_callback(broker.sequencing.stop)
         if settings.watch_policy and settings.policy_dir is not None:
             watching = asyncio.create_task(_watch(broker, wanted, settings.policy_dir, bundle.digest))
             stack.push_async_callback(_cancelled, watching)
@@ -214,6 +221,11 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
         store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits()
     )
     metrics = Metrics()
+    witnesses = witnesses_of(stack, settings)
+    sequencer = Sequencer(store, signer, clock, await _origin(settings, store), witnesses=witnesses)
+    public_log = PublicLog(store, sequencer)
+    if witnesses is not None:
+        witnesses.prove_from(public_log)
     identities = open_identities(stack, settings, store)
     app = create_app(
         ports,
@@ -221,10 +233,20 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
         nonces=Nonces(wrap.derive(LABEL)),
         identities=seams.identities(identities) if seams.identities is not None else identities,
         make_receipt=partial(make_receipt, store, wrap, signer, failpoints=failpoints),
+        log=public_log,
         metrics=metrics,
     )
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)
-    return Broker(settings, ports, store, policy, metrics, sweeper, app, vault)
+    sequencing = Sequencing(sequencer, metrics, settings.log_every_ms)
+    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, app, vault)
+
+
+async def _origin(settings: Settings, store: AnyStore) -> str:
+    """The log's name. Raises `SettingsError` for another one than it has."""
+    origin = await store.log_origin(settings.proposed_origin)
+    if settings.log_origin not in {None, origin}:
+        raise SettingsError([f"{PREFIX}LOG_ORIGIN: this database's log is {origin!r}, for ever; say that, or nothing"])
+    return origin
 
 
 def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:

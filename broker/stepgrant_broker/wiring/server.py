@@ -27,6 +27,8 @@ from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.wiring.replies import BreakableReplies
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from stepgrant_broker.config import Settings
     from stepgrant_broker.wiring.broker import Broker
 
@@ -94,9 +96,13 @@ class _Server(uvicorn.Server):
 
 
 def _server(broker: Broker) -> _Server:
-    settings, failpoints = broker.settings, broker.ports.failpoints
+    failpoints = broker.ports.failpoints
+    return _server_of(broker.app if failpoints is None else BreakableReplies(broker.app, failpoints), broker.settings)
+
+
+def _server_of(app: ASGIApp, settings: Settings) -> _Server:
     config = uvicorn.Config(
-        broker.app if failpoints is None else BreakableReplies(broker.app, failpoints),
+        app,
         http="httptools",
         ws="none",
         lifespan="on",
@@ -115,7 +121,15 @@ def _server(broker: Broker) -> _Server:
 
 async def serve(broker: Broker, listening: Listening, *, ready: Callable[[str], None] | None = None) -> None:
     """Serve until a signal ends it. `ready` is told the URL once calls are answered."""
-    server = _server(broker)
+    await _until_a_signal(_server(broker), listening, ready)
+
+
+async def serve_app(app: ASGIApp, settings: Settings, listening: Listening, *, ready: Callable[[str], None]) -> None:
+    """Serve another application than a broker's, until a signal ends it."""
+    await _until_a_signal(_server_of(app, settings), listening, ready)
+
+
+async def _until_a_signal(server: _Server, listening: Listening, ready: Callable[[str], None] | None) -> None:
     with _ended_by_signals(server):
         async with _serving(server, listening) as task:
             if ready is not None:

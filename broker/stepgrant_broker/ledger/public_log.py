@@ -1,0 +1,84 @@
+"""The log as anybody may read it (C2SP tlog-tiles): the newest head that counts, tiles, and the log's own keys.
+
+Everything here is hashes of hashes and signatures. A full tile never changes; a partial one is cut from what is stored,
+at exactly the width that was asked for, so two answers to one path are always the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepgrant import merkle, tlog
+from stepgrant.merkle import HASH_BYTES
+from stepgrant.tlog.tiles import WIDTH, bundle
+from stepgrant_broker.domain.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stepgrant.merkle import Node, Range
+    from stepgrant_broker.domain.log import LogStore
+    from stepgrant_broker.ledger.sequencer import Sequencer
+
+
+class PublicLog:
+    """What the log's readers ask. All raise `StoreUnavailable`."""
+
+    def __init__(self, store: LogStore, sequencer: Sequencer) -> None:
+        self._store = store
+        self._sequencer = sequencer
+
+    async def head(self) -> bytes | None:
+        """The newest signed head that counts, as a signed note; None before the first one."""
+        counted = self._sequencer.counted
+        return None if counted is None else counted.note
+
+    async def vkeys(self) -> list[str]:
+        """The log's verifier keys, newest first, a line each. Raises `SignerUnavailable`."""
+        return [key.vkey for key in await self._sequencer.keys()]
+
+    async def tile(self, path: str) -> bytes | None:
+        """The tile, or bundle of entries, at this path; None if the tree has none such (yet). Raises `TileInvalid`."""
+        tile = tlog.read_path(path)
+        if tile.level is None:
+            leaves = await self._store.log_leaves(tile.number * WIDTH, tile.width)
+            return bundle(leaves) if len(leaves) == tile.width else None
+        place = (tile.level, tile.number)
+        data = (await self._store.log_tiles([place])).get(place, b"")
+        wanted = tile.width * HASH_BYTES
+        return data[:wanted] if len(data) >= wanted else None
+
+    async def inclusion(self, index: int, size: int) -> list[bytes]:
+        """The path of a leaf in the tree of this size."""
+        return (await self.proofs([merkle.inclusion_ranges(index, size)], size))[0]
+
+    async def consistency(self, old: int, new: int) -> list[bytes]:
+        """The proof that one tree is a beginning of another."""
+        return (await self.proofs([merkle.consistency_ranges(old, new)], new))[0]
+
+    async def proofs(self, wanted: Sequence[Sequence[Range]], size: int) -> list[list[bytes]]:
+        """Several proofs out of one reading of tiles."""
+        nodes = {node for ranges in wanted for one in ranges for node in merkle.nodes_of(one)}
+        read = await _Nodes.of(self._store, nodes, size)
+        return [merkle.proof_of(ranges, read.node) for ranges in wanted]
+
+
+class _Nodes:
+    """The nodes of a tree, from tiles that were read in one go."""
+
+    def __init__(self, size: int, tiles: dict[tuple[int, int], bytes]) -> None:
+        self._size = size
+        self._tiles = tiles
+
+    @classmethod
+    async def of(cls, store: LogStore, nodes: Iterable[Node], size: int) -> _Nodes:
+        named = {(tile.level or 0, tile.number) for tile in (tlog.tile_with(node, size) for node in nodes)}
+        return cls(size, dict(await store.log_tiles(sorted(named))))
+
+    def node(self, node: Node) -> bytes:
+        tile = tlog.tile_with(node, self._size)
+        data = self._tiles.get((tile.level or 0, tile.number), b"")[: tile.width * HASH_BYTES]
+        try:
+            return tlog.node_in(node, tile, data)
+        except tlog.TileInvalid as error:
+            raise StoreUnavailable(f"the log is damaged: {error}") from None

@@ -1,0 +1,61 @@
+"""Witnesses: those that this broker asks, and one that this machine runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from stepgrant import tlog
+from stepgrant._errors import ConfigurationError
+from stepgrant_broker.config import PREFIX, SettingsError
+from stepgrant_broker.ledger.witness import Witness, witness_app
+from stepgrant_broker.ledger.witnesses import PATIENCE_S, HttpWitnesses
+from stepgrant_broker.signing.folder import KeyFolder
+from stepgrant_broker.signing.local import keys_in
+from stepgrant_broker.wiring.server import listen, serve_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AsyncExitStack
+    from pathlib import Path
+
+    from stepgrant_broker.config import Settings
+
+PURPOSE: Final = "witness"
+STORE: Final = "witness.db"
+
+
+def witnesses_of(stack: AsyncExitStack, settings: Settings) -> HttpWitnesses | None:
+    """The witnesses that the settings name. Raises `SettingsError`."""
+    path = settings.log_policy_file
+    if path is None:
+        return None
+    try:
+        policy = tlog.read_log_policy(path.read_text())
+        client = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
+        stack.push_async_callback(client.aclose)
+        return HttpWitnesses(policy, client)
+    except OSError as error:
+        raise SettingsError([f"{PREFIX}LOG_POLICY_FILE: {path} cannot be read: {error.strerror}"]) from None
+    except (tlog.LogPolicyInvalid, ConfigurationError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{PREFIX}LOG_POLICY_FILE: {path}: {error}"]) from None
+
+
+def open_witness(folder: Path, name: str, logs: Sequence[str]) -> Witness:
+    """A witness with key and store in this folder, which is made if it is missing.
+
+    Raises `LogPolicyInvalid` for a name or verifier key that is none, `SignerUnavailable` for a folder or key that
+    others can read or that is damaged.
+    """
+    keys = [tlog.read_vkey(line) for line in logs]
+    (secret, *_) = keys_in(KeyFolder(folder, create=True), PURPOSE, "EdDSA")
+    return Witness(name, secret, keys, folder / STORE)
+
+
+async def run_witness(witness: Witness, settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve it until a signal ends it. Raises `UnsafeBind`, `SettingsError`."""
+    try:
+        await serve_app(witness_app(witness), settings, listen(settings), ready=ready)
+    finally:
+        witness.close()

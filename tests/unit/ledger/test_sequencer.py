@@ -1,0 +1,288 @@
+"""The sequencer over a real store: what waits becomes leaves, and what is durable is signed, once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from conformance.store.making import NOW, Chain, SetClock
+from stepgrant import merkle, tlog
+from stepgrant.tlog import note as notes
+from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
+from stepgrant_broker.domain.log import Growth
+from stepgrant_broker.domain.ports import PublicKey
+from stepgrant_broker.ledger.public_log import PublicLog
+from stepgrant_broker.ledger.sequencer import BATCH, Sequencer
+from stepgrant_broker.signing.local import LocalSigner
+from stepgrant_broker.store import schema
+from stepgrant_broker.store.connecting import url_of
+from stepgrant_broker.store.sqlite import SqliteStore
+
+ORIGIN = "broker.example/log"
+
+
+class SlowLog(SqliteStore):
+    """A store whose appends are somebody else's: this one never gets to append."""
+
+    async def log_append(self, growth: Growth) -> bool:
+        return False
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    path = tmp_path / "log.db"
+    schema.migrate(url_of(path))
+    opened = SqliteStore(path, clock=SetClock())
+    await opened.log_origin(ORIGIN)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> LocalSigner:
+    return LocalSigner.open(tmp_path / "keys", create=True)
+
+
+@pytest.fixture
+def sequencer(store: SqliteStore, signer: LocalSigner) -> Sequencer:
+    return Sequencer(store, signer, SetClock(NOW + 5), ORIGIN)
+
+
+async def signed_head(sequencer: Sequencer) -> tlog.Head:
+    """The counted head, its signature verified with the log's keys."""
+    assert sequencer.counted is not None
+    head, note = tlog.read_signed_head(sequencer.counted.note, ORIGIN)
+    assert len(note.verified(await sequencer.keys())) == 1
+    assert (head.size, head.root) == (sequencer.counted.size, sequencer.counted.root)
+    return head
+
+
+async def test_an_empty_log_has_no_head(sequencer: Sequencer, store: SqliteStore) -> None:
+    assert await sequencer.round() == 0
+    assert sequencer.counted is None
+    assert await PublicLog(store, sequencer).head() is None
+    assert store.log_commits == 1  # the log's name
+
+
+async def test_entries_are_integrated_and_the_head_is_signed_once(sequencer: Sequencer, store: SqliteStore) -> None:
+    chain = Chain.of_run()
+    await store.commit(chain.adds(3))
+    assert await sequencer.round() == 3
+    head = await signed_head(sequencer)
+    edge, _ = merkle.Edge().append(merkle.leaf_hash(leaf) for leaf in await store.log_leaves(0, 9))
+    assert (head.size, head.root) == (3, edge.root)
+
+    before = store.log_commits
+    assert await sequencer.round() == 0
+    assert store.log_commits == before
+    assert await signed_head(sequencer) == head
+
+
+async def test_a_round_takes_many_batches(sequencer: Sequencer, store: SqliteStore) -> None:
+    chain = Chain.of_run()
+    await store.commit(chain.adds(BATCH + 50))
+    before = store.log_commits
+    assert await sequencer.round() == BATCH + 50
+    assert store.log_commits - before == 3  # two batches and the head
+    assert (await signed_head(sequencer)).size == BATCH + 50
+
+
+async def test_another_process_goes_on_where_this_one_stopped(
+    sequencer: Sequencer, store: SqliteStore, signer: LocalSigner
+) -> None:
+    chain = Chain.of_run()
+    await store.commit(chain.adds(5))
+    await sequencer.round()
+    first = await signed_head(sequencer)
+    await store.commit(chain.adds(4))
+    other = Sequencer(store, signer, SetClock(), ORIGIN)
+    assert await other.round() == 4
+    second = await signed_head(other)
+    proof = await PublicLog(store, other).consistency(first.size, second.size)
+    merkle.verify_consistency(first.size, second.size, proof, first.root, second.root)
+
+    assert await sequencer.round() == 0
+    assert await signed_head(sequencer) == second
+
+
+async def test_nothing_is_signed_that_is_not_durable(store: SqliteStore, signer: LocalSigner, tmp_path: Path) -> None:
+    await store.commit(Chain.of_run().adds(3))
+    slow = SlowLog(tmp_path / "log.db", clock=SetClock())
+    late = Sequencer(slow, signer, SetClock(), ORIGIN)
+    assert await late.round() == 0
+    assert late.counted is None
+    assert await slow.log_published() is None
+    await slow.close()
+
+
+async def test_two_sequencers_make_one_log(store: SqliteStore, signer: LocalSigner, tmp_path: Path) -> None:
+    beside = SqliteStore(tmp_path / "log.db", clock=SetClock())
+    both = [Sequencer(one, signer, SetClock(), ORIGIN) for one in (store, beside)]
+    chain, integrated = Chain.of_run(), 0
+    for _ in range(10):
+        await store.commit(chain.adds(7))
+        integrated += sum(await asyncio.gather(*(one.round() for one in both)))
+    assert integrated == 70
+    assert len(set(await store.log_leaves(0, 100))) == 70
+    heads = await store.log_published_after(0, 100)
+    public = PublicLog(store, both[0])
+    for older, newer in itertools.pairwise(heads):
+        proof = await public.consistency(older.size, newer.size)
+        merkle.verify_consistency(older.size, newer.size, proof, older.root, newer.root)
+    await beside.close()
+
+
+async def test_a_key_that_is_not_published_signs_nothing(store: SqliteStore, signer: LocalSigner) -> None:
+    class Hiding(LocalSigner):
+        async def public_keys(self, purpose: str) -> tuple[PublicKey, ...]:
+            return ()
+
+    hiding = Hiding({"heads": signer._keys["heads"]})
+    await store.commit(Chain.of_run().adds(1))
+    with pytest.raises(SignerUnavailable, match="does not publish"):
+        await Sequencer(store, hiding, SetClock(), ORIGIN).round()
+    assert await store.log_published() is None
+
+
+# ----------------------------------------------------------------------------------------------------------- witnesses
+
+
+class Cosigners:
+    """Witnesses in this process; `present` are those that answer."""
+
+    def __init__(self, names: Sequence[str], quorum: str, log: tlog.NoteKey) -> None:
+        self._secrets = {name: Ed25519PrivateKey.generate() for name in names}
+        self.keys = {
+            name: tlog.note_key(name, tlog.COSIGNATURE, secret.public_key().public_bytes_raw())
+            for name, secret in self._secrets.items()
+        }
+        self.present = set(names)
+        lines = [f"log {log.vkey}", *(f"witness {name} {key.vkey}" for name, key in self.keys.items()), quorum]
+        self.policy = tlog.read_log_policy("\n".join(lines))
+        self.seen: list[int] = []
+
+    async def cosign(self, head: tlog.Head, note: tlog.Note) -> list[tlog.NoteSignature]:
+        self.seen.append(head.size)
+        made = []
+        for name in sorted(self.present):
+            signature = self._secrets[name].sign(notes.cosigned_bytes(note.text, 1_800_000_000))
+            made.append(notes.cosignature(name, self.keys[name].id, 1_800_000_000, signature))
+        return made
+
+
+@pytest.fixture
+async def cosigners(sequencer: Sequencer) -> Cosigners:
+    return Cosigners(["alice", "bob"], "group both all alice bob\nquorum both", (await sequencer.keys())[0])
+
+
+async def test_a_head_counts_when_its_witnesses_have_cosigned(
+    store: SqliteStore, signer: LocalSigner, cosigners: Cosigners
+) -> None:
+    sequencer = Sequencer(store, signer, SetClock(), ORIGIN, witnesses=cosigners)
+    chain = Chain.of_run()
+    await store.commit(chain.adds(2))
+    await sequencer.round()
+    first = await store.log_published()
+    assert sequencer.counted == first
+
+    cosigners.present = {"alice"}
+    await store.commit(chain.adds(2))
+    await sequencer.round()
+    second = await store.log_published()
+    assert second is not None
+    assert second.size == 4
+    assert b"alice" in second.note
+    assert sequencer.counted == first
+    assert await PublicLog(store, sequencer).head() == (first.note if first else None)
+
+    cosigners.present = {"alice", "bob"}
+    await sequencer.round()
+    assert sequencer.counted is not None
+    assert sequencer.counted.size == 4
+    assert set(cosigners.policy.check(tlog.read_note(sequencer.counted.note))) == {"alice", "bob"}
+    before = list(cosigners.seen)
+    await sequencer.round()
+    assert cosigners.seen == before
+
+
+async def test_after_a_start_the_newest_head_that_counts_is_found_again(
+    store: SqliteStore, signer: LocalSigner, cosigners: Cosigners
+) -> None:
+    chain = Chain.of_run()
+    first = Sequencer(store, signer, SetClock(), ORIGIN, witnesses=cosigners)
+    await store.commit(chain.adds(2))
+    await first.round()
+    cosigners.present = set()
+    for _ in range(3):
+        await store.commit(chain.adds(1))
+        await first.round()
+    again = Sequencer(store, signer, SetClock(), ORIGIN, witnesses=cosigners)
+    await again.round()
+    assert again.counted == first.counted
+    assert again.counted is not None
+    assert again.counted.size == 2
+
+
+# ----------------------------------------------------------------------------------------------------- the public face
+
+
+async def test_every_leaf_is_proven_from_what_is_public_alone(sequencer: Sequencer, store: SqliteStore) -> None:
+    chain = Chain.of_run()
+    await store.commit(chain.adds(300))
+    await sequencer.round()
+    head = await signed_head(sequencer)
+    public = PublicLog(store, sequencer)
+    fetched = {tile: await public.tile(tile.path) for tile in tlog.tiles_of(head.size)}
+    assert None not in fetched.values()
+
+    def read(node: merkle.Node) -> bytes:
+        tile = tlog.tile_with(node, head.size)
+        return tlog.node_in(node, tile, fetched[tile] or b"")
+
+    assert merkle.tree_root(head.size, read) == head.root
+    entries = await store.entries("acme", chain.run)
+    for entry in entries[::37]:
+        assert entry.leaf_index is not None
+        proof = await public.inclusion(entry.leaf_index, head.size)
+        assert proof == merkle.proof_of(merkle.inclusion_ranges(entry.leaf_index, head.size), read)
+        leaf = merkle.leaf_hash((await store.log_leaves(entry.leaf_index, 1))[0])
+        merkle.verify_inclusion(leaf, entry.leaf_index, head.size, proof, head.root)
+
+
+async def test_tiles_are_the_same_bytes_for_ever(sequencer: Sequencer, store: SqliteStore) -> None:
+    chain, public = Chain.of_run(), PublicLog(store, sequencer)
+    await store.commit(chain.adds(200))
+    await sequencer.round()
+    partial = {path: await public.tile(path) for path in ("tile/0/000.p/200", "tile/entries/000.p/200")}
+    assert all(partial.values())
+    assert await public.tile("tile/0/000.p/201") is None
+    assert await public.tile("tile/0/000") is None
+    assert await public.tile("tile/entries/000") is None
+    assert await public.tile("tile/1/000.p/1") is None
+    await store.commit(chain.adds(100))
+    await sequencer.round()
+    assert {path: await public.tile(path) for path in partial} == partial
+    assert await public.tile("tile/0/000") is not None
+    assert await public.tile("tile/entries/000") is not None
+    assert await public.tile("tile/1/000.p/1") is not None
+    assert (await public.vkeys())[0].startswith(f"{ORIGIN}+")
+
+
+async def test_a_damaged_tile_is_told_and_proves_nothing(
+    sequencer: Sequencer, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.commit(Chain.of_run().adds(20))
+    await sequencer.round()
+    real = store.log_tiles
+
+    async def cut(wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        return {place: data[:-32] for place, data in (await real(wanted)).items()}
+
+    monkeypatch.setattr(store, "log_tiles", cut)
+    with pytest.raises(StoreUnavailable, match="the log is damaged"):
+        await PublicLog(store, sequencer).inclusion(3, 20)
