@@ -28,14 +28,16 @@ def test_blocks_run(broker: TestBroker, shop: Shop, monkeypatch: pytest.MonkeyPa
     for number, block in enumerate(blocks):
         exec(compile(block, f"README.md block {number}", "exec"), space)  # noqa: S102 - it is our own page
 
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert space["receipt"] == {"done": "charge", "invoice": "inv_9", "amount": 4200}
     assert space["issue"] == {"number": 7, "title": "refund", "by": "issue-refund"}
-    assert [act[1]["invoice"] for act in shop.acts] == ["inv_9", "inv_1", "inv_2"]
+    assert [act[1]["invoice"] for act in shop.acts] == ["inv_9", "inv_10", "inv_1", "inv_2"]
 
     shop.faults.append("lost")
     assert asyncio.run(space["agent"]()) == {"invoice": "inv_3"}
     assert shop.done("pay") == 1
 
     space["test_charging"](broker)
-    assert shop.done("charge") == 4
+    assert shop.done("charge") == 5
+    assert space["paid"] == {"done": "charge", "invoice": "inv_10", "amount": 4200}
+    assert space["ref"].run_key == "bill-inv_10"

@@ -45,6 +45,16 @@ def test_reading_sends_the_token_in_its_header_and_no_key(run: Run, desk: Desk) 
     assert "idempotency-key" not in sent.headers
 
 
+def test_runs_that_somebody_should_go_on_with_and_releasing_one(run: Run, desk: Desk) -> None:
+    desk.says("GET /v1/runs", {"runs": [RUN], "next": None})
+    desk.says("POST /v1/quarantine/release", {"kind": "run", "name": "run_1"})
+    assert "order-1729" in run("run", "list", "--resumable").out
+    done = run("run", "release", "order-1729")
+    assert done.out == "run_1 is released: whoever works for its agent resumes it\n"
+    assert desk.sent[0].query == {"limit": "50", "resumable": "true"}
+    assert desk.sent[-1].body == {"run": "run_1"}
+
+
 def test_each_change_has_a_key_of_its_own(run: Run, desk: Desk) -> None:
     desk.says("POST /v1/grants/grn_1/revoke", {"jti": "grn_1", "status": "revoked", "revocation": "confirmed"})
     assert [run("grant", "revoke", "grn_1").code for _ in range(2)] == [0, 0]

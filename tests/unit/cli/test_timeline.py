@@ -223,6 +223,26 @@ def test_secondary_words() -> None:
     assert story.state == "cancelled"
 
 
+def test_a_queued_run_that_is_set_aside_and_released() -> None:
+    run = Run()
+    run.opened()
+    run.add(0, "run_parked", body={"reason": "queued"})
+    run.resumed(5, gone=5)
+    why = run.book.commit("park.detail", "ValueError: no\x1b[2J")
+    run.add(6, "run_parked", body={"reason": "error", "detail_c": why})
+    why = run.book.commit("park.detail", "5 tries without a result")
+    run.add(7, "run_parked", body={"reason": "set_aside", "detail_c": why})
+    run.add(8, "run_released", by=("person", "Ada"))
+    story = told(run)
+    said = texts(story)
+    assert said[1] == "stored for a worker"
+    assert said[3:] == [
+        "parked by its holder after an error (ValueError: no\\x1b[2J)",
+        "set aside: nobody opens it until a person releases it (5 tries without a result)",
+        "Ada released it: it may be tried again",
+    ]
+
+
 def test_screen_shows_every_line_uncut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     story = told(eventful())
     timeline_view.show(story, Output())
