@@ -1,0 +1,172 @@
+"""Each example is run as a user runs it, killed right after an effect that must not happen twice, and started again.
+
+It dies by SIGKILL, services included. They really verify; the referee judges what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from checker.check import check
+from checker.reading import read_lines, read_sqlite
+from faults.processes import Place, environment
+from stepgrant_broker.testing import TestHost, start
+
+EXAMPLES: Final = Path(__file__).parent.parent.parent / "sdk" / "examples"
+PATIENCE_S: Final = 50.0
+LIVES_MOST: Final = 6
+ASKED: Final = 75
+QUICK: Final = {"lease_s": 1.5, "redeem_window_ms": 1000, "leeway_ms": 200}
+
+
+@dataclass(frozen=True)
+class Story:
+    """An example with its words, the life in which it is killed, after which effect of that life, and what it does."""
+
+    name: str
+    words: tuple[str, ...]
+    life: int
+    nth: int
+    killed_in: str
+    times: Mapping[str, int]
+    asks: int = 0
+
+
+STORIES: Final = (
+    Story("refund", (), 1, 1, "refund.create", {"refund.create": 1, "order.note": 1, "mail.send": 1}, asks=1),
+    Story("change_request", (), 1, 1, "change.apply", {"change.apply": 2, "change.close": 1}, asks=2),
+    Story("secrets_rotation", (), 0, 2, "key.create", {"key.create": 1, "key.deploy": 3, "key.revoke": 1}),
+    Story("incident_evidence", (), 0, 1, "status.post", {"status.post": 1, "evidence.store": 4, "host.snapshot": 2}),
+    Story("account_provisioning", ("join",), 0, 2, "account.create", {"account.create": 1, "group.add": 3}),
+    Story("account_provisioning", ("leave",), 1, 1, "account.disable", {"group.remove": 3, "account.disable": 1}, 1),
+)
+
+
+@dataclass
+class Stage:
+    """A broker that knows the examples' agents, and the environment in which they run."""
+
+    host: TestHost
+    folder: Path
+    names: dict[str, str]
+
+    def live(self, story: Story, *, kill: str = "") -> subprocess.CompletedProcess[str]:
+        """One life of the example, with its services."""
+        more = {"STEPGRANT_TEST": "1", "STEPGRANT_TEST_FAILPOINT": kill} if kill else {}
+        words = [sys.executable, str(EXAMPLES / "_target.py"), sys.executable, str(EXAMPLES / f"{story.name}.py")]
+        return subprocess.run(
+            [*words, *story.words], cwd=self.folder, env=environment(**self.names, **more), text=True,
+            capture_output=True, timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+
+    @property
+    def book(self) -> list[Any]:
+        return read_lines(self.folder / "services.jsonl")
+
+
+def settings(address: str, *, redeemed: bool) -> dict[str, Any]:
+    """The settings that lie beside the examples, for this address; `redeemed`: with services that have a key."""
+    text = (EXAMPLES / "data.json").read_text(encoding="utf-8").replace("http://127.0.0.1:8431", address)
+    shipped: dict[str, Any] = json.loads(text)
+    for agent in shipped["agents"].values() if redeemed else ():
+        for tool in agent["tools"].values():
+            del tool["redeem"]
+    return shipped
+
+
+@contextmanager
+def staged(folder: Path, *, redeemed: bool) -> Iterator[Stage]:
+    place = Place.free()
+    place.socket.close()
+    policy = settings(place.url, redeemed=redeemed)
+    with start(folder / "broker", settings=policy, **QUICK) as host:
+        key = host.enroll("agents", agents=sorted(policy["agents"]))
+        names = {"STEPGRANT_URL": host.url, "STEPGRANT_WORKLOAD_KEY": str(key), "EXAMPLES_TARGET": place.url}
+        if redeemed:
+            names["EXAMPLES_TARGET_KEY"] = str(host.enroll("services", audiences=[place.url]))
+        yield Stage(host, folder, names)
+
+
+def told(stage: Stage, story: Story) -> list[subprocess.CompletedProcess[str]]:
+    """All its lives: killed once, approved when it asks."""
+    lives: list[subprocess.CompletedProcess[str]] = []
+    while len(lives) < LIVES_MOST:
+        kill = f"sdk.after_effect:kill:{story.nth}" if len(lives) == story.life else ""
+        lives.append(stage.live(story, kill=kill))
+        if lives[-1].returncode == 0:
+            break
+        for approval in re.findall(r"apr_\w+", lives[-1].stdout):
+            stage.host.approve(approval)
+    return lives
+
+
+def judged(stage: Stage, story: Story) -> list[str]:
+    """What the referee says, and what happened another number of times than it should have."""
+    evidence = read_sqlite(stage.folder / "broker" / "stepgrant.db").beside(books=stage.book)
+    times = Counter(line["did"] for line in stage.book)
+    wrong = [f"{tool} happened {times[tool]} times" for tool, number in story.times.items() if times[tool] != number]
+    return [*map(str, check(evidence)), *wrong]
+
+
+def report(lives: list[subprocess.CompletedProcess[str]]) -> str:
+    return "\n".join(f"exit {one.returncode}\n{one.stdout}{one.stderr[-2000:]}" for one in lives)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: "-".join((story.name, *story.words)))
+def test_killed_and_started_again(tmp_path: Path, story: Story) -> None:
+    with staged(tmp_path, redeemed=True) as stage:
+        lives = told(stage, story)
+        codes = [life.returncode for life in lives]
+        assert codes == [ASKED] * bool(story.asks) + [-signal.SIGKILL, 0], report(lives)
+        assert judged(stage, story) == [], report(lives)
+        in_doubt = [one for one in stage.host.entries(stage.host.runs()[0].id) if one.type == "step_in_doubt"]
+        assert [one.part("action")["tool"] for one in in_doubt] == [story.killed_in]
+        again = stage.live(story)
+        assert again.returncode == 0, report([again])
+        assert judged(stage, story) == [], "started again after its end, it did something"
+
+
+def test_as_shipped(tmp_path: Path) -> None:
+    """Services without a key check grants by themselves; nobody redeems, and the hook still finds what happened."""
+    with staged(tmp_path, redeemed=False) as stage:
+        lives = told(stage, STORIES[0])
+        assert [life.returncode for life in lives] == [ASKED, -signal.SIGKILL, 0], report(lives)
+        assert judged(stage, STORIES[0]) == [], report(lives)
+
+
+ASKS_WITHOUT_A_GRANT: Final = """
+import os, sys, httpx
+answer = httpx.post(os.environ["EXAMPLES_TARGET"] + "/mail.send", json={"to": "all"}, trust_env=False)
+sys.exit(answer.status_code - 400)
+"""
+
+
+def test_the_services_refuse_what_no_grant_is_for(tmp_path: Path) -> None:
+    """They are a real resource server: without a grant nothing is done."""
+    with staged(tmp_path, redeemed=True) as stage:
+        words = [sys.executable, str(EXAMPLES / "_target.py"), sys.executable, "-c", ASKS_WITHOUT_A_GRANT]
+        done = subprocess.run(words, cwd=tmp_path, env=environment(**stage.names), timeout=PATIENCE_S, check=False)
+        assert done.returncode == 1, "401: there is no token"
+        assert stage.book == []
+
+
+def test_each_example_is_short_and_named_in_the_readme() -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    found = sorted(path for path in EXAMPLES.glob("*.py") if not path.name.startswith("_"))
+    assert {path.stem for path in found} == {story.name for story in STORIES}
+    for path in found:
+        assert path.name in readme
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
