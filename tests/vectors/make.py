@@ -13,11 +13,13 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 from fakes.clock import ArmedFailpoints, StandingClock
 from fakes.hand import Hand
+from fakes.lost_tale import lost_life
 from fakes.tale import whole_life
 from fakes.world import AUDIENCE
 from stepgrant import canonical
@@ -87,6 +89,13 @@ class Named:
 
 async def make(folder: Path) -> dict[str, bytes]:
     """The golden files by name."""
+    files = await _make(folder / "whole", whole_life)
+    lost = await _make(folder / "lost", lost_life)
+    return {**files, "lost.jsonl": lost["run.jsonl"]}
+
+
+async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[str, bytes]:
+    """The files of one life, lived by a broker of its own."""
     keys = folder / "broker" / "keys"
     keys.mkdir(mode=0o700, parents=True)
     with os.fdopen(os.open(keys / "heads-1.jwk", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -97,7 +106,7 @@ async def make(folder: Path) -> dict[str, bytes]:
     policy = bundle_of({"stepgrant/main.rego": POLICY})
     async with build(settings, create=True, policy=policy, seams=seams) as broker:
         held = await hand(broker, clock, failpoints)
-        run = await whole_life(held)
+        run = await life(held)
         receipt = await broker.receipt(run)
         return {
             "run.jsonl": await chain(broker.ports.reads, run),

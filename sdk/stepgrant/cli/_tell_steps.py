@@ -21,6 +21,10 @@ _FAILED: Final = {
     "failed": "failed",
     "unknown": "raised an error; what it did is not known, and doing it again is harmless",
 }
+_REPEATS: Final = {
+    "ask": "it equals a step that was completed before the crash; a person says if it is that one",
+    "replay": "it is the step that was completed before the crash, says policy",
+}
 
 
 def prepared(teller: Teller, at: At) -> None:
@@ -37,7 +41,8 @@ def decided(teller: Teller, at: At) -> None:
     """`decision`. The same answer asked for twice (prepare, then start) is told once."""
     decision = at.part("decision")
     effect, reasons = decision["effect"], decision["reasons"]
-    said = (effect, tuple(reasons), decision["policy_revision"], at.attempt, at.epoch)
+    repeats = at.body.get("duplicate")
+    said = (repeats or effect, tuple(reasons), decision["policy_revision"], at.attempt, at.epoch)
     again = teller.decisions.get(str(at.step)) == said
     teller.decisions[str(at.step)] = said
     if effect == "deny":
@@ -49,6 +54,8 @@ def decided(teller: Teller, at: At) -> None:
     why = f"{plain.joined(reasons)} (policy {revision(decision['policy_revision'])})"
     what = _action_word(at)
     match effect:
+        case _ if repeats in _REPEATS:
+            teller.say(at, Mark.PERSON if repeats == "ask" else Mark.GOOD, f"{_REPEATS[str(repeats)]}: {why}")
         case "allow":
             teller.say(at, Mark.GOOD, f"{what}allowed: {why}")
         case "require_approval":

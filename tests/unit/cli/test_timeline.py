@@ -223,6 +223,29 @@ def test_secondary_words() -> None:
     assert story.state == "cancelled"
 
 
+def test_calls_whose_ids_were_lost() -> None:
+    run = Run()
+    run.opened()
+    action = run.action("t", None, "once", {})
+    decision = run.decision("allow", "ok")
+    for at, step, word in ((1, "asked", "ask"), (2, "known", "replay")):
+        body = {"phase": "begin", "engine": "test", "duplicate": word}
+        run.add(at, "decision", step=step, attempt=1, action=action, decision=decision, body=body)
+    run.add(3, "step_adopted", step="known", attempt=1, action=action, body={"from": "old\x1b"})
+    note = run.book.commit("duplicate.note", "one was ordered")
+    for at, verdict in ((4, "replay"), (5, "run")):
+        body = {"verdict": verdict, "of": "old", "operator": "opr_1", "note_c": note}
+        run.add(at, "duplicate_decided", step="asked", attempt=1, action=action, by=("person", "Ada"), body=body)
+    story = told(run)
+    asked, same, other = texts(story, "asked")
+    assert asked.startswith("it equals a step that was completed before the crash; a person says if it is that one: ok")
+    assert same == "Ada: this is the same as old, whose result counts, because one was ordered"
+    assert other == "Ada: this is another call than old, because one was ordered"
+    known, adopted = texts(story, "known")
+    assert known.startswith("it is the step that was completed before the crash, says policy: ok")
+    assert adopted == "the same call under a new id; it goes on as old\\x1b"
+
+
 def test_a_queued_run_that_is_set_aside_and_released() -> None:
     run = Run()
     run.opened()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lost_tale import LOST_TYPES
 from fakes.tale import RUN_TYPES, TENANT_TYPES
 from stepgrant import canonical, receipt
 from stepgrant._receipt_entries import check_link, read_event
@@ -20,6 +21,7 @@ PINNED = {
     "run.jsonl": "sha-256:TRvv-zWMlBH6y4R8e5l5aPwxVESzE3pCru2V2UpxiXA",
     "tenant.jsonl": "sha-256:AZj9zV9oRXEx6geMnnGkDfd2qETFlUvjOXx5pcMEN0w",
     "receipt.json": "sha-256:5WUHGpJQckkkDRemgGPB07rKhFnS7kpcixGDt2i3BWk",
+    "lost.jsonl": "sha-256:NqO2T6p6Qjr4zXT6FUKg8SeSM36cQAZvJHpyTCmt278",
     "keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
 }
 """Written a second time here, so that regenerating the files alone does not make a change pass."""
@@ -38,13 +40,15 @@ def test_the_golden_files_are_those_of_before(name: str) -> None:
 async def test_the_same_acts_give_the_same_bytes(tmp_path: Path) -> None:
     """If this fails, an entry is written differently from before: see tests/vectors/make.py before regenerating."""
     made = await make(tmp_path)
-    for name in ("run.jsonl", "tenant.jsonl"):
+    for name in ("run.jsonl", "tenant.jsonl", "lost.jsonl"):
         for number, (now, before) in enumerate(zip(made[name].splitlines(), lines(name), strict=True)):
             assert now.decode() == before.decode(), f"{name} line {number + 1}"
     assert made == {name: (GOLDEN / name).read_bytes() for name in PINNED}
 
 
-@pytest.mark.parametrize(("name", "types"), [("run.jsonl", RUN_TYPES), ("tenant.jsonl", TENANT_TYPES)])
+@pytest.mark.parametrize(
+    ("name", "types"), [("run.jsonl", RUN_TYPES), ("tenant.jsonl", TENANT_TYPES), ("lost.jsonl", LOST_TYPES)]
+)
 def test_every_type_that_use_cases_write_is_among_them_and_chained(name: str, types: frozenset[str]) -> None:
     before = None
     seen = set()
@@ -60,14 +64,19 @@ def test_every_type_that_use_cases_write_is_among_them_and_chained(name: str, ty
     assert seen == types
 
 
-def test_entries_of_before_are_folded_as_they_were() -> None:
+def folded(name: str) -> View:
     view = View()
-    for data in lines("run.jsonl"):
+    for data in lines(name):
         event = read_event(data)
         members, kind = dict(event.fields), EntryType(event.type)
         digest = canonical.b64u_decode(event.hash)
         run = str(members["run"])
         view = fold.apply(view, Entry("acme", run, event.seq, event.ts, kind, event.step, digest, data, members))
+    return view
+
+
+def test_entries_of_before_are_folded_as_they_were() -> None:
+    view = folded("run.jsonl")
     assert view.run is not None
     assert (view.run.state, view.run.epoch, view.run.step_count) == (RunState.COMPLETED, 3, 8)
     assert dict(view.run.history.meters) == {"usd": 2_500_000}
@@ -81,6 +90,17 @@ def test_entries_of_before_are_folded_as_they_were() -> None:
         "s5~reconcile~1": StepState.COMPLETED,
         "s6": StepState.PREPARED,
     }
+
+
+def test_lost_ids_of_before_are_folded_as_they_were() -> None:
+    view = folded("lost.jsonl")
+    assert view.run is not None
+    assert (view.run.state, view.run.epoch, view.run.step_count) == (RunState.COMPLETED, 2, 8)
+    names = {key: step.same_as for key, step in view.steps.items() if step.state is StepState.ADOPTED}
+    assert names == {"call_5": "call_1", "call_6": "call_2", "call_7": "call_3"}
+    assert {key for key, step in view.steps.items() if step.state is StepState.COMPLETED} == view.steps.keys() - names
+    assert (view.steps["call_3"].duplicate, view.steps["call_8"].duplicate) == ("replay", "run")
+    assert view.steps["call_8"].duplicate_of == "call_4"
 
 
 def test_a_receipt_of_before_verifies_and_one_flipped_byte_makes_it_fail() -> None:
