@@ -3,7 +3,7 @@
 
 `join` makes an account and its groups. `leave` takes the groups away, and then a person has to allow that the account
 is disabled. Both are `@stepgrant.agent`s: `start` only queues a run; `run` does it here; a worker picks up what is new,
-crashed, or parked and answered.
+crashed, or parked and answered. The one who makes accounts cannot disable any, and the other way round.
 
     stepgrant dev -- python _target.py python account_provisioning.py join ada
     stepgrant dev -- python _target.py stepgrant work account_provisioning:join account_provisioning:leave
@@ -71,7 +71,7 @@ def disable_account(login: str) -> Any:  # noqa: ANN401 - JSON
     return ask_service()
 
 
-@stepgrant.agent("accounts")
+@stepgrant.agent("joiner")
 def join(person: dict[str, str]) -> Any:  # noqa: ANN401 - JSON
     """Somebody comes. The input is stored with the run, so any worker can go on with it."""
     known = read_person(person["login"])
@@ -79,7 +79,7 @@ def join(person: dict[str, str]) -> Any:  # noqa: ANN401 - JSON
     return {"account": account["id"], "groups": [add_to_group(person["login"], one)["id"] for one in known["groups"]]}
 
 
-@stepgrant.agent("accounts")
+@stepgrant.agent("leaver")
 def leave(person: dict[str, str]) -> Any:  # noqa: ANN401 - JSON
     """Somebody goes: what they can reach first, the account last."""
     known = read_person(person["login"])

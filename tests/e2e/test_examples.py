@@ -6,13 +6,15 @@ It dies by SIGKILL, services included. They really verify; the referee judges wh
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,7 @@ import pytest
 from checker.check import check
 from checker.reading import read_lines, read_sqlite
 from faults.processes import Place, environment
+from stepgrant.receipt import Event
 from stepgrant_broker.testing import TestHost, start
 
 EXAMPLES: Final = Path(__file__).parent.parent.parent / "sdk" / "examples"
@@ -145,6 +148,59 @@ def test_as_shipped(tmp_path: Path) -> None:
         lives = told(stage, STORIES[0])
         assert [life.returncode for life in lives] == [ASKED, -signal.SIGKILL, 0], report(lives)
         assert judged(stage, STORIES[0]) == [], report(lives)
+
+
+QUEUES: Final = "import account_provisioning as a; a.leave.start({'login': 'bob'}, run_key='leave-bob')"
+WORKS: Final = (
+    "stepgrant.cli.main",
+    "work",
+    "account_provisioning:join",
+    "account_provisioning:leave",
+    "--poll",
+    "0.1",
+)
+
+
+@contextmanager
+def worker(stage: Stage, *, kill: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """`stepgrant work`, with its services."""
+    more = {"STEPGRANT_TEST": "1", "STEPGRANT_TEST_FAILPOINT": kill} if kill else {}
+    words = [sys.executable, str(EXAMPLES / "_target.py"), sys.executable, "-m", "stepgrant.cli.main", "work", *HANDLES]
+    names = environment(**stage.names, **more)
+    names["PYTHONPATH"] += f":{EXAMPLES}"
+    process = subprocess.Popen(words, cwd=stage.folder, env=names, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def until(stage: Stage, kind: str) -> Event:
+    """The first entry of this type in the only run, once it is there."""
+    late = time.monotonic() + PATIENCE_S
+    while time.monotonic() < late:
+        found = [event for run in stage.host.runs() for event in stage.host.entries(run.id) if event.type == kind]
+        if found:
+            return found[0]
+        time.sleep(0.1)
+    raise TimeoutError(kind)
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_goes_on_with_what_another_left(tmp_path: Path) -> None:
+    """Queued, worked, asked about, answered, killed after its last effect, and ended by another worker."""
+    with staged(tmp_path, redeemed=True) as stage:
+        names = environment(**stage.names)
+        subprocess.run([sys.executable, "-c", QUEUES], cwd=EXAMPLES, env=names, timeout=PATIENCE_S, check=True)
+        with worker(stage, kill="sdk.after_effect:kill:5") as first:
+            stage.host.approve(str(until(stage, "approval_requested").part("approval")["id"]))
+            assert first.wait(PATIENCE_S) == -signal.SIGKILL
+        with worker(stage):
+            assert until(stage, "run_ended").part("outcome")["status"] == "completed"
+        assert judged(stage, STORIES[-1]) == []
+        assert [run.key for run in stage.host.runs()] == ["leave-bob"]
 
 
 ASKS_WITHOUT_A_GRANT: Final = """
