@@ -1,4 +1,4 @@
-"""Wall clocks of real processes, set by a test while they run: libfaketime, which looks into a file each time.
+"""Wall clocks of real processes, set by a test while they run: libfaketime, which looks into a file every second.
 
 Monotonic time goes on as it is, as it does on a machine whose clock somebody sets.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from stepgrant_services import PostgresServer
 
+LOOKED_S: Final = 1.1
 LIBRARY: Final = "vendor/libfaketime/src/libfaketime.so.1"
 
 
@@ -31,14 +33,18 @@ class WallClock:
         self.environment: Mapping[str, str] = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_CACHE_DURATION": "0",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
         }
-        self.set(0)
+        self._write(0)
 
     def set(self, seconds: int) -> None:
-        """It shows the true time and so many seconds."""
+        """It shows the true time and so many seconds when this returns."""
+        self._write(seconds)
+        time.sleep(LOOKED_S)
+
+    def _write(self, seconds: int) -> None:
         new = self._file.with_name("clock.new")
         new.write_text(f"{seconds:+d}\n", encoding="ascii")
         new.chmod(0o644)

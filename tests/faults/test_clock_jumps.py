@@ -42,6 +42,26 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
+@dataclass
+class Off:
+    """A broker on SQLite whose machine has a clock of its own."""
+
+    at: Site
+    post: Post
+    clock: WallClock
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Off]:
+    folder = tmp_path_factory.mktemp("machine")
+    clock = WallClock(folder)
+    with (
+        site(folder / "site", environments=[clock.environment], lease_ms=LEASE_MS, sweep_ms=600_000) as at,
+        Post() as post,
+    ):
+        yield Off(at, post, clock)
+
+
 # --------------------------------------------------------------------------------------------------------- the agent's
 
 
@@ -58,49 +78,46 @@ broker to a new run (`None`: opened). A target allows less than a broker, whose 
 
 
 @pytest.mark.timeout(120)
-def test_an_agents_clock(tmp_path: Path) -> None:
-    with site(tmp_path / "site", lease_ms=TTL_MS) as at:
-        clock, heard = WallClock(tmp_path), tmp_path / "heard"
-        with at.puppet(heard, **clock.environment) as agent:
-            for off, (call, present, opened) in AGENTS.items():
-                run = str(agent.do(f"open off{off}")["run"])
-                clock.set(off)
-                assert agent.do("ask heartbeat") == call, off
-                if call == ACCEPTED:
-                    assert agent.do("hold pay") == {"holding": "pay"}, off
-                    assert agent.do("present")["code"] == present, off
-                    assert agent.do("return") == {"returned": {"order": "0"}}, off
-                else:
-                    assert agent.do("hold pay") == call, off
-                    assert [one.seq for one in at.evidence(run=run).entries if one.chain == run] == [0]
-                clock.set(0)
-                assert agent.do("ask heartbeat") == ACCEPTED, off
-                assert agent.do("leave") == {"left": True}, off
-                clock.set(off)
-                said = agent.do(f"open new-off{off}")
-                assert said.get("refused") == opened, off
-                clock.set(0)
-                if opened is None:
-                    assert agent.do("leave") == {"left": True}, off
-        assert broken(at, heard) == []
+def test_an_agents_clock(machine: Off, tmp_path: Path) -> None:
+    at, clock = machine.at, WallClock(tmp_path)
+    heard = [tmp_path / "heard-0", tmp_path / "heard-1"]
+    with at.puppet(heard[0], **clock.environment) as agent, at.puppet(heard[1], **clock.environment) as fresh:
+        for off, (call, present, opened) in AGENTS.items():
+            run = str(agent.do(f"open off{off}")["run"])
+            clock.set(off)
+            assert agent.do("ask heartbeat") == call, off
+            if call == ACCEPTED:
+                assert agent.do("hold pay") == {"holding": "pay"}, off
+                assert agent.do("present")["code"] == present, off
+                assert agent.do("return") == {"returned": {"order": "0"}}, off
+            else:
+                assert agent.do("hold pay") == call, off
+                assert [one.seq for one in at.evidence(run=run).entries if one.chain == run] == [0]
+            assert fresh.do(f"open new-off{off}").get("refused") == opened, off
+            clock.set(0)
+            assert agent.do("ask heartbeat") == ACCEPTED, off
+            assert agent.do("leave") == {"left": True}, off
+            if opened is None:
+                assert fresh.do("leave") == {"left": True}, off
+    assert broken(at, *heard) == []
 
 
-def test_the_window_of_a_proof_is_exact_to_a_second(tmp_path: Path) -> None:
+def test_the_window_of_a_proof_is_exact_to_a_second(machine: Off) -> None:
     """Each try counts only if no second began while it was under way."""
     wanted = {-WINDOW_S - 1: "invalid_dpop_proof", 1 - WINDOW_S: "", WINDOW_S: "", WINDOW_S + 1: "invalid_dpop_proof"}
-    with site(tmp_path / "site", lease_ms=TTL_MS) as at, Post() as post:
-        agent = Writer(at.url, at.keys["worker"]).exchange(at.doors[0])
-        opened = post.send(at.doors[0], agent.write("/v1/runs", {"agent": "worker", "run_key": "window"}))
-        path = f"/v1/runs/{opened.members['run']}/heartbeat"
-        found: dict[int, str] = {}
-        end = time.monotonic() + 40
-        while set(found) != set(wanted) and time.monotonic() < end:
-            for off in set(wanted) - set(found):
-                second = math.floor(time.time())
-                reply = post.send(at.doors[0], agent.write(path, {"epoch": 1}, iat=second + off))
-                if math.floor(time.time()) == second:
-                    found[off] = reply.code
-        assert found == wanted
+    at, post = machine.at, machine.post
+    agent = Writer(at.url, at.keys["worker"]).exchange(at.doors[0])
+    opened = post.send(at.doors[0], agent.write("/v1/runs", {"agent": "worker", "run_key": "window"}))
+    path = f"/v1/runs/{opened.members['run']}/heartbeat"
+    found: dict[int, str] = {}
+    end = time.monotonic() + 40
+    while set(found) != set(wanted) and time.monotonic() < end:
+        for off in set(wanted) - set(found):
+            second = math.floor(time.time())
+            reply = post.send(at.doors[0], agent.write(path, {"epoch": 1}, iat=second + off))
+            if math.floor(time.time()) == second:
+                found[off] = reply.code
+    assert found == wanted
 
 
 # ------------------------------------------------------------------------------------------------------- the broker's
@@ -155,26 +172,6 @@ class Held:
             assert grant["expires_at"] <= now_ms() + TTL_MS + 1
             assert reply.members["credential"]["expires_at"] <= grant["expires_at"]
         return reply.code
-
-
-@dataclass
-class Off:
-    """A broker on SQLite whose machine has a clock of its own."""
-
-    at: Site
-    post: Post
-    clock: WallClock
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Off]:
-    folder = tmp_path_factory.mktemp("machine")
-    clock = WallClock(folder)
-    with (
-        site(folder / "site", environments=[clock.environment], lease_ms=LEASE_MS, sweep_ms=600_000) as at,
-        Post() as post,
-    ):
-        yield Off(at, post, clock)
 
 
 @pytest.fixture
