@@ -1,7 +1,8 @@
 """Agents for `stepgrant work`, as a user would write them. WORKED_SHOP is the shop's address.
 
 The input: `order`, of the form `slow-<seconds>-<name>` if the charge takes so long after the shop has done it. `first`
-and `then`: what happens before the charge, and before the mail: `raise` or `die`.
+and `then`: what happens before the charge, and before the mail: `raise`, `die` or
+`die once`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from shop import Shop
 
 shop = Shop(os.environ.get("WORKED_SHOP", ""))
 Order = dict[str, Any]
+FIRST = 2
+"""The epoch of the first worker: whoever queued the run had the one before."""
 
 
 def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,20 +58,20 @@ amail = stepgrant.tool(effect="once", step_id="mail-{order}", reconcile=asking(s
 )
 
 
-def do(what: str | None) -> None:
-    """What goes wrong."""
+def do(what: str | None, epoch: int) -> None:
+    """What goes wrong; `die once` only in the first worker's hands."""
     if what == "raise":
         raise ValueError("this order cannot be billed")
-    if what == "die":
+    if what == "die" or (what == "die once" and epoch == FIRST):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @stepgrant.agent("agent")
-def bill(order: Order) -> Any:  # noqa: ANN401 - JSON
+def bill(order: Order, run: stepgrant.Run) -> Any:  # noqa: ANN401 - JSON
     """Charge, then send a mail."""
-    do(order.get("first"))
+    do(order.get("first"), run.epoch)
     charged = charge(order["order"])
-    do(order.get("then"))
+    do(order.get("then"), run.epoch)
     mail(order["order"])
     return charged
 
