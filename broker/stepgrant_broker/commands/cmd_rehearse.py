@@ -32,7 +32,9 @@ AGENT = Annotated[
 ]
 JUNIT = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report as well.")]
 QUICK = Annotated[bool, typer.Option("--quick", help="Only the first step of each tool, and one question to a person.")]
-ONLY = Annotated[str | None, typer.Option("--only", metavar="ID", help="One rehearsal (the report names each).")]
+ONLY = Annotated[
+    list[str] | None, typer.Option("--only", metavar="ID", help="This rehearsal; the report names each. Repeatable.")
+]
 STRICT = Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")]
 JOBS = Annotated[int, typer.Option("--jobs", "-j", min=1, max=16, help="So many rehearsals side by side.")]
 IN_PLACE = Annotated[bool, typer.Option("--in-place", help="Start it in this folder, not in a fresh copy each time.")]
@@ -43,8 +45,8 @@ OUTSIDE_OK = Annotated[
 ]  # fmt: skip
 BESIDE = Annotated[
     str | None,
-    typer.Option("--beside", metavar="COMMAND", help="Services that the agent needs: run beside it in each rehearsal, "
-                 "with STEPGRANT_TOKEN of an operator."),
+    typer.Option("--beside", metavar="COMMAND", help="Services that the agent needs, started before it in each "
+                 "rehearsal with STEPGRANT_URL and an operator's STEPGRANT_TOKEN; they print `ready` when they are."),
 ]  # fmt: skip
 TIMEOUT = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", help="The longest life of one process.")]
 TTL = Annotated[int, typer.Option("--ttl", min=1, max=300, metavar="SECONDS", help="The longest life of a credential.")]
@@ -87,11 +89,13 @@ def register(root: typer.Typer) -> None:
 
         if not words:
             raise CommandError("say how the agent is started: stepgrant rehearse -- python agent.py")
-        if in_place and jobs > 1:
-            raise CommandError("--in-place and --jobs do not go together: side by side they would meet in one folder")
+        if (in_place or beside) and jobs > 1:
+            raise CommandError("--jobs goes neither with --in-place nor --beside: side by side they would meet there")
         with said():
             order = _order(words, policy, agent or [], in_place=in_place, beside=beside, timeout=timeout, ttl=ttl)
-            wanted = Wanted(quick=quick, only=only, jobs=jobs, strict=strict, outside_ok=tuple(outside_ok or ()))
+            wanted = Wanted(
+                quick=quick, only=tuple(only or ()), jobs=jobs, strict=strict, outside_ok=tuple(outside_ok or ())
+            )
             report = _run(cli, order, wanted, keep=keep)
         if junit is not None:
             junit.write_bytes(report.junit())

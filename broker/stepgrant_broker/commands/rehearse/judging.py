@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from stepgrant_broker.commands.rehearse.arriving import hangs, no_run, not_finished
 from stepgrant_broker.commands.rehearse.findings import Finding, Level, merged
 from stepgrant_broker.commands.rehearse.performing import IN_DOUBT, Rehearsal
-from stepgrant_broker.commands.rehearse.scenarios import PLAIN
 from stepgrant_broker.commands.rehearse.trace import HOOK, Call
 
 Found = Iterator[Finding]
@@ -260,45 +260,6 @@ def alive(one: Rehearsal, _: Rehearsal) -> Found:
     for grant in one.standing.live:
         if grant.run in ended:
             yield Finding("credential_alive", grant.tool, f"grant {grant.jti} of step {grant.step}")
-
-
-# ------------------------------------------------------------------------------------------------- it did not get there
-
-
-def hangs(one: Rehearsal, _: Rehearsal) -> Found:
-    """A life that took too long."""
-    late = next((life for life in one.lives if not life.in_time), None)
-    if late is not None:
-        yield Finding("hangs", "", _last(one, f"not after {late.seconds:.0f} s; it said last: "))
-
-
-def no_run(one: Rehearsal, _: Rehearsal) -> Found:
-    """A command that is no agent."""
-    if not one.standing.runs and one.scenario.id == PLAIN and not _late(one):
-        yield Finding("no_run", "", _last(one, f"{one.lives[-1].shown}; it said last: "))
-
-
-def not_finished(one: Rehearsal, _: Rehearsal) -> Found:
-    """A run that did not come to its end, for whatever other reason."""
-    if not one.standing.runs or one.needs_person or _late(one) or _all_ended(one):
-        return
-    if one.lives[-1].code == 0:
-        yield Finding("run_left_open", "", f"the run is {one.run.state.value if one.run else 'unknown'}")
-    else:
-        code = "not_started" if one.scenario.id == PLAIN else "not_resumed"
-        yield Finding(code, "", _last(one, f"{one.lives[-1].shown}; it said last: "))
-
-
-def _late(one: Rehearsal) -> bool:
-    return any(not life.in_time for life in one.lives)
-
-
-def _all_ended(one: Rehearsal) -> bool:
-    return all(run.state.ended for run in one.standing.runs)
-
-
-def _last(one: Rehearsal, before: str) -> str:
-    return before + (" | ".join(one.lives[-1].last_words[-3:]) or "nothing")
 
 
 LOOKS: Final[tuple[Look, ...]] = (

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from stepgrant.cli.exits import CommandError
 from stepgrant_broker.commands.rehearse import workspace
-from stepgrant_broker.commands.rehearse.lives import Ended, Life, Lives
+from stepgrant_broker.commands.rehearse.lives import Ended, Life, Lives, last_words
 from stepgrant_broker.commands.rehearse.policies import Policy
 from stepgrant_broker.commands.rehearse.scenarios import FIRST, Scenario
 from stepgrant_broker.commands.rehearse.stage import Stage, Standing
@@ -34,6 +35,8 @@ POLL_S: Final = 0.02
 LOOK_S: Final = 0.1
 PATIENT_S: Final = 2.0
 """How long an agent may take to end by itself once its question is asked; who waits for the answer is stopped."""
+BESIDE: Final = "beside"
+READY: Final = b"ready"
 INSIDE: Final = Path(__file__).with_name("inside")
 
 
@@ -50,6 +53,7 @@ class Order:
     ttl_s: int
     in_place: bool = False
     beside: Sequence[str] = ()
+    """Services of the agent: started before it, ready once they print a line `ready`, and ended after it."""
 
 
 @dataclass(slots=True)
@@ -113,7 +117,9 @@ class Performance:
             stage = stack.enter_context(Stage(self._folder / "broker", self._policy(), order.agents, order.ttl_s))
             place = order.folder if order.in_place else workspace.copy(order.folder, self._folder / "work")
             if order.beside:
-                stack.callback(self._end_beside, self._start_beside(stage, place))
+                beside = self._lives.start(order.beside, self._besides(stage), place, self._folder / BESIDE)
+                stack.callback(self._end_beside, beside)
+                self._await_ready(beside)
             self._live_on(stage, place)
             self._result.standing = stage.look()
             self._result.ledger = stage.ledger_findings()
@@ -220,10 +226,18 @@ class Performance:
 
     # ------------------------------------------------------------------------------------------ what runs beside it
 
-    def _start_beside(self, stage: Stage, place: Path) -> Life:
-        """The author's own services: they live as long as the rehearsal, and may enrol themselves."""
-        environment = {**self._order.environment, **stage.environment, "STEPGRANT_TOKEN": stage.operator}
-        return self._lives.start(self._order.beside, environment, place, self._folder / "beside")
+    def _besides(self, stage: Stage) -> dict[str, str]:
+        """The author's own services live as long as the rehearsal, and enrol themselves; they are no agent."""
+        named = {"STEPGRANT_URL": stage.environment["STEPGRANT_URL"], "STEPGRANT_TOKEN": stage.operator}
+        return {**self._order.environment, **named, "PYTHONUNBUFFERED": "1"}
+
+    def _await_ready(self, beside: Life) -> None:
+        output = self._folder / BESIDE
+        while READY not in output.read_bytes().splitlines():
+            if not beside.running or beside.seconds > self._order.timeout_s:
+                said = " | ".join(last_words(output)) or "nothing"
+                raise CommandError(f"what --beside starts did not print a line `ready`; it said last: {said}")
+            time.sleep(POLL_S)
 
     def _end_beside(self, life: Life) -> None:
         life.stop()

@@ -103,7 +103,7 @@ def _deaths(plain: Trace, step: _Step) -> Iterable[Scenario]:
         places = [number for number, hit in enumerate(hits, 1) if hit.call is step.call]
         if places:
             id_ = f"{moment.name.lower().replace('_', '-')}:{step.name}"
-            words = f"killed {moment.words} of {step.call.step or step.name}"
+            words = f"killed {moment.words} of {step.name}"
             yield Scenario(id_, words, moment, places[-1], tool=step.call.tool)
 
 

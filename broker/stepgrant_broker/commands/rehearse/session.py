@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from stepgrant.cli import plain
 from stepgrant.cli.exits import CommandError
 from stepgrant_broker.commands.rehearse.findings import Finding, Level
 from stepgrant_broker.commands.rehearse.judging import judge
@@ -40,7 +41,7 @@ class Wanted:
     """What was asked for on the command line, besides the order itself."""
 
     quick: bool = False
-    only: str | None = None
+    only: tuple[str, ...] = ()
     jobs: int = 1
     strict: bool = False
     outside_ok: tuple[str, ...] = ()
@@ -84,8 +85,6 @@ class Session:
         done = [baseline]
         if baseline.finished:
             done += self._all(self._scenarios(baseline), baseline)
-        elif self._wanted.only:
-            self._progress.planned(0)
         findings = self._judge(done)
         return Report(
             command=self._order.words,
@@ -115,16 +114,15 @@ class Session:
 
     def _scenarios(self, baseline: Rehearsal) -> list[Scenario]:
         wanted = self._wanted
-        every = plan(baseline.trace, quick=wanted.quick, can_ask=self._order.policy.can_ask)
-        if wanted.only is None:
+        every = plan(baseline.trace, quick=wanted.quick and not wanted.only, can_ask=self._order.policy.can_ask)
+        if not wanted.only:
             return every
-        chosen = [one for one in every if one.id == wanted.only]
-        if not chosen:
-            raise CommandError(
-                f"there is no rehearsal {wanted.only!r}; there are {', '.join(one.id for one in every) or 'none'}",
-                code="not_found",
-            )
-        return chosen
+        known = [one.id for one in every]
+        for id_ in wanted.only:
+            if id_ not in known:
+                there = plain.joined(tuple(known))
+                raise CommandError(f"there is no rehearsal {plain.visible(id_)}; there are {there}", code="not_found")
+        return [one for one in every if one.id in wanted.only]
 
     # -------------------------------------------------------------------------------------------------- side by side
 

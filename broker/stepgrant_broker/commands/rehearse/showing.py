@@ -31,7 +31,7 @@ class Told(Progress):
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._lock = threading.Lock()
-        self._all = 1
+        self._all: int | None = None
         self._done = 0
         self._running: dict[str, str] = {}
 
@@ -56,7 +56,7 @@ class Told(Progress):
                 self._draw()
             else:
                 words = plain.visible(one.scenario.words)
-                sys.stderr.write(f"[{self._done:>3}/{self._all}] {words}: {codes} ({one.seconds:.1f} s)\n")
+                sys.stderr.write(f"[{self._done:>3}/{self._all or '?'}] {words}: {codes} ({one.seconds:.1f} s)\n")
             sys.stderr.flush()
 
     def clear(self) -> None:
@@ -68,7 +68,7 @@ class Told(Progress):
     def _draw(self) -> None:
         if self._live:
             now = plain.visible(", ".join(self._running.values()))[:90]
-            sys.stderr.write(f"{CLEAR}[{self._done}/{self._all}] {now}")
+            sys.stderr.write(f"{CLEAR}[{self._done}/{self._all or '?'}] {now}")
             sys.stderr.flush()
 
 

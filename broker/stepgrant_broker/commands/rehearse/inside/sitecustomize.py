@@ -236,9 +236,10 @@ class Outside:
         if isinstance(path, int):
             return None
         full = os.path.realpath(os.fsdecode(path))
+        if "__pycache__" in full or ".pyc" in os.path.basename(full):  # noqa: PTH119 - the import system's own
+            return None
         if self._folder and full.startswith(self._folder):
-            inside = full[len(self._folder) :]
-            return None if "__pycache__" in inside else inside
+            return full[len(self._folder) :]
         return None if full.startswith(self._scratch) else full
 
     def _peer(self, address: Any) -> str | None:  # noqa: ANN401 - whatever connect() takes
