@@ -51,12 +51,14 @@ class ToolCall:
         args: the arguments with which the tool will really run, as JSON.
         call_id: the framework's id of the call; None: the order of calls, unless the tool declares an id.
         run_key: the framework's name of the conversation; None: it has none that outlives the process.
+        injected: parameters that the framework itself gives the tool, which are no part of the action.
     """
 
     spec: ToolSpec
     args: Mapping[str, Any] = field(repr=False)
     call_id: str | None
     run_key: str | None
+    injected: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -207,6 +209,7 @@ class _Outer:
 
     spec: ToolSpec
     args: bytes = field(repr=False)
+    injected: frozenset[str]
     credential: Credential
     used: bool = False
 
@@ -216,7 +219,8 @@ _outer: Final[ContextVar[_Outer | None]] = ContextVar("stepgrant_outer", default
 
 @contextmanager
 def _around(call: ToolCall, credential: Credential) -> Iterator[None]:
-    token = _outer.set(_Outer(call.spec, encode(call.args, f"the arguments of {call.spec.name}"), credential))
+    args = encode(call.args, f"the arguments of {call.spec.name}")
+    token = _outer.set(_Outer(call.spec, args, call.injected, credential))
     try:
         yield
     finally:
@@ -266,7 +270,8 @@ def taken_over(work: Work) -> Flow[Any] | None:
 
 
 def _in_outer(outer: _Outer, work: Work) -> Flow[Any]:
-    if encode(work.args, f"the arguments of {work.spec.name}") != outer.args:
+    args = {name: value for name, value in work.args.items() if name not in outer.injected}
+    if encode(args, f"the arguments of {work.spec.name}") != outer.args:
         raise e.NotExecuted(
             f"{work.spec.name} was called with other arguments than were decided on; whatever changes arguments has to "
             "stand outside of Stepgrant (earlier in the list of middleware)"

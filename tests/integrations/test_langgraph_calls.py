@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import ToolMessage
+from langchain_core.tools import InjectedToolCallId
 from langchain_core.tools import tool as langchain_tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from langgraph.types import Command
 
 import stepgrant
@@ -131,6 +132,28 @@ def test_what_cannot_be_called_uses_up_no_grant(broker: TestBroker, means: dict[
     assert entries(broker, run.id, "step_prepared") == []
 
 
+class Adding(AgentMiddleware[Any, Any, Any]):
+    """Gives a tool that nobody registered to calls that come by."""
+
+    def __init__(self, tool: Any) -> None:  # noqa: ANN401 - of LangChain
+        super().__init__()
+        self._tool = tool
+
+    def wrap_tool_call(self, request: Any, handler: Any) -> Any:  # noqa: ANN401 - as its base
+        return handler(request.override(tool=self._tool))
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_tool_that_is_added_inside_of_us_does_not_run(where: str, broker: TestBroker, means: dict[str, Any]) -> None:
+    """It would run without a step. Added outside, it is a tool like any other."""
+    done: list[Any] = []
+    added = langchain_tool(recording(done))
+    graph = agent_of(Scripted([("pay", {"invoice": "a"}, "c1")]), **{where: [Adding(added)]})
+    with thread(graph, CONFIG, **means) as run:
+        graph.invoke(GO, CONFIG)
+    assert len(done) == len(entries(broker, run.id, "step_completed")) == (where == "before")
+
+
 # ------------------------------------------------------------------------------------------------ what is recorded
 
 
@@ -143,6 +166,31 @@ def test_arguments_are_those_of_the_body(means: dict[str, Any]) -> None:
     with thread(graph, CONFIG, **means):
         graph.invoke(GO, CONFIG)
     assert sorted(done) == [("a", 7, "c1"), ("b", 5, "c2")]
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["decorated", "plain"])
+def test_what_langgraph_injects_is_no_part_of_the_action(
+    broker: TestBroker, means: dict[str, Any], *, declared: bool
+) -> None:
+    """State, runtime and call id reach the tool, and neither the digest nor the ledger."""
+    got: list[Any] = []
+
+    def plain(
+        text: str,
+        state: Annotated[dict[str, Any], InjectedState],
+        runtime: ToolRuntime[None, Any],
+        call: Annotated[str, InjectedToolCallId],
+    ) -> str:
+        """Do."""
+        got.append((text, state["messages"][0].content, runtime.tool_call_id, call))
+        return text
+
+    tool = stepgrant.tool(effect="once")(plain) if declared else plain
+    graph = agent_of(Scripted([("plain", {"text": "a"}, "c1")]), tool)
+    with thread(graph, CONFIG, **means) as run:
+        graph.invoke(GO, CONFIG)
+    assert got == [("a", "go", "c1", "c1")]
+    assert len(entries(broker, run.id, "step_completed")) == 1
 
 
 def test_error_that_langgraph_made_a_message_of_is_no_result(broker: TestBroker, means: dict[str, Any]) -> None:

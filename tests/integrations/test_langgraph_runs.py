@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.messages import ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 import stepgrant
@@ -23,6 +24,17 @@ def test_paused_run_is_parked_also_in_a_plain_run(broker: TestBroker, means: dic
         assert graph.invoke(GO, CONFIG)["__interrupt__"]
     parked = entries(broker, run.id, "run_parked")
     assert [one.part("body")["reason"] for one in parked] == ["awaiting_approval"]
+
+
+def test_call_that_a_person_took_back_keeps_no_run_open(broker: TestBroker, means: dict[str, Any]) -> None:
+    """It waited, then it was taken out of the thread: the thread says that nothing is left to do."""
+    graph = agent_of(Scripted([("pay", {"invoice": "a"}, "c1")]), recording([], "ask"))
+    with thread(graph, CONFIG, **means) as run:
+        assert graph.invoke(GO, CONFIG)["__interrupt__"]
+        told = ToolMessage(content="never mind", tool_call_id="c1")
+        graph.update_state(CONFIG, {"messages": [told]}, as_node="tools")
+        graph.invoke(None, CONFIG)
+    assert len(entries(broker, run.id, "run_ended")) == 1
 
 
 def test_finished_graph_completes_its_run_unless_it_is_kept_open(broker: TestBroker, means: dict[str, Any]) -> None:

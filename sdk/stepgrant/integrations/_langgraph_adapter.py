@@ -103,7 +103,7 @@ class LangGraphAdapter:
         _warn_of_lost_ids()
         path = [] if info is None else [name.partition(":")[0] for name in info.checkpoint_ns.split("|")[:-1]]
         call_id = None if native.call_id is None else ":".join([*path, native.call_id])
-        return ToolCall(spec_of(tool), native.args, call_id, thread)
+        return ToolCall(spec_of(tool), native.args, call_id, thread, native.watched.injected)
 
     def passes(self, error: BaseException) -> bool:
         """LangGraph's control flow, and a resume value that a tool's `interrupt()` refused."""

@@ -84,6 +84,7 @@ class Thread:
                 reason = self._unfinished(self._graph.get_state(self._newest))
                 if reason is not None:
                     held.park(reason)
+                held._session.waiting.clear()  # noqa: SLF001  # the thread has said it
         except BaseException as failed:
             self._opening.__exit__(type(failed), failed, failed.__traceback__)
             raise
@@ -99,6 +100,7 @@ class Thread:
                 reason = self._unfinished(await self._graph.aget_state(self._newest))
                 if reason is not None:
                     await held.park(reason)
+                held._session.waiting.clear()  # noqa: SLF001  # the thread has said it
         except BaseException as failed:
             await self._opening.__aexit__(type(failed), failed, failed.__traceback__)
             raise

@@ -105,7 +105,8 @@ def _injected(tool: BaseTool) -> frozenset[str]:
 class Watched:
     """A copy of a tool that notes what its body did, and runs it only with the arguments that were decided on.
 
-    `entered`: the body began. `raised`: what left it. `conclusive`: a body that was not entered did not run.
+    `injected`: what LangGraph gives the body besides. `entered`: the body began. `raised`: what left it.
+    `conclusive`: a body that was not entered did not run.
     """
 
     def __init__(self, tool: BaseTool, decided: Mapping[str, Any] | None) -> None:
@@ -115,7 +116,7 @@ class Watched:
             all(getattr(type(tool), name) is getattr(ours, name) for name in _RUNNERS) for ours in _OURS
         )
         self._decided = decided
-        self._hidden = _FRAMEWORK | _injected(tool)
+        self.injected = _injected(tool)
         self._name = tool.name
         self.tool = tool.model_copy()
         # Instance attributes come before the class's functions; both bodies, for either may call the other.
@@ -152,7 +153,7 @@ class Watched:
         decided = self._decided
         # A tool of one input gets it without a name.
         named = dict(zip(decided, args, strict=False)) if len(args) <= len(decided) else {"": args}
-        named.update({name: value for name, value in kwargs.items() if name not in self._hidden})
+        named.update({name: value for name, value in kwargs.items() if name not in self.injected | _FRAMEWORK})
         changed = [name for name, value in named.items() if name not in decided or not self._same(value, decided[name])]
         if changed:
             self.raised = e.NotExecuted(
