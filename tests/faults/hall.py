@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from faults.lab import ISSUERS, STORES, IssuerName, Lab, Services, StoreName, lab
 from faults.nursery import Nursery
-from faults.tales import Fault, Meanwhile, Tale, tell
+from faults.tales import Fault, Meanwhile, Tale, settle, tell
 
 SLOTS: Final = 2
 
@@ -52,12 +52,21 @@ class Slot:
         """Live a case."""
         return tell(self.lab(case.store, case.issuer), case, meanwhile)
 
+    def settle(self) -> list[str]:
+        """What is not confirmed dead in any lab."""
+        return [found for one in self.labs.values() for found in settle(one)]
+
 
 @dataclass
 class Hall:
     """Where cases are played."""
 
     slots: list[Slot]
+
+    def settle(self) -> list[str]:
+        """Once all cases are over: what any of them was given and is not confirmed dead, however long that takes."""
+        settling = [slot.pool.submit(slot.settle) for slot in self.slots]
+        return [found for slot in settling for found in slot.result()]
 
     def play(self, case: Placed, meanwhile: Meanwhile | None = None) -> Future[Tale]:
         """Live a case as soon as its slot is free."""

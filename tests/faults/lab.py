@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,9 @@ EFFECTS: Final = {
     "stock.read": "read", "note.put": "idempotent", "card.charge": "once", "news.publish": "once",
 }  # fmt: skip
 ASKING: Final = "news.publish"
+MIGRATING: Final = threading.Lock()
+"""Alembic has one context for a process: no two labs may migrate at once."""
+
 TABLE: Final = """
 CREATE TABLE effects (
     id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -234,6 +238,7 @@ def lab(
             logins = make_logins(_needed(services.vault, "Vault"), _needed(services.postgres, "PostgreSQL"))
             settings |= logins.settings(folder)
         place = Place.free()
+        stack.callback(place.socket.close)
         policy = policy_of(place.url, logins)
         keys, operator = _enrolled(folder, settings, policy, place.url)
         port = _port(stack)
@@ -257,7 +262,7 @@ def _enrolled(
 ) -> tuple[dict[str, Path], str]:
     """Make the broker's data: the key files of agent and target, and a person's token."""
     given = {name: value for name, value in settings.items() if name != "lease_ms"}
-    with start(folder / "broker", settings=policy, **given) as host:
+    with MIGRATING, start(folder / "broker", settings=policy, **given) as host:
         keys = {
             "target": host.enroll("target", audiences=[target]),
             "worker": host.enroll("worker", agents=["worker"]),

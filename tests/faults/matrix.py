@@ -6,8 +6,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import soak
 from faults.hall import Hall, hall
@@ -36,20 +37,30 @@ def a_hall() -> Iterator[Hall]:
         yield made
 
 
-def played(start: Callable[[Hall], Iterable[Future[Tale]]]) -> list[Tale]:
-    """What was started in a hall, when all of it is over; `soak` hears of each."""
+@dataclass
+class Played:
+    """The tales of one hall, and what was not dead after all of them."""
+
+    tales: list[Tale]
+    unsettled: list[str]
+
+
+def played(start: Callable[[Hall], Iterable[Future[Tale]]], before: int = 0) -> Played:
+    """What was started in a hall, when all of it is over; `soak` hears of each, after `before` others."""
     done: list[Tale] = []
     with a_hall() as place:
         for tale in list(start(place)):
             done.append(tale.result())
-            soak.progress(len(done))
-    return done
+            soak.progress(before + len(done))
+        return Played(done, place.settle())
 
 
-def summed(tales: Sequence[Tale], counts: Counter[str]) -> soak.Result:
+def summed(all_played: Sequence[Played], counts: Counter[str]) -> soak.Result:
     """These, with what else was counted."""
+    tales = [tale for one in all_played for tale in one.tales]
     counts.update(runs=sum(len(tale.workmen) for tale in tales), kills=sum(tale.kills for tale in tales))
     violations = [f"{tale.case.name}: {text}" for tale in tales for text in tale.found]
+    violations += [f"after all of them: {text}" for one in all_played for text in one.unsettled]
     figures = {
         "longest_s": round(max((tale.seconds for tale in tales), default=0.0), 1),
         "lived_on_s": round(max((tale.lived_on_s for tale in tales), default=0.0), 1),
@@ -59,14 +70,14 @@ def summed(tales: Sequence[Tale], counts: Counter[str]) -> soak.Result:
 
 def play(cases: Sequence[Case]) -> soak.Result:
     """Play these."""
-    tales = played(lambda place: [place.play(case) for case in cases])
-    counts: Counter[Any] = Counter()
-    for case, tale in zip(cases, tales, strict=True):
+    done = played(lambda place: [place.play(case) for case in cases])
+    counts: Counter[str] = Counter()
+    for case, tale in zip(cases, done.tales, strict=True):
         reached = tale.did(case.point, case.action)
         counts["not reached"] += not reached
         for what in ("faults", case.action, f"{case.store} and {case.issuer}"):
             counts[what] += reached
-    return summed(tales, counts)
+    return summed([done], counts)
 
 
 def slice(seed: int, size: int) -> soak.Result:  # noqa: A001 - the one name that soak looks for

@@ -11,10 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import soak
+from faults.hall import Hall
 from faults.lab import STORES, IssuerName, Logins, StoreName
 from faults.matrix import played, summed
 from faults.tales import Tale
@@ -86,6 +88,10 @@ class Outage:
         """None has a failpoint."""
         return ()
 
+    def alone(self, place: Hall) -> list[Future[Tale]]:
+        """Play it in a hall of its own."""
+        return [place.play(self, self.harm)]
+
     def harm(self, tale: Tale, over: threading.Event) -> None:
         """Take the server away, and bring it back. Vault hangs, PostgreSQL is stopped."""
         logins = _needed(tale.brokers.lab.logins)
@@ -121,14 +127,13 @@ def all_moments(draw: random.Random, size: int) -> list[Orphaning]:
 
 def play(cases: Sequence[Orphaning], outages: Sequence[Outage] = ()) -> soak.Result:
     """Play these; the outages, which harm all that goes on beside them, one by one and last."""
-    tales = played(lambda place: [place.play(case) for case in cases])
-    for one in outages:
-        tales += played(lambda place, one=one: [place.play(one, one.harm)])  # type: ignore[misc]
+    done = [played(lambda place: [place.play(case) for case in cases])]
+    done += [played(one.alone, len(cases)) for one in outages]
     counts: Counter[str] = Counter(outages=len(outages))
-    for case, tale in zip(cases, tales, strict=False):
+    for case, tale in zip(cases, done[0].tales, strict=True):
         for moment in case.moments:
             counts[moment if tale.did(MOMENTS[moment], "kill") else "not reached"] += 1
-    return summed(tales, counts)
+    return summed(done, counts)
 
 
 def slice(seed: int, size: int) -> soak.Result:  # noqa: A001 - the one name that soak looks for

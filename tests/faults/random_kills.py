@@ -73,7 +73,7 @@ def scattered(seed: int, size: int) -> list[Scattered]:
 
 def play(cases: Iterable[Scattered]) -> soak.Result:
     """Play these."""
-    return summed(played(lambda place: [place.play(case, case.harm) for case in cases]), Counter())
+    return summed([played(lambda place: [place.play(case, case.harm) for case in cases])], Counter())
 
 
 def slice(seed: int, size: int) -> soak.Result:  # noqa: A001 - the one name that soak looks for

@@ -23,10 +23,11 @@ from typing import Any, Final, Protocol, TypeAlias
 import httpx
 
 from checker.check import check
-from faults.lab import SWEEP_MS, TTL_S, Lab, until_none
+from faults.lab import TTL_S, Lab, until_none
 from faults.processes import ENDED, FOLDER, KILLED, Kill, Line, Start, environment
 from stepgrant.receipt import verify
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
+from stepgrant_broker.issuers.grant_tokens import REQUEST_MS
 
 LIFE_S: Final = 120.0
 LIVES_MOST: Final = 12
@@ -34,8 +35,8 @@ PEOPLE_S: Final = 60.0
 GONE_S: Final = float(TTL_S)
 """How long a login may live after the end of its run at most, also where nobody knows its lease any more."""
 
-CONFIRMED_S: Final = TTL_S + MINT_DEADLINE_MS / 1000 + 10
-"""How long until that is certain: no token that was made for it can make another one, and none is known."""
+CONFIRMED_S: Final = TTL_S + (MINT_DEADLINE_MS + REQUEST_MS) / 1000 + 10
+"""How long until that is certain of one whose request nobody saw the end of."""
 
 _numbers = itertools.count(1)
 
@@ -230,8 +231,10 @@ def tell(lab: Lab, case: Fault, meanwhile: Meanwhile | None = None) -> Tale:
             list(pool.map(Workman.finish, workmen))
         tale.found += _ended(workmen)
         tale.found += itertools.chain(*(receipt_of(lab, one.run) for one in workmen if one.run))
-        _outside(lab, tale)
-        tale.found += until_none(lambda: judged(lab, workmen), CONFIRMED_S)
+        ended = time.monotonic()
+        tale.found += [f"I9: a login lives after the end: {one}" for one in until_none(lab.alive, GONE_S)]
+        tale.lived_on_s = time.monotonic() - ended
+    tale.found += judged(lab, workmen)
     if any(act["action"] == "kill" for act in tale.acts) and not tale.kills:
         tale.found.append("it was to be killed, and nothing was")
     tale.seconds = time.monotonic() - begun
@@ -253,15 +256,21 @@ def _beside(tale: Tale, meanwhile: Meanwhile | None) -> Iterator[None]:
         thread.join()
 
 
-def _outside(lab: Lab, tale: Tale) -> None:
-    """What lives at Vault and in PostgreSQL after the end of the runs, as they say themselves."""
-    ended = time.monotonic()
-    tale.found += [f"I9: a login lives after the end: {one}" for one in until_none(lab.alive, GONE_S)]
-    tale.lived_on_s = time.monotonic() - ended
-    runs = [one.run for one in tale.workmen]
-    left = until_none(lambda: lab.tokens(runs), CONFIRMED_S)
-    tale.found += [f"I9: it could still make a login: {one}" for one in left]
-    time.sleep(2 * SWEEP_MS / 1000)
+def settle(lab: Lab) -> list[str]:
+    """Once all cases of a lab are over: until everything that any of them was given is confirmed dead.
+
+    A login whose lease nobody knows is waited out, so this is asked once for all of them. What is not dead after that.
+    """
+    brokers = Brokers(lab, iter(()), lab.folder / "log-settling")
+    with brokers.kept():
+        return list(until_none(lambda: _unsettled(lab), CONFIRMED_S))
+
+
+def _unsettled(lab: Lab) -> list[str]:
+    evidence = lab.evidence()
+    runs = [run for (_, run), _ in evidence.chains() if run]
+    left = [f"I9: it could still make a login: {one}" for one in lab.tokens(runs)]
+    return left + [str(broken) for broken in check(replace(evidence, settled_at=evidence.read_at))]
 
 
 def _ended(workmen: Iterable[Workman]) -> list[str]:
@@ -285,5 +294,5 @@ def judged(lab: Lab, workmen: Sequence[Workman]) -> list[str]:
             found.append(f"{one.key} never heard of its run")
             continue
         evidence = lab.evidence(one.run).beside(heard=[life.told for life in one.lives])
-        found += [str(broken) for broken in check(replace(evidence, settled_at=evidence.read_at))]
+        found += [str(broken) for broken in check(evidence)]
     return found

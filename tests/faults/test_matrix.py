@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 import pytest
 
-from faults.hall import hall
+from faults.hall import Hall, hall
 from faults.lab import ISSUERS, STORES, Services
 from faults.points import ACTIONS, MORE, TABLE, Case, drawn, once_each
 from faults.tales import Tale
@@ -25,17 +26,25 @@ if TYPE_CHECKING:
 CASES: Final = once_each()
 
 
+@dataclass
+class Stage:
+    """A hall, and what is played there."""
+
+    hall: Hall
+    tales: dict[str, Future[Tale]]
+
+
 @pytest.fixture(scope="module")
-def tales(
+def stage(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
     vault_server: VaultServer,
     postgres_server: PostgresServer,
-) -> Iterator[dict[str, Future[Tale]]]:
+) -> Iterator[Stage]:
     """The chosen cases, played in the background: each test waits for its own."""
     chosen = [item.callspec.params["case"] for item in request.session.items if _is_case(item)]
     with hall(tmp_path_factory.mktemp("hall"), Services(vault_server, postgres_server)) as place:
-        yield {case.name: place.play(case) for case in chosen if isinstance(case, Case)}
+        yield Stage(place, {case.name: place.play(case) for case in chosen if isinstance(case, Case)})
 
 
 def _is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
@@ -44,10 +53,18 @@ def _is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_broken_once(tales: dict[str, Future[Tale]], case: Case) -> None:
-    tale = tales[case.name].result()
+def test_broken_once(stage: Stage, case: Case) -> None:
+    tale = stage.tales[case.name].result()
     assert tale.found == [], tale.report()
     assert tale.did(case.point, case.action), tale.report()
+
+
+@pytest.mark.timeout(900)
+def test_in_the_end_all_is_confirmed_dead(stage: Stage) -> None:
+    """After all of them, or those that were chosen: also what nobody knew the lease of."""
+    for tale in stage.tales.values():
+        tale.result()
+    assert stage.hall.settle() == []
 
 
 def test_the_table_is_whole() -> None:

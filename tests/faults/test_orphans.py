@@ -6,12 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 import pytest
 
-from faults.hall import hall
+from faults.hall import Hall, hall
 from faults.lab import Services
 from faults.orphans import MOMENTS, Orphaning, Outage, all_moments
 from faults.tales import Tale
@@ -22,17 +23,25 @@ if TYPE_CHECKING:
 CASES: Final = all_moments(random.Random("make test"), 18)
 
 
+@dataclass
+class Stage:
+    """A hall, and what is played there."""
+
+    hall: Hall
+    tales: dict[str, Future[Tale]]
+
+
 @pytest.fixture(scope="module")
-def tales(
+def stage(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
     vault_server: VaultServer,
     postgres_server: PostgresServer,
-) -> Iterator[dict[str, Future[Tale]]]:
+) -> Iterator[Stage]:
     """The chosen cases, played in the background: each test waits for its own."""
     chosen = [item.callspec.params["case"] for item in request.session.items if _is_case(item)]
     with hall(tmp_path_factory.mktemp("hall"), Services(vault_server, postgres_server)) as place:
-        yield {case.name: place.play(case) for case in chosen if isinstance(case, Orphaning)}
+        yield Stage(place, {case.name: place.play(case) for case in chosen if isinstance(case, Orphaning)})
 
 
 def _is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
@@ -41,11 +50,19 @@ def _is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_killed_around_a_mint(tales: dict[str, Future[Tale]], case: Orphaning) -> None:
-    tale = tales[case.name].result()
+def test_killed_around_a_mint(stage: Stage, case: Orphaning) -> None:
+    tale = stage.tales[case.name].result()
     assert tale.found == [], tale.report()
     assert [moment for moment in case.moments if not tale.did(MOMENTS[moment], "kill")] == [], tale.report()
     assert tale.kills == len(case.moments)
+
+
+@pytest.mark.timeout(900)
+def test_in_the_end_all_is_confirmed_dead(stage: Stage) -> None:
+    """After all of them, or those that were chosen: also what nobody knew the lease of."""
+    for tale in stage.tales.values():
+        tale.result()
+    assert stage.hall.settle() == []
 
 
 @pytest.mark.timeout(400)
@@ -56,6 +73,7 @@ def test_a_server_is_away_while_logins_must_die(
     with new_vault() as vault, new_postgres() as postgres, hall(tmp_path, Services(vault, postgres)) as place:
         tale = place.play(case, case.harm).result()
         assert tale.found == [], tale.report()
+        assert place.settle() == []
         assert (vault.leftovers(), postgres.leftovers()) == ([], [])
 
 

@@ -85,13 +85,13 @@ def plan() -> dict[str, Any]:
     return {"order": uuid.uuid4().hex}
 
 
-@stepgrant.tool(name="stock.read", effect="read", step_id="read")
+@stepgrant.tool(name="stock.read", effect="read", step_id="read", retry_failed=True)
 def read(order: str, credential: Annotated[Credential, Inject]) -> Any:  # noqa: ANN401 - JSON
     """A read."""
     return do("stock.read", {"order": order}, credential)
 
 
-@stepgrant.tool(name="note.put", effect="idempotent", step_id="note")
+@stepgrant.tool(name="note.put", effect="idempotent", step_id="note", retry_failed=True)
 def note(order: str, stock: str, credential: Annotated[Credential, Inject]) -> Any:  # noqa: ANN401 - JSON
     """Idempotent."""
     return do("note.put", {"order": order, "stock": stock}, credential)

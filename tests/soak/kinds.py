@@ -21,4 +21,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "matrix": Kind("faults.matrix", 1_800, 60, "placed faults"),
     "random-kills": Kind("faults.random_kills", 1_000, 50, "kills at random times"),
     "orphans": Kind("faults.orphans", 200, 20, "kills around a mint"),
+    "zombies": Kind("faults.zombies", 1_000, 100, "schedules of frozen holders"),
+    "duplicates": Kind("faults.duplicates", 10_000, 1_000, "duplicated requests"),
 }
