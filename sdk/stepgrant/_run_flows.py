@@ -182,7 +182,7 @@ def park_reason(error: BaseException, passthrough: tuple[type[BaseException], ..
     leaves = list(_leaves(error))
     if any(isinstance(one, e.ApprovalRequired) for one in leaves):
         return "awaiting_approval"
-    if any(isinstance(one, e.InDoubt) for one in leaves):
+    if any(isinstance(one, (e.InDoubt, e.SuspectedDuplicate)) for one in leaves):
         return "in_doubt"
     if any(isinstance(one, passthrough) for one in leaves):
         return "suspended"

@@ -129,6 +129,19 @@ async def test_the_hook_is_not_run_for_a_call_that_another_steps_doubt_blocks(
 
 
 @faces
+async def test_a_run_whose_call_may_be_a_repetition_is_parked_for_a_person(face: Face, broker: ScriptedBroker) -> None:
+    asked = {"outcome": "suspected_duplicate", "step": "new", "of": "old", "options": ["replay", "run"]}
+    broker.will("begin", Reply(asked))
+    tool = face.tool(lambda: 1, name="charge")
+    with pytest.raises(errors.SuspectedDuplicate) as caught:
+        async with face.run(**broker.at()):
+            await face.call(tool.with_id("new"))
+
+    assert (caught.value.step, caught.value.of, caught.value.options) == ("new", "old", ("replay", "run"))
+    assert broker.calls("run.park")[0].body["reason"] == "in_doubt"
+
+
+@faces
 async def test_advice_names_the_step_that_was_answered(face: Face, broker: ScriptedBroker) -> None:
     run = {"outcome": "run", "step": "lost", "attempt": 2}
     replay = {"outcome": "replay", "step": "lost", "attempt": 2, "result": None}

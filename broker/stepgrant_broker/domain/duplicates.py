@@ -14,7 +14,7 @@ from stepgrant_broker.domain.decisions import Decided
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.lost_ids import still_repeated
+from stepgrant_broker.domain.lost_ids import is_suspected
 from stepgrant_broker.domain.outcomes import known_step
 from stepgrant_broker.domain.state import Step
 from stepgrant_broker.domain.steps import replay
@@ -46,7 +46,7 @@ def decide(journal: Journal, key: str, verdict: str, *, operator: str, note: str
     step = known_step(journal, key)
     if verdict not in VERDICTS:
         raise InvalidRequest("verdict is replay or run", field="verdict")
-    if still_repeated(journal, step) is None:
+    if not is_suspected(step):
         raise InvalidRequest("nobody asks whether this step repeats another one", field="step")
     body = {"verdict": verdict, "of": step.duplicate_of, "operator": operator}
     if note is not None:

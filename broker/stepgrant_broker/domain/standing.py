@@ -35,7 +35,7 @@ class Standing:
     """A run with what decides whether it is resumable, in one consistent view. Times in ms.
 
     `pending_until`: when the last unanswered approval that it waits for is over (`waits_for`); `None`: there is none.
-    `doubtful`: a step is in doubt. `now` is the store's clock.
+    `doubtful`: a step is in doubt, or may repeat another one and nobody said so yet. `now` is the store's clock.
     """
 
     run: Run

@@ -37,6 +37,13 @@ def said(condition: str) -> ColumnElement[bool]:
     return literal_column(condition)
 
 
+def suspected(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """People were asked whether the step repeats another one, and nothing of it was started (`domain.lost_ids`)."""
+    steps = rows.STEP.table.c
+    asked = and_(steps.duplicate_of.is_not(None), steps.started_ever.is_(False), *conditions)
+    return and_(asked, words(steps.state, sorted(UNDECIDED)))
+
+
 class Queries:
     """The queries; each bind has the name of its column. `by_id` and `by_key` begin every `load`."""
 
@@ -119,11 +126,13 @@ class Queries:
         doubt = words(steps.state, [StepState.IN_DOUBT])
         unheard = and_(words(steps.state, [StepState.FAILED]), words(steps.fail_status, [FailStatus.UNKNOWN]))
         unknown = and_(words(steps.effect, [Effect.IDEMPOTENT]), or_(words(steps.state, sorted(IN_FLIGHT)), unheard))
-        asked = and_(
-            steps.duplicate_of.is_not(None), steps.started_ever.is_(False), words(steps.state, sorted(UNDECIDED))
-        )
         self.steps_lost = self._by_action(
-            said(UNFINISHED), equal, free, or_(doubt, unknown, asked), oldest=steps.epoch, index="ix_steps_unfinished"
+            said(UNFINISHED),
+            equal,
+            free,
+            or_(doubt, unknown, suspected()),
+            oldest=steps.epoch,
+            index="ix_steps_unfinished",
         )
         blocks = and_(steps.epoch < bindparam("epoch"), steps.resource_c.is_not_distinct_from(bindparam("resource_c")))
         self.steps_in_doubt = self._by_action(

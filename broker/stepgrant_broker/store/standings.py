@@ -35,7 +35,7 @@ from stepgrant_broker.domain.state import ApprovalStatus, RunState, StepState
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.asking import Ask, Plan
 from stepgrant_broker.store.listing import check_page, read_cursor, write_cursor
-from stepgrant_broker.store.queries import Queries, said, words
+from stepgrant_broker.store.queries import Queries, said, suspected, words
 from stepgrant_broker.store.statements import Text, at_most, by_index, columns_of
 from stepgrant_broker.store.tables.base import UNENDED, UNFINISHED
 
@@ -63,7 +63,7 @@ def _doubtful() -> ColumnElement[bool]:
     query = (
         select(steps.c.key)
         .where(steps.c.tenant == RUNS.c.tenant, steps.c.run == RUNS.c.id, said(UNFINISHED))
-        .where(words(steps.c.state, [StepState.IN_DOUBT]))
+        .where(or_(words(steps.c.state, [StepState.IN_DOUBT]), suspected(steps.c.duplicate.is_(None))))
     )
     return exists(by_index(query, steps, "ix_steps_unfinished").correlate(RUNS))
 

@@ -49,6 +49,26 @@ def every_run() -> list[tuple[dict[str, Any], int]]:
     return made
 
 
+@pytest.mark.parametrize(
+    ("values", "open_question"),
+    [
+        ({}, True),
+        ({"state": StepState.AWAITING_APPROVAL}, True),
+        ({"duplicate": "run"}, False),
+        ({"started_ever": True}, False),
+        ({"state": StepState.ADOPTED, "same_as": "old"}, False),
+    ],
+)
+async def test_a_suspected_duplicate_is_a_doubt_until_somebody_said_what_it_is(
+    store: AnyStore, values: dict[str, Any], *, open_question: bool
+) -> None:
+    chain = Chain.of_run(state=RunState.PARKED, park_reason="in_doubt", parked_at=NOW - 9)
+    await store.commit(chain.adds(1, rows=(a_step(chain.the_run, duplicate_of="old", **values),), lease_until=0))
+    (known,) = (await store.standings("acme", Page(1000))).rows
+    assert known.doubtful is open_question
+    assert len((await store.standings("acme", Page(1000), resumable=True)).rows) == (not open_question)
+
+
 async def test_the_query_finds_what_the_rule_says(store: AnyStore) -> None:
     """Every reason and state, with every question, with and without doubt."""
     for (run, lease), questions, doubt in itertools.product(every_run(), QUESTIONS, (False, True)):
