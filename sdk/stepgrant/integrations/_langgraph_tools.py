@@ -38,6 +38,9 @@ _FRAMEWORK: Final = frozenset({"config", "run_manager", "callbacks"})
 class InvalidArguments(Exception):
     """The tool's own schema refuses these arguments."""
 
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"{tool}: these arguments do not fit what it takes")
+
 
 def _function_of(tool: BaseTool) -> Callable[..., Any] | None:
     return getattr(tool, "coroutine", None) or getattr(tool, "func", None)
@@ -76,13 +79,14 @@ def arguments_of(tool: BaseTool, args: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises `InvalidArguments`, and `NotJson` for a default that is not JSON.
     """
-    schema = tool.tool_call_schema
+    # A tool of one text has no schema of its own; what LangChain makes up for it is that of its body's plumbing.
+    schema = tool.tool_call_schema if tool.args_schema is not None or not isinstance(tool, Tool) else None
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         return {name: _plain(value, tool.name) for name, value in args.items()}
     try:
         model = schema.model_validate(dict(args))
     except ValidationError:
-        raise InvalidArguments from None
+        raise InvalidArguments(tool.name) from None
     return {name: _plain(getattr(model, name), tool.name) for name in schema.model_fields}
 
 
@@ -149,7 +153,7 @@ class Watched:
 
     def _enter(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if self._decided is None:
-            raise InvalidArguments
+            raise InvalidArguments(self._name)
         decided = self._decided
         # A tool of one input gets it without a name.
         named = dict(zip(decided, args, strict=False)) if len(args) <= len(decided) else {"": args}
