@@ -151,14 +151,7 @@ def test_as_shipped(tmp_path: Path) -> None:
 
 
 QUEUES: Final = "import account_provisioning as a; a.leave.start({'login': 'bob'}, run_key='leave-bob')"
-WORKS: Final = (
-    "stepgrant.cli.main",
-    "work",
-    "account_provisioning:join",
-    "account_provisioning:leave",
-    "--poll",
-    "0.1",
-)
+HANDLES: Final = ("account_provisioning:join", "account_provisioning:leave")
 
 
 @contextmanager
