@@ -27,3 +27,11 @@ class DisclosureInvalid(ReceiptError):
 
 class KeysUnreadable(ReceiptError):
     """The public keys to verify with cannot be read."""
+
+
+class LogProofInvalid(ReceiptError):
+    """An entry is not where the receipt says it stands in the log."""
+
+
+class PolicyTextInvalid(ReceiptError):
+    """A policy's text is not the one that decisions were made by."""

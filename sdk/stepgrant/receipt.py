@@ -4,13 +4,21 @@
 
 A receipt is RFC 8785 JSON, and has one form only:
 
-    {v: 1, kind: "stepgrant.receipt", tenant, run, entries: [b64u of the exact bytes], complete,
-     disclosures: [{c, field, r, value, preimage?}], head: {tenant, run, seq, hash, ts, signature: {kid, alg, value}}}
+    {v: 2, kind: "stepgrant.receipt", tenant, run, scope: {kind: "run" | "step" | "grant", id},
+     entries: [b64u of the exact bytes], complete, disclosures: [{c, field, r, value, preimage?}],
+     head: {tenant, run, seq, hash, ts, signature: {kid, alg, value}} | null,
+     log: {checkpoint, proofs: [{index, hashes}]} | null, policies: [{revision, files}]}
+
+Version 1 is the same without `scope` (it was always a run), `log` and `policies`; it verifies for ever.
 
 What holds after `verify`:
 
-* The entries are those of one run, in order, none missing between the first and the head, each byte as it was hashed;
-  the head over them was signed (Ed25519) by a key that you trust.
+* Of a run: the entries are all of it, in order, none missing between the first and the head, each byte as it was
+  hashed; the head over them was signed (Ed25519) by a key that you trust. Of a step or a grant: the entries are its
+  own, in order; where they stand side by side in the run they follow one another.
+* With `log`: each entry is in the log whose tree head a key that you trust signed, and, with a log policy, as many
+  witnesses cosigned as it asks for. A step or a grant always needs this.
+* A policy's text is the one whose digest stands in the decisions.
 * Each disclosed value is the one that its entry committed to when it was written: `c = HMAC-SHA-256(r, value)`. What is
   not disclosed stays hidden, and nobody can tell a withheld value from another one. Where the value is a digest,
   `preimage` (b64u) may hold the bytes that it is of: arguments, a result, the input of a decision.
@@ -22,25 +30,31 @@ What a receipt does not prove is in `DOES_NOT_PROVE`; it belongs on every page t
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from stepgrant._keys import JoseError, VerifyingKey
-from stepgrant._receipt_entries import Event, check_link, commitments, has_ended, names, read_event
+from stepgrant._keys import VerifyingKey
+from stepgrant._receipt_disclosures import disclose
+from stepgrant._receipt_entries import Event, check_link, has_ended, read_event
 from stepgrant._receipt_errors import (
     ChainBroken,
     DisclosureInvalid,
     EntryInvalid,
     HeadInvalid,
     KeysUnreadable,
+    LogProofInvalid,
+    PolicyTextInvalid,
     ReceiptUnreadable,
 )
+from stepgrant._receipt_head import check_head, head_bytes
 from stepgrant._receipt_keys import Keys, read_keys
+from stepgrant._receipt_log import Logged, check_log
+from stepgrant._receipt_parts import entry_bytes, some_events
+from stepgrant._receipt_policies import check_policies
 from stepgrant._verification_errors import ReceiptError
-from stepgrant.canonical import CanonicalError, JsonValue, b64u_decode, digest_bytes, dumps, loads
+from stepgrant.canonical import CanonicalError, JsonValue, dumps, loads
+from stepgrant.tlog import read_log_policy
 
 __all__ = [
     "DOES_NOT_PROVE",
@@ -50,6 +64,9 @@ __all__ = [
     "Event",
     "HeadInvalid",
     "KeysUnreadable",
+    "LogProofInvalid",
+    "Logged",
+    "PolicyTextInvalid",
     "ReceiptError",
     "ReceiptUnreadable",
     "Verified",
@@ -58,9 +75,10 @@ __all__ = [
     "verify",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
+FIRST_VERSION: Final = 1
 KIND: Final = "stepgrant.receipt"
-ALGORITHM: Final = "EdDSA"
+SCOPES: Final = frozenset({"run", "step", "grant"})
 MAX_BYTES: Final = 268_435_456
 
 DOES_NOT_PROVE: Final = (
@@ -71,18 +89,18 @@ DOES_NOT_PROVE: Final = (
     "that a tool did what its result says: a result is what the agent reported",
 )
 
-_HEAD_CONTEXT: Final = b"stepgrant run head v1\x00"
-_TOP: Final = frozenset({"v", "kind", "tenant", "run", "entries", "disclosures", "head", "complete"})
-_HEAD: Final = frozenset({"tenant", "run", "seq", "hash", "ts", "signature"})
-_SIGNATURE: Final = frozenset({"kid", "alg", "value"})
-_DISCLOSURE: Final = frozenset({"c", "field", "r", "value"})
+_FIRST: Final = frozenset({"v", "kind", "tenant", "run", "entries", "disclosures", "head", "complete"})
+_TOP: Final = _FIRST | {"scope", "log", "policies"}
+_SCOPE: Final = frozenset({"kind", "id"})
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A receipt that holds. `head_ts` is when the head was signed (ms). `unknown_types` were hashed, not understood.
 
-    `hidden` counts the commitments of which no value is disclosed.
+    `hidden` counts the commitments of which no value is disclosed. `scope` is what it is about: (kind, id); a receipt
+    of a step or grant has no run head (`kid` and `head_ts` None). `logged`: its place in the log. `policies`: the text
+    of each revision, as far as the receipt has it.
     """
 
     tenant: str
@@ -90,15 +108,18 @@ class Verified:
     complete: bool
     events: tuple[Event, ...]
     head_hash: str
-    head_ts: int
-    kid: str
+    head_ts: int | None
+    kid: str | None
     disclosed: int
     hidden: int
     unknown_types: tuple[str, ...]
+    scope: tuple[str, str]
+    logged: Logged | None
+    policies: Mapping[str, Mapping[str, str]]
 
     def continues(self, earlier: Verified) -> None:
         """Compare with an earlier receipt of the same run. Raises `ChainBroken` (forked) when history was changed."""
-        if (earlier.tenant, earlier.run) != (self.tenant, self.run):
+        if (earlier.tenant, earlier.run, earlier.scope) != (self.tenant, self.run, self.scope):
             raise ChainBroken("the earlier receipt is of another run", reason="other_run")
         last = len(earlier.events) - 1
         if len(self.events) <= last:
@@ -107,21 +128,36 @@ class Verified:
             raise ChainBroken("the earlier receipt has another entry here", reason="forked", position=last)
 
 
-def verify(receipt: bytes | Mapping[str, JsonValue], keys: Keys) -> Verified:
+def verify(
+    receipt: bytes | Mapping[str, JsonValue], keys: Keys, *, log_policy: str | None = None, need_log: bool = False
+) -> Verified:
     """Verify a receipt (its bytes, or as parsed JSON) with a JWKS, a JWK or vkey lines.
 
-    Raises `KeysUnreadable`, `ReceiptUnreadable`, `EntryInvalid`, `ChainBroken`, `HeadInvalid`, `DisclosureInvalid`;
-    all are `ReceiptError` with a stable `reason` and, where an entry is to blame, its `position`.
+    Args:
+        receipt: the file.
+        keys: whom you trust to sign heads.
+        log_policy: a C2SP tlog-policy: which log and which witnesses you trust. It needs `log`.
+        need_log: refuse a receipt that is not in the log yet.
+
+    Raises:
+        ReceiptError: it does not hold; a subclass says which part, `reason` is stable, `position` is the entry's.
     """
     known = read_keys(keys)
     top = _read(receipt)
     tenant, run = _text(top, "tenant"), _text(top, "run")
-    events = _events(top, tenant, run)
-    kid, head_ts = _check_head(top, events, known, tenant, run)
-    complete = has_ended(events)
+    scope = _scope(top, run)
+    events = _events(top, tenant, run) if scope[0] == "run" else some_events(top["entries"], tenant, run, scope)
+    kid, head_ts = None, None
+    if scope[0] == "run":
+        kid, head_ts = check_head(top["head"], events, known, tenant, run)
+    elif top["head"] is not None:
+        raise HeadInvalid("a receipt of a part has no run head", reason="head_foreign")
+    logged = _logged(top, events, known, log_policy, need_log=need_log or scope[0] != "run")
+    complete = scope[0] == "run" and has_ended(events)
     if top["complete"] is not complete:
         raise ReceiptUnreadable("a receipt is complete exactly if its run has ended", reason="wrong_complete")
-    events, disclosed, hidden = _disclose(top, events)
+    policies = check_policies(top.get("policies", []), events)
+    events, disclosed, hidden = disclose(top["disclosures"], events)
     return Verified(
         tenant=tenant,
         run=run,
@@ -133,13 +169,10 @@ def verify(receipt: bytes | Mapping[str, JsonValue], keys: Keys) -> Verified:
         disclosed=disclosed,
         hidden=hidden,
         unknown_types=tuple(sorted({event.type for event in events if not event.known})),
+        scope=scope,
+        logged=logged,
+        policies=policies,
     )
-
-
-def head_bytes(*, tenant: str, run: str, seq: int, entry_hash: str, ts: int) -> bytes:
-    """What is signed for a run's head: `seq` entries, the last with this hash, at `ts` (ms)."""
-    head: JsonValue = {"v": VERSION, "tenant": tenant, "run": run, "seq": seq, "hash": entry_hash, "ts": ts}
-    return _HEAD_CONTEXT + dumps(head)
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -157,11 +190,43 @@ def _read(receipt: bytes | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         raise ReceiptUnreadable(
             "not in canonical form (RFC 8785); keep the file as it was written", reason="not_canonical"
         )
-    if not isinstance(top, dict) or top.keys() != _TOP:
+    if not isinstance(top, dict) or not {"v", "kind"} <= top.keys():
         raise ReceiptUnreadable("not the members of a receipt", reason="wrong_members")
-    if top["v"] is True or top["v"] != VERSION or top["kind"] != KIND:
+    v = top["v"]
+    if not isinstance(v, int) or v is True or v not in {FIRST_VERSION, VERSION} or top["kind"] != KIND:
         raise ReceiptUnreadable("not a receipt of a version that is known here", reason="wrong_version")
+    if top.keys() != (_TOP if top["v"] == VERSION else _FIRST):
+        raise ReceiptUnreadable("not the members of a receipt", reason="wrong_members")
     return top
+
+
+def _scope(top: Mapping[str, JsonValue], run: str) -> tuple[str, str]:
+    if top["v"] == FIRST_VERSION:
+        return "run", run
+    scope = top["scope"]
+    if not isinstance(scope, dict) or scope.keys() != _SCOPE:
+        raise ReceiptUnreadable("scope has kind and id", reason="wrong_members")
+    kind, name = scope["kind"], scope["id"]
+    if not isinstance(kind, str) or not isinstance(name, str) or kind not in SCOPES or (kind == "run" and name != run):
+        raise ReceiptUnreadable("scope is a run, a step or a grant of it", reason="wrong_members")
+    return kind, name
+
+
+def _logged(
+    top: Mapping[str, JsonValue],
+    events: tuple[Event, ...],
+    known: Mapping[str, VerifyingKey],
+    log_policy: str | None,
+    *,
+    need_log: bool,
+) -> Logged | None:
+    value = top.get("log")
+    policy = None if log_policy is None else read_log_policy(log_policy)
+    if value is not None:
+        return check_log(value, events, known, policy)
+    if need_log or policy is not None:
+        raise LogProofInvalid("it has no proof that its entries are in the log", reason="not_logged")
+    return None
 
 
 def _text(top: Mapping[str, JsonValue], name: str) -> str:
@@ -172,115 +237,12 @@ def _text(top: Mapping[str, JsonValue], name: str) -> str:
 
 
 def _events(top: Mapping[str, JsonValue], tenant: str, run: str) -> tuple[Event, ...]:
-    entries = top["entries"]
-    if not isinstance(entries, list) or not entries:
-        raise ReceiptUnreadable("there are no entries", reason="no_entries")
+    """All entries of a run from the first one on."""
     events: list[Event] = []
-    for position, text in enumerate(entries):
-        try:
-            data = b64u_decode(text) if isinstance(text, str) else b""
-        except CanonicalError:
-            raise EntryInvalid("not base64url in its one form", reason="entry_unreadable", position=position) from None
+    for position, data in enumerate(entry_bytes(top["entries"])):
         event = read_event(data, position)
         check_link(event, events[-1] if events else None, tenant=tenant, run=run, position=position)
         events.append(event)
     if events[0].type != "run_opened":
         raise ChainBroken("the first entry does not open a run", reason="not_from_the_start", position=0)
     return tuple(events)
-
-
-def _check_head(
-    top: Mapping[str, JsonValue], events: tuple[Event, ...], known: Mapping[str, VerifyingKey], tenant: str, run: str
-) -> tuple[str, int]:
-    head = top["head"]
-    if not isinstance(head, dict) or head.keys() != _HEAD:
-        raise HeadInvalid("the head has not its members", reason="head_malformed")
-    signature, ts = head["signature"], head["ts"]
-    if not isinstance(signature, dict) or signature.keys() != _SIGNATURE or signature["alg"] != ALGORITHM:
-        raise HeadInvalid(f"the signature is not {ALGORITHM} with kid and value", reason="head_malformed")
-    kid, value = signature["kid"], signature["value"]
-    if not isinstance(kid, str) or not isinstance(value, str) or not isinstance(ts, int) or isinstance(ts, bool):
-        raise HeadInvalid("the head's members are of the wrong type", reason="head_malformed")
-    if (head["tenant"], head["run"], head["seq"]) != (tenant, run, len(events)):
-        raise HeadInvalid(f"the head is not about these {len(events)} entries", reason="head_foreign")
-    if head["hash"] != events[-1].hash:
-        raise HeadInvalid("the head is about other entries", reason="wrong_head", position=len(events) - 1)
-    if ts < events[-1].ts:
-        raise HeadInvalid("the head was signed before its last entry was written", reason="time_goes_back")
-    if kid not in known:
-        raise HeadInvalid(f"signed by a key that is not among yours (kid {kid[:64]!r})", reason="unknown_key")
-    signed = head_bytes(tenant=tenant, run=run, seq=len(events), entry_hash=events[-1].hash, ts=ts)
-    try:
-        known[kid].verify(signed, b64u_decode(value))
-    except (JoseError, CanonicalError):
-        raise HeadInvalid("the signature is not by this key over this head", reason="bad_signature") from None
-    return kid, ts
-
-
-def _disclose(top: Mapping[str, JsonValue], events: tuple[Event, ...]) -> tuple[tuple[Event, ...], int, int]:
-    """The events with their disclosed values, how many values are disclosed, and how many commitments stay closed."""
-    disclosures = top["disclosures"]
-    if not isinstance(disclosures, list):
-        raise ReceiptUnreadable("disclosures is not an array", reason="wrong_members")
-    places: dict[str, set[str]] = {}
-    for event in events:
-        for place, c in commitments(event):
-            places.setdefault(c, set()).add(place)
-    opened: dict[str, tuple[str, Mapping[str, JsonValue]]] = {}
-    last = ""
-    for index, item in enumerate(disclosures):
-        c, name, disclosure = _open(item, index, places)
-        if c <= last:
-            raise DisclosureInvalid(f"disclosure {index}: not in order of c, each once", reason="disclosure_order")
-        last = c
-        opened[c] = (name, disclosure)
-    return tuple(_shown(event, opened) for event in events), len(opened), len(places) - len(opened)
-
-
-def _open(item: JsonValue, index: int, places: Mapping[str, set[str]]) -> tuple[str, str, Mapping[str, JsonValue]]:
-    if not isinstance(item, dict) or not _DISCLOSURE <= item.keys() <= _DISCLOSURE | {"preimage"}:
-        raise DisclosureInvalid(f"disclosure {index}: not c, field, r, value", reason="disclosure_malformed")
-    c, name, r = item["c"], item["field"], item["r"]
-    if not isinstance(c, str) or not isinstance(name, str) or not isinstance(r, str):
-        raise DisclosureInvalid(f"disclosure {index}: c, field and r are texts", reason="disclosure_malformed")
-    if c not in places:
-        raise DisclosureInvalid(f"disclosure {index}: no entry commits to it", reason="disclosure_foreign")
-    if not all(names(place, name) for place in places[c]):
-        raise DisclosureInvalid(f"disclosure {index}: the entry has another field there", reason="disclosure_misnamed")
-    try:
-        opens = hmac.compare_digest(hmac.digest(b64u_decode(r), dumps(item["value"]), hashlib.sha256), b64u_decode(c))
-    except CanonicalError:
-        raise DisclosureInvalid(f"disclosure {index}: not base64url", reason="disclosure_malformed") from None
-    if not opens:
-        raise DisclosureInvalid(
-            f"disclosure {index} ({name}): not the value that was committed to", reason="wrong_value"
-        )
-    if "preimage" in item:
-        item = {**item, "preimage": _preimage(item["preimage"], item["value"], f"disclosure {index} ({name})")}
-    return c, name, item
-
-
-def _preimage(text: JsonValue, expected: JsonValue, where: str) -> JsonValue:
-    """The JSON value in the bytes that the disclosed digest is of."""
-    try:
-        data = b64u_decode(text) if isinstance(text, str) else b""
-        value = loads(data)
-    except CanonicalError as error:
-        raise DisclosureInvalid(
-            f"{where}: its preimage cannot be read ({error.code})", reason="wrong_preimage"
-        ) from None
-    if digest_bytes(data) != expected:
-        raise DisclosureInvalid(f"{where}: not what its digest is of", reason="wrong_preimage")
-    return value
-
-
-def _shown(event: Event, opened: Mapping[str, tuple[str, Mapping[str, JsonValue]]]) -> Event:
-    values: dict[str, JsonValue] = {}
-    preimages: dict[str, JsonValue] = {}
-    for _, c in commitments(event):
-        if c in opened:
-            name, disclosure = opened[c]
-            values[name] = disclosure["value"]
-            if "preimage" in disclosure:
-                preimages[name] = disclosure["preimage"]
-    return replace(event, disclosed=values, preimages=preimages) if values else event

@@ -263,13 +263,14 @@ async def served(
         wrap = LocalWrap.open(folder / "keys")
         nonces = Nonces(wrap.derive(LABEL))
         sequencer = Sequencer(held.store, ports.signer, ports.clock, await held.store.log_origin("127.0.0.1:8423/log"))
+        public_log = PublicLog(held.store, sequencer)
         make_app = partial(
             create_app,
             settings=ApiSettings(URL, **settings),
             nonces=nonces,
             identities=identities(ports),
-            make_receipt=partial(make_receipt, ports.reads, ports.wrap, ports.signer),
-            log=PublicLog(held.store, sequencer),
+            make_receipt=partial(make_receipt, ports.reads, ports.wrap, ports.signer, log=public_log),
+            log=public_log,
         )
         app = make_app(ports)
         agent_key = await enrolled(ports, "acme", "refunds", agents=("agent",))

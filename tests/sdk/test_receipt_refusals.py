@@ -34,7 +34,7 @@ def refused(value: dict[str, Any] | bytes, reason: str, kind: type[ReceiptError]
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda v: v.update(v=2), "wrong_version"),
+        (lambda v: v.update(v=3), "wrong_version"),
         (lambda v: v.update(v=True), "wrong_version"),
         (lambda v: v.update(kind="receipt"), "wrong_version"),
         (lambda v: v.update(extra=1), "wrong_members"),

@@ -1,4 +1,6 @@
-"""Golden bytes of ledger entries v1 and of a receipt v1: made by the real use cases over fixed times and randomness.
+"""Golden bytes of entries v1, of receipts v2, and of the log's heads, tiles and proofs.
+
+The real use cases made them, over fixed times and randomness.
 
 `PYTHONPATH=tests python -m vectors.make` writes them anew; `tests/unit/ledger/test_golden.py` compares. Format v1 is
 frozen: files that exist may gain entries of new types, but the bytes of an entry that a use case writes do not change.
@@ -16,13 +18,15 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fakes.clock import ArmedFailpoints, StandingClock
 from fakes.hand import Hand
 from fakes.lost_tale import lost_life
 from fakes.tale import whole_life
 from fakes.world import AUDIENCE
-from stepgrant import canonical
+from stepgrant import canonical, tlog
+from stepgrant.receipt import verify
 from stepgrant_broker.config import explicit_settings
 from stepgrant_broker.domain.ids import ulid
 from stepgrant_broker.domain.ports import Evaluation, PolicyEngine
@@ -91,7 +95,7 @@ async def make(folder: Path) -> dict[str, bytes]:
     """The golden files by name."""
     files = await _make(folder / "whole", whole_life)
     lost = await _make(folder / "lost", lost_life)
-    return {**files, "lost.jsonl": lost["run.jsonl"]}
+    return {**files, "entry_v1/lost.jsonl": lost["entry_v1/run.jsonl"]}
 
 
 async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[str, bytes]:
@@ -100,7 +104,9 @@ async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[st
     keys.mkdir(mode=0o700, parents=True)
     with os.fdopen(os.open(keys / "heads-1.jwk", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(HEADS_KEY, file)
-    settings = explicit_settings(data_dir=folder / "broker", tenant="acme", test_mode=True, sweep_ms=600_000)
+    settings = explicit_settings(
+        data_dir=folder / "broker", tenant="acme", test_mode=True, sweep_ms=600_000, log_every_ms=60_000
+    )
     clock, failpoints = StandingClock(), ArmedFailpoints()
     seams = Seams(clock=clock, ids=FixedIds(), failpoints=failpoints)
     policy = bundle_of({"stepgrant/main.rego": POLICY})
@@ -108,14 +114,27 @@ async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[st
         held = await hand(broker, clock, failpoints)
         run = await life(held)
         receipt = await broker.receipt(run)
+        head, _ = tlog.read_signed_head(receipt["log"]["checkpoint"].encode())
+        steps = [canonical.loads(entry.data) for entry in await broker.ports.reads.entries("acme", run)]
+        step = next(str(one["step"]) for one in steps if isinstance(one, dict) and one["type"] == "grant_issued")
+        public = {"keys": [dict(key.jwk) for key in await broker.ports.signer.public_keys("heads")]}
         return {
-            "run.jsonl": await chain(broker.ports.reads, run),
-            "tenant.jsonl": await chain(broker.ports.reads, None),
-            "receipt.json": canonical.dumps(receipt),
-            "keys.json": canonical.dumps(
-                {"keys": [dict(k.jwk) for k in await broker.ports.signer.public_keys("heads")]}
-            ),
+            "entry_v1/run.jsonl": await chain(broker.ports.reads, run),
+            "entry_v1/tenant.jsonl": await chain(broker.ports.reads, None),
+            "entry_v1/keys.json": canonical.dumps(public),
+            "receipt_v2/run.json": canonical.dumps(receipt),
+            "receipt_v2/step.json": canonical.dumps(await broker.receipt(run, scope=("step", step))),
+            "log_v1/vkey": "".join(f"{line}\n" for line in await broker.log.vkeys()).encode(),
+            "log_v1/checkpoint": receipt["log"]["checkpoint"].encode(),
+            "log_v1/tile-0": await broker.log.tile(tlog.Tile(0, 0, head.size).path) or b"",
+            "log_v1/tile-entries": await broker.log.tile(tlog.Tile(None, 0, head.size).path) or b"",
+            "log_v1/proof-of-entry-0": _proof(receipt, public),
         }
+
+
+def _proof(value: dict[str, Any], keys: dict[str, Any]) -> bytes:
+    logged = verify(value, keys).logged
+    return b"" if logged is None else logged.tlog_proof(0)
 
 
 async def hand(broker: Broker, clock: StandingClock, failpoints: ArmedFailpoints) -> Hand:
@@ -143,7 +162,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = asyncio.run(make(Path(folder)))
     for name, data in files.items():
-        (HERE / "entry_v1" / name).write_bytes(data)
+        (HERE / name).parent.mkdir(exist_ok=True)
+        (HERE / name).write_bytes(data)
         sys.stdout.write(f"{name}: {len(data)} bytes, {canonical.digest_bytes(data)}\n")
 
 

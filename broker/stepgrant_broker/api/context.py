@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from stepgrant._dpop import normal_url
@@ -15,8 +15,12 @@ from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.api.token import Exchange
 from stepgrant_broker.usecases.context import Ports
 
-MakeReceipt: TypeAlias = Callable[[str, str], Awaitable[dict[str, Any]]]
-"""`(tenant, run)` to the run's receipt; raises `UnknownRun`."""
+
+class MakeReceipt(Protocol):
+    """Makes receipts."""
+
+    def __call__(self, tenant: str, run: str, *, scope: tuple[str, str] | None = None) -> Awaitable[dict[str, Any]]:
+        """The receipt of a run, or of ("step", key) or ("grant", jti) in it. Raises `UnknownRun`, `NotFound`."""
 
 
 class Log(Protocol):

@@ -46,6 +46,13 @@ class ApprovalQuery(PageQuery, frozen=True):
     status: ApprovalStatus | None = None
 
 
+class ReceiptQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What the receipt is about: the whole run, one step of it, or one grant."""
+
+    step: str | None = None
+    grant: str | None = None
+
+
 class EntryQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Entries with `seq` above `after`."""
 

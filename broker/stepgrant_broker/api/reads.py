@@ -16,11 +16,11 @@ from stepgrant import canonical
 from stepgrant_broker.api import shapes, shapes_people, shapes_runs
 from stepgrant_broker.api.context import Api
 from stepgrant_broker.api.messages import Answer as HttpAnswer
-from stepgrant_broker.api.paging import ApprovalQuery, EntryQuery, PageQuery, RunQuery, page_of
+from stepgrant_broker.api.paging import ApprovalQuery, EntryQuery, PageQuery, ReceiptQuery, RunQuery, page_of
 from stepgrant_broker.api.routing import Call, Endpoint, Nothing, either, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.commitments import Payload
-from stepgrant_broker.domain.errors import Forbidden, NotFound, UnknownApproval, UnknownRun, UnknownStep
+from stepgrant_broker.domain.errors import Forbidden, InvalidRequest, NotFound, UnknownApproval, UnknownRun, UnknownStep
 from stepgrant_broker.domain.reads import Page, StoredEntry
 from stepgrant_broker.domain.standing import Standing
 from stepgrant_broker.domain.state import Approval, ApprovalStatus, Step
@@ -129,10 +129,14 @@ def _entry(row: StoredEntry) -> Answer:
     return {"seq": row.seq, "data": canonical.b64u(row.data), "leaf_index": row.leaf_index}
 
 
-async def receipt(api: Api, call: Call[Anybody, Nothing]) -> HttpAnswer:
-    """The run's receipt: entries, disclosures and the signed head; verify it offline."""
+async def receipt(api: Api, call: Call[Anybody, ReceiptQuery]) -> HttpAnswer:
+    """The receipt of the run, or of one step or grant: entries, disclosures, heads and proofs; verify it offline."""
     await visible_run(api, call)
-    made = await api.make_receipt(call.caller.tenant, call.segment("run"))
+    step, grant = call.taken.step, call.taken.grant
+    if step is not None and grant is not None:
+        raise InvalidRequest("say step or grant, not both", field="grant")
+    scope = ("step", step) if step is not None else ("grant", grant) if grant is not None else None
+    made = await api.make_receipt(call.caller.tenant, call.segment("run"), scope=scope)
     # A long run's receipt has many megabytes; writing it must not hold up everybody else.
     return HttpAnswer(200, await asyncio.to_thread(canonical.dumps, made))
 
@@ -230,7 +234,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     either("GET", "/v1/runs/{run}/steps", list_steps, PageQuery, shapes.Steps),
     either("GET", "/v1/runs/{run}/steps/{step}", show_step, Nothing, shapes.StepView),
     either("GET", "/v1/runs/{run}/entries", run_entries, EntryQuery, shapes.Entries),
-    either("GET", "/v1/runs/{run}/receipt", receipt, Nothing, dict[str, Any]),
+    either("GET", "/v1/runs/{run}/receipt", receipt, ReceiptQuery, dict[str, Any]),
     people("GET", "/v1/runs/{run}/decisions/{decision}", show_decision, Nothing, shapes_people.DecisionView),
     people("GET", "/v1/approvals", list_approvals, ApprovalQuery, shapes_people.Approvals),
     people("GET", "/v1/approvals/{approval}", show_approval, Nothing, shapes_people.ShownApproval),

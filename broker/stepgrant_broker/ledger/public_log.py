@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stepgrant.merkle import Node, Range
-    from stepgrant_broker.domain.log import LogStore
+    from stepgrant_broker.domain.log import LogStore, SignedHead
     from stepgrant_broker.ledger.sequencer import Sequencer
 
 
@@ -27,6 +27,15 @@ class PublicLog:
     def __init__(self, store: LogStore, sequencer: Sequencer) -> None:
         self._store = store
         self._sequencer = sequencer
+
+    @property
+    def counted(self) -> SignedHead | None:
+        """The newest signed head that counts, as far as this process knows."""
+        return self._sequencer.counted
+
+    async def catch_up(self) -> int:
+        """Let the sequencer make a round now; how many leaves were integrated. Raises as `Sequencer.round`."""
+        return await self._sequencer.round()
 
     async def head(self) -> bytes | None:
         """The newest signed head that counts, as a signed note; None before the first one."""

@@ -1,4 +1,4 @@
-"""Making a receipt of one run (`protocol.md` §6, first form). `stepgrant.receipt` draws its shape and verifies it.
+"""Making a receipt of a run, step or grant (`protocol.md` §6). `stepgrant.receipt` draws its shape and verifies it.
 
 Rules:
 * It discloses value and `r` of each commitment, never `k_run`; fields that the caller leaves out stay closed.
@@ -12,25 +12,31 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant import canonical
 from stepgrant._receipt_entries import check_link, commitments, has_ended, read_event
+from stepgrant._receipt_head import head_bytes
+from stepgrant._receipt_parts import belongs
+from stepgrant._receipt_policies import revisions
 from stepgrant._verification_errors import ReceiptError
-from stepgrant.receipt import head_bytes
+from stepgrant.receipt import KIND, VERSION
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.commitments import opening
-from stepgrant_broker.domain.errors import StoreUnavailable, TooLarge, UnknownRun
+from stepgrant_broker.domain.errors import NotFound, StoreUnavailable, TooLarge, UnknownRun
+from stepgrant_broker.ledger.placing import place
 
 if TYPE_CHECKING:
     from stepgrant.receipt import Event
     from stepgrant_broker.domain.commitments import Payload
     from stepgrant_broker.domain.ports import Failpoints, KeyWrap, Signer
     from stepgrant_broker.domain.reads import Reads, StoredEntry
+    from stepgrant_broker.ledger.public_log import PublicLog
 
 PURPOSE: Final = "heads"
 PAGE: Final = 500
+MAX_POLICY: Final = 67_108_864
 MAX_ENTRIES: Final = 100_000
 CLOSED: Final = frozenset({"grant.handle", "grant.lease"})
 
@@ -42,42 +48,86 @@ async def make_receipt(
     tenant: str,
     run: str,
     *,
+    scope: tuple[str, str] | None = None,
+    log: PublicLog | None = None,
     redact: Collection[str] = (),
     preimages: bool = True,
     failpoints: Failpoints | None = None,
 ) -> dict[str, Any]:
     """The receipt as JSON; send it as `canonical.dumps(...)`, its one form.
 
-    `redact` names fields to keep closed (`action.digest`, `by.subject`, ...); `preimages=False` shows digests only.
-    Raises `UnknownRun`, `TooLarge`, `StoreUnavailable`, `SignerUnavailable`.
+    Args:
+        reads: where the evidence is.
+        wrap: opens the run's key.
+        signer: signs the run's head.
+        tenant: whose.
+        run: which run.
+        scope: ("step", key) or ("grant", jti); by default the whole run.
+        log: where the entries' places are proven.
+        redact: names of fields to keep closed (`action.digest`, `by.subject`, ...).
+        preimages: False shows digests only.
+        failpoints: of a test.
+
+    Raises:
+        UnknownRun, NotFound: there is no such run, or nothing of this scope in it.
+        TooLarge, StoreUnavailable, SignerUnavailable.
     """
-    stored = await _entries(reads, tenant, run)
-    if not stored:
+    every = await _entries(reads, tenant, run)
+    if not every:
         raise UnknownRun("no such run")
-    events = _checked(stored, tenant, run)
+    events = _checked(every, tenant, run)
+    kind, name = scope = scope or ("run", run)
+    mine = [pair for pair in zip(every, events, strict=True) if belongs(pair[1], scope)]
+    if not mine:
+        raise NotFound(f"the run has no entry of {kind} {name}")
+    stored, events = [entry for entry, _ in mine], [event for _, event in mine]
+
+    async def again() -> list[StoredEntry]:
+        wanted = {entry.seq for entry in stored}
+        return [entry for entry in await _entries(reads, tenant, run) if entry.seq in wanted]
+
+    return {
+        "v": VERSION,
+        "kind": KIND,
+        "tenant": tenant,
+        "run": run,
+        "scope": {"kind": kind, "id": name},
+        "entries": [canonical.b64u(entry.data) for entry in stored],
+        "disclosures": await _disclosures(reads, wrap, tenant, run, events, CLOSED.union(redact), preimages=preimages),
+        "head": await _head(reads, signer, events, failpoints) if kind == "run" else None,
+        "log": await place(log, stored, again) if log is not None else None,
+        "policies": await _policies(reads, tenant, events),
+        "complete": kind == "run" and has_ended(events),
+    }
+
+
+async def _head(reads: Reads, signer: Signer, events: Sequence[Event], failpoints: Failpoints | None) -> dict[str, Any]:
+    """The run's head, signed now."""
     last = events[-1]
+    tenant, run = str(last.fields["tenant"]), str(last.fields["run"])
     ts = max(await reads.now(), last.ts)
     signed = head_bytes(tenant=tenant, run=run, seq=len(events), entry_hash=last.hash, ts=ts)
     if failpoints is not None:
         failpoints.hit("ledger.head")
     signature = await signer.sign(PURPOSE, signed)
     return {
-        "v": 1,
-        "kind": "stepgrant.receipt",
         "tenant": tenant,
         "run": run,
-        "entries": [canonical.b64u(entry.data) for entry in stored],
-        "disclosures": await _disclosures(reads, wrap, tenant, run, events, CLOSED.union(redact), preimages=preimages),
-        "head": {
-            "tenant": tenant,
-            "run": run,
-            "seq": len(events),
-            "hash": last.hash,
-            "ts": ts,
-            "signature": {"kid": signature.kid, "alg": signature.alg, "value": canonical.b64u(signature.value)},
-        },
-        "complete": has_ended(events),
+        "seq": len(events),
+        "hash": last.hash,
+        "ts": ts,
+        "signature": {"kid": signature.kid, "alg": signature.alg, "value": canonical.b64u(signature.value)},
     }
+
+
+async def _policies(reads: Reads, tenant: str, events: Sequence[Event]) -> list[dict[str, Any]]:
+    """The text of each revision that these entries were decided under, as far as it is kept."""
+    found = [(revision, await reads.policy(tenant, revision)) for revision in revisions(events)]
+    return [
+        {"revision": revision, "files": canonical.loads(policy.text, max_bytes=MAX_POLICY)}
+        for revision, policy in found
+        if policy is not None
+    ]
 
 
 async def _entries(reads: Reads, tenant: str, run: str) -> list[StoredEntry]:

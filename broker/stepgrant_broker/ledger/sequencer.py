@@ -57,17 +57,19 @@ class Sequencer:
         self._signer = signer
         self._clock = clock
         self._witnesses = witnesses
+        self._one_at_a_time = asyncio.Lock()
 
     async def round(self) -> int:
         """Integrate what waits, sign the head if it moved, ask witnesses; how many leaves were integrated here.
 
         Raises `StoreUnavailable`, `SignerUnavailable`, `TreeDamaged`.
         """
-        integrated = await self._integrate()
-        head = await self._signed()
-        if head is not None:
-            await self._count(head)
-        return integrated
+        async with self._one_at_a_time:
+            integrated = await self._integrate()
+            head = await self._signed()
+            if head is not None:
+                await self._count(head)
+            return integrated
 
     async def _integrate(self) -> int:
         integrated = 0

@@ -77,6 +77,7 @@ class Broker:
     metrics: Metrics
     sweeper: Sweeper
     sequencing: Sequencing
+    log: PublicLog
     app: FastAPI
     vault: Vault | None
 
@@ -100,7 +101,7 @@ class Broker:
         """A receipt of a run; options as of `ledger.receipt.make_receipt`."""
         ports = self.ports
         return await make_receipt(
-            ports.reads, ports.wrap, ports.signer, tenant or self.settings.tenant, run, **options
+            ports.reads, ports.wrap, ports.signer, tenant or self.settings.tenant, run, log=self.log, **options
         )  # fmt: skip
 
     def ledger_check(self, watch: Callable[[Progress], None] | None = None) -> LedgerCheck:
@@ -232,13 +233,13 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
         settings=ApiSettings(settings.public_url, settings.max_body_bytes),
         nonces=Nonces(wrap.derive(LABEL)),
         identities=seams.identities(identities) if seams.identities is not None else identities,
-        make_receipt=partial(make_receipt, store, wrap, signer, failpoints=failpoints),
+        make_receipt=partial(make_receipt, store, wrap, signer, log=public_log, failpoints=failpoints),
         log=public_log,
         metrics=metrics,
     )
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)
     sequencing = Sequencing(sequencer, metrics, settings.log_every_ms)
-    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, app, vault)
+    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, app, vault)
 
 
 async def _origin(settings: Settings, store: AnyStore) -> str:

@@ -43,6 +43,7 @@ class Sequencing:
 
     async def _run(self) -> None:
         while True:
+            await asyncio.sleep(self._wait_ms / 1000)
             try:
                 integrated = await self._sequencer.round()
             except StepgrantFault as fault:
@@ -53,7 +54,6 @@ class Sequencing:
                 self._wait_ms = self._every_ms
                 counted = self._sequencer.counted
                 self._metrics.log(integrated, 0 if counted is None else counted.size)
-            await asyncio.sleep(self._wait_ms / 1000)
 
     def _failed(self, code: str, error: Exception) -> None:
         self._wait_ms = min(2 * self._wait_ms, max(LONGEST_WAIT_MS, self._every_ms))

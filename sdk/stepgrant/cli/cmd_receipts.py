@@ -27,6 +27,12 @@ EARLIER = Annotated[
     Path | None,
     typer.Option("--earlier", metavar="FILE", help="An earlier receipt of the run: find rewritten history."),
 ]
+STEP = Annotated[str | None, typer.Option("--step", metavar="KEY", help="Only this step, with what is inside of it.")]
+GRANT = Annotated[str | None, typer.Option("--grant", metavar="JTI", help="Only this grant.")]
+LOG_POLICY = Annotated[
+    Path | None,
+    typer.Option("--log-policy", metavar="FILE", help="C2SP tlog-policy: the log and the witnesses that you trust."),
+]
 MAX_BYTES = 268_435_456
 
 
@@ -35,8 +41,8 @@ def register(root: typer.Typer) -> None:
     app = group(root, "receipt", "Evidence of a run, for people who were not there.")
 
     @command(app, "get", example="stepgrant receipt get order-1729 --out order-1729.receipt.json")
-    def get(cli: Cli, run: RUN, out: OUT = None) -> None:
-        """Get a run's receipt: its entries, what they stand for, and the signed head.
+    def get(cli: Cli, run: RUN, out: OUT = None, step: STEP = None, grant: GRANT = None) -> None:
+        """Get a receipt of a run, or of one step or grant of it: entries, what they stand for, heads and proofs.
 
         It holds the run's arguments and results in clear: give it only to people who may see them.
         """
@@ -46,7 +52,7 @@ def register(root: typer.Typer) -> None:
 
         with cli.broker() as broker:
             run_id = resolve(broker, run)
-            value = broker.get(f"/v1/runs/{segment(run_id)}/receipt")
+            value = broker.get(f"/v1/runs/{segment(run_id)}/receipt", step=step, grant=grant)
         _deliver(cli, dumps(value), out, {"run": run_id, "complete": value.get("complete")})
 
     @command(
@@ -55,12 +61,15 @@ def register(root: typer.Typer) -> None:
         remote=False,
         example="stepgrant receipt verify order-1729.receipt.json --key keys.json --show",
     )
-    def verify(cli: Cli, file: FILE, key: KEY, show: SHOW = False, earlier: EARLIER = None) -> None:
+    def verify(
+        cli: Cli, file: FILE, key: KEY, show: SHOW = False, earlier: EARLIER = None, log_policy: LOG_POLICY = None
+    ) -> None:
         """Check a receipt offline, with nothing but the public key. Exit code 1 if it does not hold."""
         from stepgrant import receipt
 
         keys = _read(key)
-        verified = receipt.verify(_read(file), keys)
+        policy = None if log_policy is None else _read(log_policy).decode("utf-8", "replace")
+        verified = receipt.verify(_read(file), keys, log_policy=policy)
         if earlier is not None:
             verified.continues(receipt.verify(_read(earlier), keys))
         _verified(cli, verified, show=show, compared=earlier is not None)
@@ -109,6 +118,21 @@ def _verified(cli: Cli, verified: Verified, *, show: bool, compared: bool) -> No
     cli.out.emit(value, lambda: _print(cli, verified, show=show, compared=compared))
 
 
+def _print_log(cli: Cli, verified: Verified) -> None:
+    from datetime import UTC, datetime
+
+    logged = verified.logged
+    if logged is None:
+        cli.out.line("  It has no proof that the log holds it: ask for a newer receipt.", style="yellow")
+        return
+    by = ", ".join(
+        f"{plain.visible(name)} at {datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        for name, seconds in logged.cosigned.items()
+    )
+    told = f"; cosigned by {by}" if by else ""
+    cli.out.line(f"  Each entry is in the log {plain.visible(logged.origin)} of {logged.size} entries{told}.")
+
+
 def _print(cli: Cli, verified: Verified, *, show: bool, compared: bool) -> None:
     from stepgrant import receipt
     from stepgrant.cli import timeline, timeline_view
@@ -118,10 +142,16 @@ def _print(cli: Cli, verified: Verified, *, show: bool, compared: bool) -> None:
         timeline_view.show(timeline.tell(verified.events), out)
         out.line()
     entries = plain.count(len(verified.events), "entry", "entries")
-    out.line(
-        f"The receipt holds: {entries} of {plain.visible(verified.run)}, none changed, moved or missing.", style="green"
-    )
-    if verified.complete:
+    kind, name = verified.scope
+    if kind == "run":
+        told = f"{entries} of {plain.visible(verified.run)}, none changed, moved or missing."
+    else:
+        told = f"{entries} of {kind} {plain.visible(name)} in {plain.visible(verified.run)}, none changed or moved."
+    out.line(f"The receipt holds: {told}", style="green")
+    _print_log(cli, verified)
+    if kind != "run":
+        out.line(f"  It is about one {kind}: what else the run did is not in it.", style="yellow")
+    elif verified.complete:
         out.line("  It is complete: the run has ended, nothing can come after it.")
     else:
         out.line("  The run had not ended: more may have come since.", style="yellow")
@@ -130,7 +160,7 @@ def _print(cli: Cli, verified: Verified, *, show: bool, compared: bool) -> None:
     out.facts(
         (
             ("head signed by", verified.kid),
-            ("head signed at", plain.utc(verified.head_ts)),
+            ("head signed at", None if verified.head_ts is None else plain.utc(verified.head_ts)),
             ("head", verified.head_hash),
             ("disclosed", f"{verified.disclosed} values, {verified.hidden} kept hidden"),
             ("not understood", plain.joined(verified.unknown_types) if verified.unknown_types else None),

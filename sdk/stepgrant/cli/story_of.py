@@ -46,5 +46,14 @@ def facts(verified: receipt.Verified) -> dict[str, Any]:
         "disclosed": verified.disclosed,
         "hidden": verified.hidden,
         "unknown_types": list(verified.unknown_types),
+        "scope": {"kind": verified.scope[0], "id": verified.scope[1]},
+        "log": None
+        if verified.logged is None
+        else {
+            "origin": verified.logged.origin,
+            "size": verified.logged.size,
+            "cosigned": dict(verified.logged.cosigned),
+        },
+        "policies": sorted(verified.policies),
         "does_not_prove": list(receipt.DOES_NOT_PROVE),
     }

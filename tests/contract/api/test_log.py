@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import pytest
 
 from fakes.served import Broker
-from stepgrant import merkle, tlog
+from stepgrant import merkle, receipt, tlog
 
 ORIGIN = "127.0.0.1:8423/log"
 
@@ -36,6 +38,27 @@ async def test_the_tree_is_read_and_verified_with_public_paths_alone(broker: Bro
     leaves = tlog.tiles.read_bundle(bundle, head.size)
     assert [merkle.leaf_hash(leaf) for leaf in leaves] == [read(merkle.Node(0, at)) for at in range(head.size)]
     assert {len(leaf) for leaf in leaves} == {32}
+
+
+async def test_receipts_of_a_run_and_of_its_parts_verify(broker: Broker) -> None:
+    agent = await broker.agent()
+    run = (await agent.open())["run"]
+    begun = (await agent.begin(run)).json()
+    keys = (await broker.client.get("/v1/ledger/keys")).json()
+    for query, scope in (
+        ({}, ("run", run)),
+        ({"step": begun["step"]}, ("step", begun["step"])),
+        ({"grant": begun["grant"]["jti"]}, ("grant", begun["grant"]["jti"])),
+    ):
+        response = await broker.person("GET", f"/v1/runs/{run}/receipt?{urlencode(query)}".rstrip("?"))
+        assert response.status_code == 200, response.text
+        told = receipt.verify(response.content, keys, need_log=True)
+        assert told.scope == scope
+        assert bool(told.policies) == (scope[0] != "grant")
+    both = await broker.person("GET", f"/v1/runs/{run}/receipt?step=a&grant=b")
+    assert (both.status_code, both.json()["field"]) == (400, "grant")
+    nothing = await broker.person("GET", f"/v1/runs/{run}/receipt?step=nothing")
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
 
 
 async def test_before_the_first_head_there_is_none(broker: Broker) -> None:

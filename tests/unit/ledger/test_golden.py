@@ -9,41 +9,52 @@ import pytest
 
 from fakes.lost_tale import LOST_TYPES
 from fakes.tale import RUN_TYPES, TENANT_TYPES
-from stepgrant import canonical, receipt
+from stepgrant import canonical, merkle, receipt, tlog
 from stepgrant._receipt_entries import check_link, read_event
 from stepgrant_broker.domain import fold
 from stepgrant_broker.domain.entries import Entry, EntryType, check_members
 from stepgrant_broker.domain.state import RunState, StepState, View
 from vectors.make import HERE, make
 
-GOLDEN = HERE / "entry_v1"
 PINNED = {
-    "run.jsonl": "sha-256:TRvv-zWMlBH6y4R8e5l5aPwxVESzE3pCru2V2UpxiXA",
-    "tenant.jsonl": "sha-256:AZj9zV9oRXEx6geMnnGkDfd2qETFlUvjOXx5pcMEN0w",
-    "receipt.json": "sha-256:5WUHGpJQckkkDRemgGPB07rKhFnS7kpcixGDt2i3BWk",
-    "lost.jsonl": "sha-256:NqO2T6p6Qjr4zXT6FUKg8SeSM36cQAZvJHpyTCmt278",
-    "keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
+    "entry_v1/run.jsonl": "sha-256:TRvv-zWMlBH6y4R8e5l5aPwxVESzE3pCru2V2UpxiXA",
+    "entry_v1/tenant.jsonl": "sha-256:AZj9zV9oRXEx6geMnnGkDfd2qETFlUvjOXx5pcMEN0w",
+    "entry_v1/receipt.json": "sha-256:5WUHGpJQckkkDRemgGPB07rKhFnS7kpcixGDt2i3BWk",
+    "entry_v1/lost.jsonl": "sha-256:NqO2T6p6Qjr4zXT6FUKg8SeSM36cQAZvJHpyTCmt278",
+    "entry_v1/keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
+    "receipt_v2/run.json": "sha-256:TyxyBAgSUUbQtmhDIJvo7tlyLsmOxWX2utGouRkDfcs",
+    "receipt_v2/step.json": "sha-256:Ct6RjGPmsiXDZ0yLa1sAaXykOdaZvaYn9bwLrd_sc14",
+    "log_v1/vkey": "sha-256:qdY71dYOPuT60ackEFWENMWAyxa5ie-Dz9hzM6IqU_s",
+    "log_v1/checkpoint": "sha-256:END9OFEmgccA6yxrrRO2Nh60seywu_onhfFtyyBhyQg",
+    "log_v1/tile-0": "sha-256:PH_Oqqhp-E8-af5sEgQbIsCJMMQUjc9O_ns1EMWDtCM",
+    "log_v1/tile-entries": "sha-256:Qb2VhX7wjTzOCPszdC3xvxr461dUpuFUcOhvfBy8ab8",
+    "log_v1/proof-of-entry-0": "sha-256:lU5RRQ9A7da3q0cVTQ8jbHzjVYN4U9zXfG9wuGhMBvs",
 }
 """Written a second time here, so that regenerating the files alone does not make a change pass."""
+NO_LONGER_MADE = {"entry_v1/receipt.json"}
+"""Version 1 of receipts verifies for ever; nothing makes it any more."""
 
 
 def lines(name: str) -> list[bytes]:
-    return (GOLDEN / name).read_bytes().splitlines()
+    return (HERE / "entry_v1" / name).read_bytes().splitlines()
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
 def test_the_golden_files_are_those_of_before(name: str) -> None:
-    assert canonical.digest_bytes((GOLDEN / name).read_bytes()) == PINNED[name]
-    assert {path.name for path in GOLDEN.iterdir()} == PINNED.keys()
+    assert canonical.digest_bytes((HERE / name).read_bytes()) == PINNED[name]
+
+
+def test_every_golden_file_is_pinned() -> None:
+    assert {str(path.relative_to(HERE)) for path in HERE.glob("*_v*/*")} == PINNED.keys()
 
 
 async def test_the_same_acts_give_the_same_bytes(tmp_path: Path) -> None:
     """If this fails, an entry is written differently from before: see tests/vectors/make.py before regenerating."""
     made = await make(tmp_path)
     for name in ("run.jsonl", "tenant.jsonl", "lost.jsonl"):
-        for number, (now, before) in enumerate(zip(made[name].splitlines(), lines(name), strict=True)):
+        for number, (now, before) in enumerate(zip(made[f"entry_v1/{name}"].splitlines(), lines(name), strict=True)):
             assert now.decode() == before.decode(), f"{name} line {number + 1}"
-    assert made == {name: (GOLDEN / name).read_bytes() for name in PINNED}
+    assert made == {name: (HERE / name).read_bytes() for name in PINNED.keys() - NO_LONGER_MADE}
 
 
 @pytest.mark.parametrize(
@@ -103,8 +114,9 @@ def test_lost_ids_of_before_are_folded_as_they_were() -> None:
     assert view.steps["call_8"].duplicate_of == "call_4"
 
 
-def test_a_receipt_of_before_verifies_and_one_flipped_byte_makes_it_fail() -> None:
-    data, keys = (GOLDEN / "receipt.json").read_bytes(), (GOLDEN / "keys.json").read_bytes()
+@pytest.mark.parametrize("name", ["entry_v1/receipt.json", "receipt_v2/run.json"])
+def test_a_receipt_of_before_verifies_and_one_flipped_byte_makes_it_fail(name: str) -> None:
+    data, keys = (HERE / name).read_bytes(), (HERE / "entry_v1" / "keys.json").read_bytes()
     told = receipt.verify(data, keys)
     assert (told.complete, told.hidden, len(told.events)) == (True, 0, len(lines("run.jsonl")))
     for position in range(0, len(data), 997):
@@ -112,3 +124,26 @@ def test_a_receipt_of_before_verifies_and_one_flipped_byte_makes_it_fail() -> No
         flipped[position] ^= 1
         with pytest.raises(receipt.ReceiptError):
             receipt.verify(bytes(flipped), keys)
+
+
+def test_the_log_of_before_verifies() -> None:
+    """Receipt, checkpoint, tiles and proof file say one thing, under the log's key alone."""
+    files = {path.name: path.read_bytes() for path in (HERE / "log_v1").iterdir()}
+    key = tlog.read_vkey(files["vkey"].decode())
+    head, note = tlog.read_signed_head(files["checkpoint"], key.name)
+    assert note.verified([key]) == {key: None}
+    leaves = tlog.tiles.read_bundle(files["tile-entries"], head.size)
+    assert files["tile-0"] == b"".join(map(merkle.leaf_hash, leaves))
+    edge, _ = merkle.Edge().append(map(merkle.leaf_hash, leaves))
+    assert edge.root == head.root
+    told = receipt.verify((HERE / "receipt_v2" / "run.json").read_bytes(), files["vkey"], need_log=True)
+    assert told.logged is not None
+    assert [leaves[index] for index in told.logged.indexes] == [
+        canonical.b64u_decode(event.hash) for event in told.events
+    ]
+    proof = tlog.read_proof(files["proof-of-entry-0"], key.name)
+    proof.verify(canonical.b64u_decode(told.events[0].hash))
+    step = receipt.verify((HERE / "receipt_v2" / "step.json").read_bytes(), files["vkey"])
+    assert step.scope[0] == "step"
+    assert {event.step for event in step.events} == {step.scope[1]}
+    assert set(step.policies) <= set(told.policies)

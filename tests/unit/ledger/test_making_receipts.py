@@ -8,11 +8,16 @@ import pytest
 
 from fakes.ledgers import Ledger
 from fakes.tale import INPUT, PRINCIPAL
-from stepgrant import _receipt_entries, canonical, receipt
+from stepgrant import _receipt_entries, canonical, receipt, tlog
 from stepgrant_broker.domain import aad, entries
-from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable, TooLarge, UnknownRun
+from stepgrant_broker.domain.errors import NotFound, SignerUnavailable, StoreUnavailable, TooLarge, UnknownRun
+from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.receipt import make_receipt
+from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
+
+PETER = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+WITNESS = tlog.note_key("w", tlog.COSIGNATURE, tlog.read_vkey(PETER).public).vkey
 
 
 async def make(ledger: Ledger, run: str | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -150,3 +155,56 @@ async def test_an_open_run_gives_a_receipt_that_a_later_one_continues(ledger: Le
     earlier = await verified(ledger, await make(ledger))
     assert (earlier.complete, len(earlier.events)) == (False, 21)
     later.continues(earlier)
+
+
+# ------------------------------------------------------------------------------------------------------- in the log
+
+
+async def public_log(ledger: Ledger) -> PublicLog:
+    """The ledger's log, of which nothing is integrated yet."""
+    origin = await ledger.store.log_origin("broker.example/log")
+    return PublicLog(ledger.store, Sequencer(ledger.store, ledger.signer, ledger.clock, origin))
+
+
+async def test_a_receipt_waits_for_the_log_and_proves_each_entry(ledger: Ledger) -> None:
+    told = await verified(ledger, await make(ledger, log=await public_log(ledger)))
+    assert told.logged is not None
+    assert len(told.logged.indexes) == len(told.events)
+    assert told.policies
+    assert all(revision.startswith("1:sha-256:") for revision in told.policies)
+
+
+async def test_a_step_and_a_grant_have_receipts_of_their_own(ledger: Ledger) -> None:
+    log = await public_log(ledger)
+    whole = await verified(ledger, await make(ledger, log=log))
+    issued = next(event for event in whole.events if event.type == "grant_issued")
+    jti = str(issued.part("grant")["jti"])
+    parts = {}
+    for scope in (("step", str(issued.step)), ("grant", jti)):
+        part = parts[scope[0]] = await verified(ledger, await make(ledger, log=log, scope=scope))
+        assert part.scope == scope
+        assert 0 < len(part.events) < len(whole.events)
+        assert {event.hash for event in part.events} < {event.hash for event in whole.events}
+    types = [event.type for event in parts["grant"].events]
+    assert (types[0], "grant_revoked" in types) == ("grant_issued", True)
+
+
+async def test_of_what_is_not_in_the_run_there_is_no_receipt(ledger: Ledger) -> None:
+    for scope in (("step", "nothing"), ("grant", "grn_nothing")):
+        with pytest.raises(NotFound, match="has no entry of"):
+            await make(ledger, scope=scope)
+
+
+async def test_without_a_head_that_counts_the_receipt_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepgrant_broker.ledger.placing.PATIENCE_S", 0.2)
+
+    class Silent:
+        policy = tlog.read_log_policy(f"log {PETER}\nwitness w {WITNESS}\nquorum w")
+
+        async def cosign(self, head: tlog.Head, note: tlog.Note) -> list[tlog.NoteSignature]:
+            return []
+
+    origin = await ledger.store.log_origin("broker.example/log")
+    sequencer = Sequencer(ledger.store, ledger.signer, ledger.clock, origin, witnesses=Silent())
+    told = await verified(ledger, await make(ledger, log=PublicLog(ledger.store, sequencer)))
+    assert told.logged is None
