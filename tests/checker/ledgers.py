@@ -285,4 +285,6 @@ class Ledger:
         return Evidence(self.records(), **given)
 
 
-GRANTED: Final = frozenset({"issuer", "redeem", "revocation", "intent", "approval", "jti", "jkt", "not_received"})
+GRANTED: Final = frozenset(
+    {"issuer", "redeem", "revocation", "intent", "approval", "jti", "jkt", "not_received", "inherits"}
+)

@@ -12,16 +12,17 @@ from checker.cases.holders import a_zombie_that_was_obeyed
 from checker.check import check
 from checker.ledgers import Ledger
 from checker.lives import LIVES, Life, started
+from checker.rare_lives import RARE
 
 
-@pytest.mark.parametrize("life", LIVES, ids=lambda life: life.__name__)
+@pytest.mark.parametrize("life", [*LIVES, *RARE], ids=lambda life: life.__name__)
 def test_nothing_is_broken(life: Life) -> None:
     ledger = life()
     assert check(ledger.evidence()) == []
     assert check(ledger.evidence(settled_at=ledger.now + 1)) == []
 
 
-@pytest.mark.parametrize("life", LIVES, ids=lambda life: life.__name__)
+@pytest.mark.parametrize("life", [*LIVES, *RARE], ids=lambda life: life.__name__)
 def test_nothing_is_broken_at_any_moment(life: Life) -> None:
     """Whenever the broker is killed, what it has written by then is healthy."""
     ledger = life()
