@@ -86,14 +86,11 @@ class Found:
 
 
 def find(journal: Journal, step: str, binding_c: str, asked: ApprovalSpec) -> Found:
-    """Look for an answer, or an open question, to exactly this: a denial outweighs all, then the newest counts."""
+    """Look for an answer, or an open question, to exactly this; the newest first."""
     why: str | None = None
-    denials_then_newest = sorted(
-        (approval for approval in journal.view.approvals.values() if approval.step == step),
-        key=lambda a: (a.status is ApprovalStatus.DENIED, a.requested_at, a.id),
-        reverse=True,
-    )
-    for approval in denials_then_newest:
+    for approval in sorted(journal.view.approvals.values(), key=lambda a: (a.requested_at, a.id), reverse=True):
+        if approval.step != step:
+            continue
         if approval.binding_c != binding_c:
             why = why or ("action_changed" if approval.status is not ApprovalStatus.CONSUMED else None)
             continue
