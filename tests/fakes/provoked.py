@@ -242,4 +242,5 @@ async def _still_alive(broker: Broker) -> httpx.Response:
     broker.hand.clock.tick(2_000)
     heir = await broker.agent()
     await heir.open()
-    return await heir.begin(run, "s2", epoch=2)
+    elsewhere = {**step_body()["action"], "resource": "order/2"}  # on the same one, the doubt would block it
+    return await heir.begin(run, "s2", epoch=2, action=elsewhere)

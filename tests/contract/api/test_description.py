@@ -162,6 +162,24 @@ class Story:
         )
         assert settled["state"] == "completed"
 
+    async def repeats(self) -> None:
+        """In a run of its own, whose holder comes back and has lost the ids of its calls."""
+        run = f"/v1/runs/{(await self.agent.open('repeating'))['run']}"
+        body = step_body(id_source="call_id")
+        for path, sent in (
+            ("/steps/call_1/begin", body),
+            ("/steps/call_1/complete", {"epoch": 1, "attempt": 1, "result": 1}),
+            ("/park", {"epoch": 1}),
+        ):
+            assert (await self.agent.call("POST", run + path, sent)).status_code == 200
+        heir = await self.broker.agent()
+        await heir.open("repeating")
+        asked = (await heir.call("POST", f"{run}/steps/call_2/begin", {**body, "epoch": 2})).json()
+        assert (asked["outcome"], asked["step"], asked["of"]) == ("suspected_duplicate", "call_2", "call_1")
+        said = await self.person("POST", f"{run}/steps/call_2/duplicate", {"verdict": "replay", "note": "one order"})
+        assert said == {"step": "call_2", "of": "call_1", "verdict": "replay", "state": "adopted"}
+        await heir.call("POST", f"{run}/cancel", {"epoch": 2})
+
     async def is_looked_at(self) -> None:
         runs = f"/v1/runs/{self.run}"
         assert [row["id"] for row in (await self.get("/v1/runs?limit=5&state=open"))["runs"]] == [self.run]
@@ -236,6 +254,7 @@ async def test_a_whole_story_is_answered_as_the_document_says(broker: Broker) ->
     await story.works()
     await story.is_asked()
     await story.fails_and_doubts()
+    await story.repeats()
     await story.is_looked_at()
     await story.is_administered()
     await story.ends()
