@@ -72,15 +72,8 @@ async def make_receipt(
         UnknownRun, NotFound: there is no such run, or nothing of this scope in it.
         TooLarge, StoreUnavailable, SignerUnavailable.
     """
-    every = await _entries(reads, tenant, run)
-    if not every:
-        raise UnknownRun("no such run")
-    events = _checked(every, tenant, run)
     kind, name = scope = scope or ("run", run)
-    mine = [pair for pair in zip(every, events, strict=True) if belongs(pair[1], scope)]
-    if not mine:
-        raise NotFound(f"the run has no entry of {kind} {name}")
-    stored, events = [entry for entry, _ in mine], [event for _, event in mine]
+    stored, events = await _of_scope(reads, tenant, run, scope)
 
     async def again() -> list[StoredEntry]:
         wanted = {entry.seq for entry in stored}
@@ -99,6 +92,19 @@ async def make_receipt(
         "policies": await _policies(reads, tenant, events),
         "complete": kind == "run" and has_ended(events),
     }
+
+
+async def _of_scope(
+    reads: Reads, tenant: str, run: str, scope: tuple[str, str]
+) -> tuple[list[StoredEntry], list[Event]]:
+    """The entries that the receipt is about, out of a chain that holds. Raises `UnknownRun`, `NotFound`."""
+    every = await _entries(reads, tenant, run)
+    if not every:
+        raise UnknownRun("no such run")
+    mine = [pair for pair in zip(every, _checked(every, tenant, run), strict=True) if belongs(pair[1], scope)]
+    if not mine:
+        raise NotFound(f"the run has no entry of {scope[0]} {scope[1]}")
+    return [entry for entry, _ in mine], [event for _, event in mine]
 
 
 async def _head(reads: Reads, signer: Signer, events: Sequence[Event], failpoints: Failpoints | None) -> dict[str, Any]:

@@ -34,7 +34,6 @@ def test_the_table_is_that_of_the_protocol() -> None:
         409: {
             "stale_epoch", "lease_held", "wrong_holder", "already_redeemed", "duplicate_request", "step_drift",
             "step_in_doubt", "suspected_duplicate", "run_ended", "set_aside", "prior_credential_live",
-            "set_aside",
         },
         410: {"grant_expired", "grant_revoked", "approval_expired"},
         413: {"too_large"},

@@ -1,4 +1,4 @@
-"""Signed notes, heads, proofs, policies, requests to witnesses: one form each, and all else is refused by name."""
+"""Signed notes, heads, proofs, requests to witnesses: one form each, and all else is refused by name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import base64
 from contextlib import suppress
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notehands import ALICE, BOB, GOOD, LOG, ORIGIN, OTHER, Hand, head_of, signed
 from stepgrant import merkle, tlog
 from stepgrant.errors import ReceiptError
 from stepgrant.merkle import Edge, ProofInvalid, leaf_hash
-from stepgrant.tlog import note as notes
-
-ORIGIN = "broker.example/ledger1"
 
 # The example of the Go package golang.org/x/mod/sumdb/note, made by another implementation.
 PETER = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
@@ -24,32 +21,6 @@ PETERS_NOTE = (
     "then you don't know what your problem is.\n\n"
     "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
 )
-
-
-class Hand:
-    """A key that signs notes."""
-
-    def __init__(self, name: str, kind: int = tlog.ED25519) -> None:
-        self._secret = Ed25519PrivateKey.generate()
-        self.key = tlog.note_key(name, kind, self._secret.public_key().public_bytes_raw())
-
-    def sign(self, text: str, seconds: int = 1_800_000_000) -> tlog.NoteSignature:
-        if self.key.kind == tlog.COSIGNATURE:
-            signature = self._secret.sign(notes.cosigned_bytes(text, seconds))
-            return notes.cosignature(self.key.name, self.key.id, seconds, signature)
-        return tlog.NoteSignature(self.key.name, self.key.id, self._secret.sign(text.encode()))
-
-
-LOG, OTHER = Hand(ORIGIN), Hand(ORIGIN)
-ALICE, BOB = Hand("alice.example", tlog.COSIGNATURE), Hand("bob.example", tlog.COSIGNATURE)
-
-
-def signed(text: str, *hands: Hand) -> bytes:
-    return tlog.Note(text, tuple(hand.sign(text) for hand in hands)).encoded()
-
-
-def head_of(size: int, root: bytes = bytes(32)) -> str:
-    return tlog.Head(ORIGIN, size, root).text
 
 
 # --------------------------------------------------------------------------------------------------------------- notes
@@ -91,9 +62,6 @@ def test_a_cosignature_of_another_time_does_not_verify() -> None:
     short = tlog.NoteSignature(ALICE.key.name, ALICE.key.id, blob[8:])
     with pytest.raises(tlog.NoteInvalid, match="another length"):
         tlog.Note(text, (short,)).verified([ALICE.key])
-
-
-GOOD = signed(head_of(3), LOG).decode()
 
 
 @pytest.mark.parametrize(
@@ -211,73 +179,6 @@ def test_proof_file_proves_its_leaf_and_no_other(index: int) -> None:
 def test_what_is_no_proof_file_is_refused(change: tuple[bytes, bytes]) -> None:
     with pytest.raises((tlog.TlogProofUnreadable, tlog.NoteInvalid)):
         tlog.read_proof(proof_file(1).replace(*change, 1), ORIGIN)
-
-
-# ------------------------------------------------------------------------------------------------------------ policies
-
-POLICY = f"""# whom the auditor trusts
-log {LOG.key.vkey}
-witness alice {ALICE.key.vkey} https://alice.example/witness
-witness bob {BOB.key.vkey}
-
-group both all alice bob
-group some any alice bob
-quorum QUORUM
-"""
-
-
-def policy(quorum: str) -> tlog.LogPolicy:
-    return tlog.read_log_policy(POLICY.replace("QUORUM", quorum))
-
-
-@pytest.mark.parametrize(
-    ("quorum", "hands"),
-    [("none", []), ("alice", [ALICE]), ("some", [BOB]), ("both", [ALICE, BOB])],
-)
-def test_head_counts_with_the_witnesses_that_are_asked_for(quorum: str, hands: list[Hand]) -> None:
-    times = policy(quorum).check(tlog.read_note(signed(head_of(3), LOG, *hands)))
-    assert set(times) == {{ALICE: "alice", BOB: "bob"}[hand] for hand in hands}
-
-
-@pytest.mark.parametrize(("quorum", "hands"), [("alice", [BOB]), ("some", []), ("both", [ALICE])])
-def test_head_without_them_does_not(quorum: str, hands: list[Hand]) -> None:
-    with pytest.raises(tlog.WitnessesMissing, match="too few witnesses"):
-        policy(quorum).check(tlog.read_note(signed(head_of(3), LOG, *hands)))
-
-
-def test_head_without_the_logs_own_signature_does_not_count() -> None:
-    for hands in ([OTHER, ALICE], [ALICE, BOB]):
-        with pytest.raises(tlog.NoteInvalid, match="unknown_key"):
-            policy("some").check(tlog.read_note(signed(head_of(3), *hands)))
-
-
-def test_a_group_of_groups() -> None:
-    text = POLICY.replace("quorum QUORUM", "group top 2 both alice\nquorum top")
-    read = tlog.read_log_policy(text)
-    assert read.witnesses["alice"].url == "https://alice.example/witness"
-    assert set(read.check(tlog.read_note(signed(head_of(3), LOG, ALICE, BOB)))) == {"alice", "bob"}
-    with pytest.raises(tlog.WitnessesMissing):
-        read.check(tlog.read_note(signed(head_of(3), LOG, ALICE)))
-
-
-@pytest.mark.parametrize(
-    ("line", "why"),
-    [
-        ("quorum carol", "line 8"),
-        ("group all-of-them 3 alice bob\nquorum none", "a number of the members"),
-        ("group twice any alice alice\nquorum none", "named twice"),
-        ("group alice any bob\nquorum none", "is taken"),
-        ("group none any bob\nquorum none", "is taken"),
-        (f"witness carol {LOG.key.vkey}\nquorum none", "not of kind 4"),
-        (f"log {ALICE.key.vkey}\nquorum none", "not of kind 1"),
-        ("quorum none\nquorum none", "line 9"),
-        ("nonsense", "line 8"),
-        ("", "incomplete"),
-    ],
-)
-def test_what_is_no_policy_is_refused(line: str, why: str) -> None:
-    with pytest.raises(tlog.LogPolicyInvalid, match=why):
-        tlog.read_log_policy(POLICY.replace("quorum QUORUM\n", line))
 
 
 # ----------------------------------------------------------------------------------------------------------- witnesses
