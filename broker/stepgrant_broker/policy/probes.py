@@ -72,6 +72,7 @@ def samples() -> dict[str, dict[str, Any]]:
         "empty": {},
         "read": sample(),
         "digest_only": sample(action={"args": None, "effect": "once"}),
+        "repeated": sample(action={"effect": "once"}, step={"key": "probe_2", "equal_to": "probe_1"}),
         "resumed": sample(
             run=acted, history=past, approval=answer,
             action={"tool": "probe.once", "resource": "probe/1", "args": {"amount": -1.5}, "effect": "once"},

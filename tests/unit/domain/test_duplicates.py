@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from fakes.lost_calls import crash, done, lost, named, types, used
-from fakes.world import World, allow, ask_people, call
-from stepgrant_broker.domain import duplicates
-from stepgrant_broker.domain.calls import Ready, Refusal, Replayed, Suspected, Waiting
+from fakes.world import World, agent, allow, ask_people, call
+from stepgrant import canonical
+from stepgrant_broker.domain import duplicates, policy_input
+from stepgrant_broker.domain.calls import Ask, Ready, Refusal, Replayed, Suspected, Waiting
 from stepgrant_broker.domain.decisions import Deny, Effect
 from stepgrant_broker.domain.errors import InvalidRequest, StepDrift, UnknownStep
 from stepgrant_broker.domain.journal import By
@@ -237,3 +238,15 @@ def test_other_arguments_before_anything_was_started_are_another_question(world:
     world.begin(lost("new", 2))
     assert isinstance(world.begin(lost("new", 2, args={"amount": 9})), Ready)
     assert world.step("new").duplicate_of is None
+
+
+def test_policy_sees_which_step_it_equals_and_nothing_otherwise(world: World) -> None:
+    done(world, "old")
+    crash(world)
+    what = lost("new", 2)
+    for equal_to in ("old", None):
+        ask = Ask(1, 1, new=True, previous_outcome=None, equal_to=equal_to)
+        document = canonical.loads(policy_input.for_step(world.journal(), agent(), what, ask, None, None))
+        assert isinstance(document, dict)
+        step = {"key": "new", "attempt": 1, "previous_outcome": None}
+        assert document["step"] == (step if equal_to is None else {**step, "equal_to": "old"})

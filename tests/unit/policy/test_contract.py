@@ -44,7 +44,7 @@ GOOD: dict[str, dict[str, Any]] = {
         grant={
             "issuer": "orders-db", "effect": "idempotent", "ttl": 300, "redeem": "optional",
             "audience": "https://tool.example", "params": {"role": "reader", "deep": [{"a": None}]},
-            "digest_only": True,
+            "digest_only": True, "duplicate": "replay",
         },
         labels=["pii:customer", "plain"],
         meters={"refund_usd": 100},
@@ -119,6 +119,9 @@ BAD: dict[str, Any] = {
     "params_name": allow(grant={"params": {"": 1}}),
     "digest_only_text": allow(grant={"digest_only": "false"}),
     "digest_only_null": allow(grant={"digest_only": None}),
+    "duplicate_word": allow(grant={"duplicate": "skip"}),
+    "duplicate_true": allow(grant={"duplicate": True}),
+    "duplicate_null": ask(grant={"duplicate": None}),
     "labels_text": allow(labels="pii:customer"),
     "label_upper": allow(labels=["PII"]),
     "label_empty": allow(labels=[""]),
@@ -204,7 +207,7 @@ def test_an_allow_keeps_everything_that_was_said() -> None:
         ("ok",),
         GrantSpec(
             "orders-db", Effect.IDEMPOTENT, 300, RedeemMode.OPTIONAL, "https://tool.example",
-            {"role": "reader", "deep": [{"a": None}]}, digest_only=True,
+            {"role": "reader", "deep": [{"a": None}]}, digest_only=True, duplicate="replay",
         ),
         ("pii:customer", "plain"),
         {"refund_usd": 100 * MICRO},

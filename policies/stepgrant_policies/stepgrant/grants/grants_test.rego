@@ -33,6 +33,7 @@ test_the_tool_says_how_its_grant_is if {
 		"audience": "https://tool.example",
 		"redeem": "required",
 		"digest_only": true,
+		"duplicate": "run",
 		"issuer": "jwt",
 	}
 	grants.grant == {
@@ -42,6 +43,7 @@ test_the_tool_says_how_its_grant_is if {
 		"audience": "https://tool.example",
 		"redeem": "required",
 		"digest_only": true,
+		"duplicate": "run",
 	} with input as sample.call("special", "read", {})
 		with data.stepgrant_config as object.union(sample.config, {"agents": {"clerk": {"tools": {"special": special}}}})
 }
