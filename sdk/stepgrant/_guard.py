@@ -101,7 +101,7 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
         match outcome:
             case _outcomes.Run():
                 result = yield from _run(session, place, work, action, outcome, asked_at=patience.sent_at, own=own)
-                if doubts >= _DOUBTS_PER_CALL or not _hook_can_tell(work, outcome, result):
+                if not _hook_can_tell(work, outcome, result):
                     return result
                 (call, own), again = begin(), False
             case _outcomes.Replay():

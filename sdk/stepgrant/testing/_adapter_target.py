@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from stepgrant import _clock
 from stepgrant._errors import StepgrantError
 from stepgrant._verification_errors import VerificationError
 from stepgrant.testing._broker import TestBroker
@@ -63,7 +64,8 @@ def target_for(broker: TestBroker) -> Iterator[Target]:
         issuer=broker.host.issuer_url,
         audience=target.url,
         keys=JwksSource(f"{broker.url}/.well-known/jwks.json", client=client),
-        redeemer=BrokerRedeemer(broker.url, key, timeout_s=20, client=client),
+        redeemer=BrokerRedeemer(broker.url, key, timeout_s=20, client=client, clock=_clock.now),
+        clock=_clock.now,
     )
     server.RequestHandlerClass = _handler(target, verifier)
     server.daemon_threads = True

@@ -17,7 +17,7 @@ from stepgrant.testing._adapter_play import SHOWN, VARIABLE, Asked, Play
 from stepgrant.testing._adapter_target import AdapterBroken, Target, target_for
 from stepgrant.testing._broker import TestBroker
 
-LEASE_S: Final = 2.5
+LEASE_S: Final = 8
 AGENT: Final = "adapter"
 THREAD: Final = "thread-1"
 _QUICK: Final[Mapping[str, Any]] = {"redeem_window_ms": 1500, "leeway_ms": 200, "sweep_ms": 50}
@@ -185,6 +185,7 @@ class World:
     def killed(self, lived: Lived) -> None:
         """It was killed where the case wanted."""
         self.check(lived.code == -9, "the agent is killed")  # noqa: PLR2004  # SIGKILL
+        self.broker.advance(LEASE_S)  # nobody waits for the lease of the dead
 
     def paused(self, lived: Lived) -> None:
         """It waits, in the framework's own way or with an error of ours, and the run can go on."""
