@@ -183,11 +183,23 @@ def test_each_step_is_killed_at_each_boundary_and_quick_takes_the_first_of_each_
     assert len({one.id for one in every}) == len(every) == 14
 
 
+def test_what_the_plain_run_did_in_a_later_life_is_killed_in_that_life() -> None:
+    lines = called(1, error="approval_required") + called(1, life=2) + called(2, life=2)
+    kills = list(scenarios.plan(trace.told(lines), quick=False, can_ask=False))
+    assert [(one.id, one.life, one.nth) for one in kills if one.moment is Moment.AFTER_EFFECT] == [
+        ("after-effect:pay-1", 2, 1), ("after-effect:pay-2", 2, 2),
+    ]  # fmt: skip
+    assert not seen(kills[0], called(1)).died
+    assert seen(kills[0], called(1) + called(1, life=2)).died
+
+
 def test_a_call_that_begins_several_times_is_killed_at_its_last_begin() -> None:
     lines = called(1, error="approval_required")
     lines.insert(1, {"pid": 7, "life": 1, "hit": "sdk.before_begin", "of": 1, "step": None})
-    (kill, *_) = scenarios.plan(trace.told(lines + called(2)), quick=True, can_ask=False)
-    assert (kill.id, kill.nth) == ("before-grant:pay-1", 2)
+    granted = called(2)
+    granted.insert(2, granted[1])
+    (kill, *_) = scenarios.plan(trace.told(lines + granted), quick=True, can_ask=False)
+    assert (kill.id, kill.nth) == ("before-grant:pay-1", 3)
 
 
 def test_half_a_line_is_left_out(tmp_path: Path) -> None:

@@ -169,10 +169,10 @@ def ran_twice(one: Rehearsal, _: Rehearsal) -> Found:
         for event in events
         if event.type == "step_reconciled"
     }  # fmt: skip
-    done = Counter(str(call.step) for call in one.trace.calls if call.did and call.effect == "once")
-    for call in one.trace.calls:
-        if call.did and call.effect == "once" and done[str(call.step)] > 1 and call.step not in settled:
-            yield Finding("once_ran_twice", call.tool, f"step {call.step} ran {done[str(call.step)]} times")
+    done = Counter((call.tool, str(call.step)) for call in one.trace.calls if call.did and call.effect == "once")
+    for (tool, step), count in done.items():
+        if count > 1 and step not in settled:
+            yield Finding("once_ran_twice", tool, f"step {step} ran {count} times")
 
 
 def undeclared(one: Rehearsal, _: Rehearsal) -> Found:

@@ -1,7 +1,7 @@
 """One rehearsal: a fresh broker and folder, lives of the agent until its run has ended, and what was seen.
 
 Rules:
-* The first life dies where the scenario says; each later one is started as a supervisor would, with the same command.
+* A life dies where the scenario says; each later one is started as a supervisor would, with the same command.
 * A person's question is answered with yes as soon as it is asked. Where the scenario is about the question, the agent
   is stopped first, if it did not end by itself, and answered while nothing of it runs.
 * It ends when the run has ended, when a person would have to settle a doubt, or when lives make no progress any more.
@@ -82,18 +82,18 @@ class Rehearsal:
 
     @property
     def died(self) -> bool:
-        """Whether the first life was ended at the boundary that the scenario names."""
+        """Whether a life was ended at the boundary that the scenario names."""
         return self._last_hit is not None
 
     @property
     def killed_in(self) -> Call | None:
-        """The call in which the first life was ended."""
+        """The call in which that life was ended."""
         return self._last_hit.call if self._last_hit is not None else None
 
     @property
     def _last_hit(self) -> Hit | None:
         moment, nth = self.scenario.moment, self.scenario.nth
-        hits = self.trace.hits_of(FIRST, moment.value) if moment is not None else []
+        hits = self.trace.hits_of(self.scenario.life, moment.value) if moment is not None else []
         return hits[nth - 1] if 0 < nth <= len(hits) else None
 
 
@@ -179,7 +179,10 @@ class Performance:
     # ------------------------------------------------------------------------------------------------- one process
 
     def _one_life(self, stage: Stage, place: Path, number: int) -> Ended:
-        environment = {**self._environment(stage, number), **(self._scenario.failpoint if number == 1 else {})}
+        environment = {
+            **self._environment(stage, number),
+            **(self._scenario.failpoint if number == self._scenario.life else {}),
+        }
         life = self._lives.start(self._order.words, environment, place, self._folder / "output")
         try:
             self._watch(stage, life, number)

@@ -44,19 +44,20 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One rehearsal. `nth`: at which hit of its moment's failpoint it is killed."""
+    """One rehearsal. It is killed in life `life` at the `nth` hit of its moment's failpoint."""
 
     id: str
     words: str
     moment: Moment | None = None
     nth: int = 0
+    life: int = FIRST
     ask: str | None = None
     forbid: bool = False
     tool: str | None = None
 
     @property
     def failpoint(self) -> dict[str, str]:
-        """What the first life's environment orders."""
+        """What the environment of the life that is to be killed orders."""
         if self.moment is None:
             return {}
         return {"STEPGRANT_TEST": "1", "STEPGRANT_TEST_FAILPOINT": f"{self.moment.value}:kill:{self.nth}"}
@@ -84,7 +85,7 @@ def _steps(plain: Trace) -> list[_Step]:
     counts: Counter[str] = Counter()
     steps = []
     for call in plain.calls:
-        if call.ran and not call.is_hook and call.life == FIRST:
+        if call.ran and not call.is_hook:
             counts[call.tool] += 1
             steps.append(_Step(call, f"{call.tool}-{counts[call.tool]}"))
     return steps
@@ -99,12 +100,12 @@ def _quick(steps: Sequence[_Step]) -> list[_Step]:
 
 def _deaths(plain: Trace, step: _Step) -> Iterable[Scenario]:
     for moment in Moment:
-        hits = plain.hits_of(FIRST, moment.value)
+        hits = plain.hits_of(step.call.life, moment.value)
         places = [number for number, hit in enumerate(hits, 1) if hit.call is step.call]
         if places:
             id_ = f"{moment.name.lower().replace('_', '-')}:{step.name}"
             words = f"killed {moment.words} of {step.name}"
-            yield Scenario(id_, words, moment, places[-1], tool=step.call.tool)
+            yield Scenario(id_, words, moment, places[-1], step.call.life, tool=step.call.tool)
 
 
 def _waits(steps: Sequence[_Step], *, quick: bool) -> Iterable[Scenario]:

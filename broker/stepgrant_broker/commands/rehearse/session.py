@@ -25,7 +25,7 @@ from stepgrant_broker.commands.rehearse.judging import judge
 from stepgrant_broker.commands.rehearse.lives import Lives
 from stepgrant_broker.commands.rehearse.performing import Order, Performance, Rehearsal
 from stepgrant_broker.commands.rehearse.report import Report, row_of, tools_of
-from stepgrant_broker.commands.rehearse.scenarios import FIRST, PLAIN_RUN, Scenario, plan
+from stepgrant_broker.commands.rehearse.scenarios import PLAIN_RUN, Scenario, plan
 
 UNKNOWN_AGENT: Final = "my-agent"
 """For whom the workload is enrolled before anybody knows; what `stepgrant init` makes is called so."""
@@ -131,7 +131,7 @@ class Session:
 
         def perform(scenario: Scenario) -> Rehearsal:
             self._progress.begins(scenario)
-            return self._perform(scenario, len(baseline.lives) + MORE_LIVES + len(baseline.trace.calls_of(FIRST)))
+            return self._perform(scenario, len(baseline.lives) + MORE_LIVES + len(baseline.trace.calls))
 
         def told(one: Rehearsal) -> Rehearsal:
             mine = [finding for finding in self._judge([baseline, one]) if one.scenario.id in finding.seen_in]
