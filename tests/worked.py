@@ -79,9 +79,12 @@ def bill(order: Order, run: stepgrant.Run) -> Any:  # noqa: ANN401 - JSON
 @stepgrant.agent("agent")
 async def abill(order: Order) -> Any:  # noqa: ANN401 - JSON
     """The same for several orders side by side."""
-    await asyncio.gather(*(acharge(one) for one in order["orders"]))
-    for one in order["orders"]:
-        await amail(one)
+
+    async def one(name: str) -> None:
+        await acharge(name)
+        await amail(name)
+
+    await asyncio.gather(*map(one, order["orders"]))
     return len(order["orders"])
 
 

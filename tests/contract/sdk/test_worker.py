@@ -197,6 +197,8 @@ def test_a_worker_that_policy_does_not_want_leaves_the_run_alone(works: Works) -
     key = works.broker.host.enroll("stranger", agents=["agent"])
     with works.worker("--poll", "0.05", key=key) as worker:
         refused = worker.wait_for("refused", "o1", times=2)
+        first, second = worker.said("refused", "o1")[:2]
+    assert second["at"] - first["at"] >= 1_000
     assert "policy_denied" in refused["why"]
     assert works.types("o1").count("run_resumed") == 0
     assert works.broker.entries(run)[-1].type == "decision"

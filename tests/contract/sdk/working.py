@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ class Works:
             "STEPGRANT_URL": self.broker.url,
             "STEPGRANT_WORKLOAD_KEY": str(key or self.broker.key_of("agent")),
             "WORKED_SHOP": self.shop.url,
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
         }
 
     @contextmanager
