@@ -34,7 +34,7 @@ def check(evidence: Evidence) -> list[Broken]:
         broken += chain.broken
         chains.append(chain)
         if run:
-            stories[run] = Story(run)
+            stories[run] = Story(run, one_clock=evidence.one_clock)
             broken += _told(chain, stories[run])
     broken += _once_each(chains)
     broken += _revisions(chains, stories)
@@ -63,7 +63,7 @@ def _once_each(chains: list[Chain]) -> Iterator[Broken]:
             continue
         first = chain.events[0]
         name = chain.tenant, first.part("agent").get("name"), first.part("body").get("run_key")
-        if seen.setdefault(name, chain.run) != chain.run:
+        if name[2] and seen.setdefault(name, chain.run) != chain.run:
             yield Broken("I4", chain.run, "entry 0", f"{name[2]} of {name[1]} is also {seen[name]}")
 
 

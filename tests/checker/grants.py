@@ -103,7 +103,7 @@ def _unusable(story: Story, event: Event, name: str) -> Iterator[str]:
     if approval.spent_by is not None and approval.spent_by != inherited:
         yield f"{name} was used already, by {approval.spent_by}"
     until = max(approval.settled_at, approval.resumed_at) + approval.valid_for
-    if inherited is None and event.ts >= until:
+    if story.one_clock and inherited is None and event.ts >= until:
         yield f"{name} counted until {until} only"
 
 
@@ -143,7 +143,7 @@ def _redeemed(story: Story, event: Event, grant: Grant) -> Iterator[Finding]:
         yield "I5", f"{grant.jti} of epoch {grant.epoch} is redeemed, but the holder's is {story.epoch}"
     elif step is not None and step.finished is not None:
         yield "I7", f"{grant.jti} is redeemed after {grant.step} had its outcome"
-    elif grant.over or event.ts >= grant.exp + LATE_MS:
+    elif grant.over or (story.one_clock and event.ts >= grant.exp + LATE_MS):
         yield "I3", f"{grant.jti} is redeemed, but it was taken back or had run out"
     if not isinstance(act_before, int) or act_before > min(event.ts + ACT_WITHIN_MS, grant.exp):
         yield "I3", f"{grant.jti} may be acted on until {act_before}, which is too late"

@@ -52,9 +52,12 @@ def _taken(story: Story, event: Event) -> Iterator[Finding]:
     for grant in _alive(story, event.ts):
         yield "I5", f"resumed while {grant.jti} of epoch {grant.epoch} was not taken back"
     yield from _lost_outcomes(story)
-    decision = event.part("decision")
-    if decision.get("effect") != "allow" or not decision.get("reasons"):
+    decision, asked = event.part("decision"), story.approvals.get(str(event.part("approval").get("id")))
+    approved = asked is not None and asked.settled == "approved" and decision.get("effect") == "require_approval"
+    if not (decision.get("effect") == "allow" or approved) or not decision.get("reasons"):
         yield "I6", f"{event.type} without an allow that has a reason"
+    if event.part("approval") and (asked is None or asked.settled != "approved" or asked.spent_by is not None):
+        yield "I6", f"{event.type} with an approval that nobody gave, or that was used"
 
 
 def _ended(story: Story, event: Event) -> Iterator[Finding]:

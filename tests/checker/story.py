@@ -126,6 +126,8 @@ class Story:
     """A run so far."""
 
     run: str
+    one_clock: bool = True
+    """False where clocks were bent: then an entry's time, which never falls, may be later than its broker's clock."""
     epoch: int = 0
     holder: str = ""
     status: str = "new"

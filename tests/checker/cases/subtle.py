@@ -102,6 +102,35 @@ def a_decision_without_a_name() -> Ledger:
     return ledger
 
 
+def waiting() -> Ledger:
+    """People were asked whether the run may go on."""
+    ledger = started()
+    ledger.park()
+    ledger.steps["~resume"] = {**ledger.steps["look"], "key": "~resume", "attempt": None}
+    ledger.decide("~resume", "require_approval")
+    ledger.ask("apr_1", "~resume")
+    del ledger.steps["~resume"]
+    return ledger
+
+
+@breaks("I6")
+def resumed_while_people_think() -> Ledger:
+    ledger = waiting()
+    ledger.resume(decision=ledger.decision("require_approval"), approval={"id": "apr_1"})
+    ledger.approvals["apr_1"]["consumed_by"] = "epoch:2"
+    return ledger
+
+
+@breaks("I6")
+def resumed_with_an_answer_that_was_used() -> Ledger:
+    ledger = waiting()
+    ledger.answer("apr_1")
+    for key in ("k2", "k3"):
+        ledger.resume(key, decision=ledger.decision("require_approval"), approval={"id": "apr_1"})
+    ledger.approvals["apr_1"]["consumed_by"] = "epoch:2"
+    return ledger
+
+
 @breaks("I6")
 def enough_said_yes_and_somebody_no() -> Ledger:
     ledger = answered(quorum=1)
