@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
 import stepgrant
 from integrations.langgraph_script import CONFIG, GO, Scripted, agent_of, entries, recording
 from stepgrant import errors
-from stepgrant.integrations.langgraph import LostIdsWarning, Middleware, thread
+from stepgrant.integrations.langgraph import LostIdsWarning, Middleware, apark_unfinished, park_unfinished, thread
 from stepgrant.testing import TestBroker
 
 
@@ -35,6 +37,41 @@ def test_call_that_a_person_took_back_keeps_no_run_open(broker: TestBroker, mean
         graph.update_state(CONFIG, {"messages": [told]}, as_node="tools")
         graph.invoke(None, CONFIG)
     assert len(entries(broker, run.id, "run_ended")) == 1
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+async def test_agent_whose_graph_waits_is_parked(face: str, broker: TestBroker, means: dict[str, Any]) -> None:
+    """Also for a pause that is not ours, of which no call of ours knows: the function returns as if all were done."""
+    done: list[Any] = []
+    asks = HumanInTheLoopMiddleware({"pay": {"allowed_decisions": ["approve"]}})
+    graph = agent_of(Scripted([("pay", {"invoice": "a"}, "c1")]), recording(done), before=[asks])
+    config: Any = {"configurable": {"thread_id": "t-1"}}
+    answer: Any = Command(resume={"decisions": [{"type": "approve"}]})
+    left: list[bool] = []
+    runs: list[str] = []
+
+    def work(_: Any, run: stepgrant.Run) -> None:  # noqa: ANN401 - the stored input
+        runs.append(run.id)
+        graph.invoke(answer if graph.get_state(config).next else GO, config)
+        left.append(park_unfinished(graph, run))
+
+    async def awork(_: Any, run: stepgrant.AsyncRun) -> None:  # noqa: ANN401 - as above
+        runs.append(run.id)
+        state = await graph.aget_state(config)
+        await graph.ainvoke(answer if state.next else GO, config)
+        left.append(await apark_unfinished(graph, run))
+
+    options = {name: value for name, value in means.items() if name != "agent"}
+    for _ in range(2):
+        if face == "sync":
+            stepgrant.agent("billing", **options)(work).run({}, run_key="t-1")
+        else:
+            await stepgrant.agent("billing", **options)(awork).run({}, run_key="t-1")
+    assert left == [True, False]
+    assert len(set(runs)) == 1
+    assert [one.part("body")["reason"] for one in entries(broker, runs[0], "run_parked")] == ["suspended"]
+    assert len(entries(broker, runs[0], "run_ended")) == 1
+    assert len(done) == 1
 
 
 def test_finished_graph_completes_its_run_unless_it_is_kept_open(broker: TestBroker, means: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from stepgrant._errors import ConfigurationError
 from stepgrant._run import AsyncRun, Opening, Run, run
 from stepgrant.integrations._langgraph_answers import PAUSE
 
-__all__ = ["Thread", "thread"]
+__all__ = ["Thread", "apark_unfinished", "park_unfinished", "thread"]
 
 _OURS: Final[Mapping[str, ParkReason]] = {
     "approval_required": "awaiting_approval",
@@ -108,12 +108,36 @@ class Thread:
 
     def _unfinished(self, state: _State) -> ParkReason | None:
         """Why the run goes on later; None: it is over."""
-        if not state.next:
-            return "requested" if self._keep_open else None
-        reasons = [_reason_of(one.value) for one in state.interrupts]
-        if not reasons or "suspended" in reasons:
-            return "suspended"
-        return "awaiting_approval" if "awaiting_approval" in reasons else reasons[0]
+        return _left(state) or ("requested" if self._keep_open else None)
+
+
+def park_unfinished(graph: Graph, run: Run) -> bool:
+    """Park the run if its thread has something left to do; whether it had. The thread's id is the run's key.
+
+    For a function of `@stepgrant.agent`, which has its run already, after the graph was invoked.
+    """
+    reason = _left(graph.get_state({"configurable": {"thread_id": run.key}}))
+    if reason is not None:
+        run.park(reason)
+    return reason is not None
+
+
+async def apark_unfinished(graph: Graph, run: AsyncRun) -> bool:
+    """As `park_unfinished`."""
+    reason = _left(await graph.aget_state({"configurable": {"thread_id": run.key}}))
+    if reason is not None:
+        await run.park(reason)
+    return reason is not None
+
+
+def _left(state: _State) -> ParkReason | None:
+    """What a thread waits for; None: nothing is left to do."""
+    if not state.next:
+        return None
+    reasons = [_reason_of(one.value) for one in state.interrupts]
+    if not reasons or "suspended" in reasons:
+        return "suspended"
+    return "awaiting_approval" if "awaiting_approval" in reasons else reasons[0]
 
 
 def _reason_of(value: object) -> ParkReason:

@@ -38,7 +38,7 @@ from stepgrant.integrations._langgraph_adapter import LostIdsWarning
 from stepgrant.integrations._langgraph_errors import SecretInCheckpoint
 from stepgrant.integrations._langgraph_serde import TripwireSaver, TripwireSerde
 from stepgrant.integrations._langgraph_siblings import Siblings
-from stepgrant.integrations._langgraph_thread import Thread, thread
+from stepgrant.integrations._langgraph_thread import Thread, apark_unfinished, park_unfinished, thread
 from stepgrant.integrations._langgraph_wrap import awrap, wrap
 
 __all__ = [
@@ -49,6 +49,8 @@ __all__ = [
     "ToolNodeWrappers",
     "TripwireSaver",
     "TripwireSerde",
+    "apark_unfinished",
+    "park_unfinished",
     "thread",
     "tool_node_wrappers",
 ]
