@@ -19,6 +19,7 @@ from e2e.rehearsing import AGENTS
 from processes import STEPGRANT, environment, started, stepgrant
 from stepgrant.cli.exits import ExitCode
 from stepgrant_broker.demo.stage import TARGETS, free_addresses, policy_files
+from stepgrant_broker.policy.bundle import SETTINGS, starter_files
 
 pytestmark = pytest.mark.timeout(600)  # the scaffolded agent is started some forty times
 LONG_S = 500.0
@@ -215,3 +216,34 @@ def test_a_langgraph_agent_as_it_is(tmp_path: Path, scratch: Path) -> None:
     assert (report["findings"], report["notes"]) == ([], [])
     assert [(row["resumed"], row["alive"]) for row in report["rehearsals"]] == [("-", 0), ("yes", 0)]
     assert {tool["tool"]: tool["ids"] for tool in report["tools"]} == {"look_up": True, "refund": True}
+
+
+EXAMPLES = AGENTS.parents[1] / "sdk" / "examples"
+
+
+@pytest.mark.parametrize(
+    ("words", "only"),
+    [
+        (["refund.py"], "after-effect:refund.create-1"),
+        (["change_request.py"], "after-effect:change.apply-1"),
+        (["secrets_rotation.py"], "after-effect:key.create-1"),
+        (["incident_evidence.py"], "after-effect:status.post-1"),
+        (["account_provisioning.py", "leave"], "after-effect:account.disable-1"),
+    ],
+    ids=lambda value: value[0].removesuffix(".py") if isinstance(value, list) else "",
+)
+def test_each_example_is_rehearsed_as_it_is(tmp_path: Path, scratch: Path, words: list[str], only: str) -> None:
+    folder, (address,) = tmp_path / "project", free_addresses(1)
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = (EXAMPLES / "data.json").read_bytes().replace(b"http://127.0.0.1:8431", address.encode())
+    for path, data in {**starter_files(), SETTINGS: settings}.items():
+        file = folder / "policy" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    agent = [sys.executable, "_target.py", sys.executable, *words]
+    done = rehearse(folder, scratch, "--only", only, "--json", "--", *agent, EXAMPLES_TARGET=address)
+    assert done.returncode == ExitCode.OK, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert (report["findings"], report["notes"]) == ([], [])
+    plain, killed = report["rehearsals"]
+    assert (plain["alive"], killed["alive"], killed["resumed"], killed["ran_twice"]) == (0, 0, "yes", [])

@@ -76,9 +76,14 @@ class Rehearsal:
         return self.standing.runs[-1] if self.standing.runs else None
 
     @property
+    def over(self) -> bool:
+        """Whether each of its runs came to an end of its own, good or bad."""
+        return bool(self.standing.runs) and all(run.state.ended for run in self.standing.runs)
+
+    @property
     def finished(self) -> bool:
-        """Whether its run came to its own end."""
-        return self.run is not None and self.run.state.value == "completed"
+        """Whether each of its runs was completed."""
+        return self.over and all(run.state.value == "completed" for run in self.standing.runs)
 
     @property
     def died(self) -> bool:

@@ -155,7 +155,7 @@ def _resumed(one: Rehearsal, *, is_plain: bool) -> str:
         return NOT_REACHED
     if one.needs_person:
         return "by a person"
-    if not one.finished:
+    if not one.over:
         return "no"
     return "-" if is_plain and len(one.lives) == 1 else "yes"
 

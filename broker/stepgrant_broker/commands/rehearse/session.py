@@ -83,7 +83,7 @@ class Session:
         first = self._judge([baseline])
         self._progress.done(baseline, first)
         done = [baseline]
-        if baseline.finished:
+        if baseline.over:
             done += self._all(self._scenarios(baseline), baseline)
         findings = self._judge(done)
         return Report(
@@ -169,14 +169,14 @@ class Session:
                 "the agent's process could not be watched from inside (it is not Python, or was started with -I, -E or "
                 "-S), so nothing was killed, and effects outside of tools were not seen"
             )
-        elif baseline.finished and len(done) == 1:
+        elif baseline.over and len(done) == 1:
             notes.append("the agent called no tool, so there was no step to kill it at")
-        if baseline.finished and not self._order.policy.can_ask:
+        if baseline.over and not self._order.policy.can_ask:
             notes.append(
                 "questions to people were rehearsed only where policy asks by itself: it has no settings of the "
                 "starter policy (stepgrant_config/data.json) that could be told to"
             )
-        if not baseline.finished and not any(one.kind.level is Level.ERROR for one in self._judge([baseline])):
+        if not baseline.over and not any(one.kind.level is Level.ERROR for one in self._judge([baseline])):
             notes.append("the plain run did not end, so nothing was killed")
         for one in done:
             notes += [f"{one.scenario.id}: the ledger does not hold: {finding}" for finding in one.ledger]
