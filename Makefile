@@ -21,7 +21,7 @@ LOCK_COMMAND = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashe
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo demo-real test test-all services-provision services-up services-down services-status check \
-	bench bench-real mutants lock upgrade fmt clean \
+	bench bench-real soak mutants lock upgrade fmt clean \
 	format lint types borders sizes lock-check rego coverage
 
 help:  ## say what each target does
@@ -65,6 +65,9 @@ bench: $(READY)  ## measure begin, the SDK's step and commits; fail if a ratio t
 
 bench-real: $(READY)  ## the same beside real OPA and PostgreSQL, and a grant of Vault against Vault's own time
 	@PYTHONPATH=tests $(BIN)/python tests/bench/real.py
+
+soak: $(READY)  ## break everything at every point, in slices that go on where the last one stopped (K="kind kind")
+	@PYTHONPATH=tests $(BIN)/python -m soak $(K)
 
 mutants: $(READY)  ## remove one guard at a time; its named test must fail (M=name: only these)
 	@$(BIN)/python tests/mutants/run.py $(M)
