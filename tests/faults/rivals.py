@@ -89,7 +89,7 @@ class Rivalry:
             reply = self.post.send(door, holder.write("/v1/runs", {"agent": "worker", "run_key": self.key}))
             now = int(time.time() * 1000)
             if reply.code == "lease_held":
-                time.sleep(self.chance.uniform(0, 0.1))
+                time.sleep(self.chance.uniform(0, 0.3))
                 continue
             epoch, until = int(reply.members["epoch"]), int(reply.members["lease_until"])
             with self.lock:

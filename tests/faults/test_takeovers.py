@@ -32,9 +32,9 @@ ROUNDS: Final = 10
 SLOW: Final = "usecase.before_commit=sleep:2000"
 DECIDED_S: Final = 0.3
 IN_CALL_S: Final = 0.012
-FREEZES: Final = 6
-RIVALS: Final = 6
-EXPIRY_S: Final = 5.0
+FREEZES: Final = 8
+RIVALS: Final = 4
+EXPIRY_S: Final = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_a_broker_that_stands_still(at: Site, seed: int) -> None:
 
 @pytest.mark.timeout(180)
 def test_leases_end_when_they_were_said_to_under_load(at: Site) -> None:
-    """Six runs, each wanted by two processes that renew at random times around the end of the lease."""
+    """Four runs, each wanted by two processes that renew at random times around the end of the lease."""
     for order in at.orders:
         order["settings"]["lease_ms"] = SHORT_MS
     at.crash()

@@ -19,6 +19,7 @@ from faults.zombies import Company, staged
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer
 
+pytestmark = pytest.mark.timeout(180)
 ON_SQLITE: Final = range(40)
 ON_TWO_BROKERS: Final = range(40, 50)
 
