@@ -45,13 +45,14 @@ class Played:
     unsettled: list[str]
 
 
-def played(start: Callable[[Hall], Iterable[Future[Tale]]], before: int = 0) -> Played:
-    """What was started in a hall, when all of it is over; `soak` hears of each, after `before` others."""
+def played(start: Callable[[Hall], Iterable[Future[Tale]]], *, each: int = 1) -> Played:
+    """What was started in a hall, when all of it is over; `soak` hears of it, and each tale counts so much there."""
     done: list[Tale] = []
     with a_hall() as place:
         for tale in list(start(place)):
             done.append(tale.result())
-            soak.progress(before + len(done))
+            if each:
+                soak.progress(each * len(done))
         return Played(done, place.settle())
 
 

@@ -127,8 +127,8 @@ def all_moments(draw: random.Random, size: int) -> list[Orphaning]:
 
 def play(cases: Sequence[Orphaning], outages: Sequence[Outage] = ()) -> soak.Result:
     """Play these; the outages, which harm all that goes on beside them, one by one and last."""
-    done = [played(lambda place: [place.play(case) for case in cases])]
-    done += [played(one.alone, len(cases)) for one in outages]
+    done = [played(lambda place: [place.play(case) for case in cases], each=KILLS)]
+    done += [played(one.alone, each=0) for one in outages]
     counts: Counter[str] = Counter(outages=len(outages))
     for case, tale in zip(cases, done[0].tales, strict=True):
         for moment in case.moments:

@@ -19,7 +19,10 @@ from faults.tales import Tale
 
 Who = Literal["broker", "agent"]
 KILLS: Final = 5
-"""In each run at most; one that ends before has fewer."""
+"""In each run at most."""
+
+STRIKE: Final = 3
+"""So many of them, as measured: a run that ends before has fewer."""
 
 LONGEST_MS: Final = 2500
 
@@ -67,13 +70,14 @@ def scattered(seed: int, size: int) -> list[Scattered]:
             seed, number, draw.choice(STORES), draw.choice(ISSUERS),
             tuple((draw.choice(whos), draw.randint(0, LONGEST_MS)) for _ in range(KILLS)),
         )
-        for number in range(-(-size // KILLS))
+        for number in range(-(-size // STRIKE))
     ]  # fmt: skip
 
 
 def play(cases: Iterable[Scattered]) -> soak.Result:
     """Play these."""
-    return summed([played(lambda place: [place.play(case, case.harm) for case in cases])], Counter())
+    done = played(lambda place: [place.play(case, case.harm) for case in cases], each=STRIKE)
+    return summed([done], Counter())
 
 
 def slice(seed: int, size: int) -> soak.Result:  # noqa: A001 - the one name that soak looks for

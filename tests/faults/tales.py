@@ -182,20 +182,17 @@ class Fault(Protocol):
 class Tale:
     """What one case came to. `found`: everything that should not be; empty when all held.
 
-    `lived_on_s`: how long after the end of the runs something that they were given was still alive.
+    `acts`: what all failpoints did. `lived_on_s`: how long after the end of the runs something that they were given was
+    still alive.
     """
 
     case: Fault
     workmen: list[Workman]
     brokers: Brokers
     found: list[str] = field(default_factory=list)
+    acts: list[Line] = field(default_factory=list)
     seconds: float = 0.0
     lived_on_s: float = 0.0
-
-    @property
-    def acts(self) -> list[Line]:
-        """What all failpoints did."""
-        return [*self.brokers.acts(), *(act for one in self.workmen for act in one.acts)]
 
     @property
     def kills(self) -> int:
@@ -235,6 +232,7 @@ def tell(lab: Lab, case: Fault, meanwhile: Meanwhile | None = None) -> Tale:
         tale.found += [f"I9: a login lives after the end: {one}" for one in until_none(lab.alive, GONE_S)]
         tale.lived_on_s = time.monotonic() - ended
     tale.found += judged(lab, workmen)
+    tale.acts += [*tale.brokers.acts(), *(act for one in workmen for act in one.acts)]
     if any(act["action"] == "kill" for act in tale.acts) and not tale.kills:
         tale.found.append("it was to be killed, and nothing was")
     tale.seconds = time.monotonic() - begun
