@@ -97,11 +97,12 @@ def test_nothing_is_found_in_the_scaffolded_agent_as_it_is(tmp_path: Path, scrat
 
 def test_a_finding_is_told_with_its_cure_and_fails_the_build(tmp_path: Path, scratch: Path) -> None:
     folder, junit = project(tmp_path, "bad/swallows"), tmp_path / "report.xml"
-    done = rehearse(folder, scratch, "--only", "approve:send", "--junit", str(junit), "--", sys.executable, "agent.py")
+    words = ["--only", "approve:send", "--ttl", "3", "--junit", str(junit), "--", sys.executable, "agent.py"]
+    done = rehearse(folder, scratch, *words)
     assert done.returncode == ExitCode.REFUSED, done.stderr
     assert "ERROR swallowed: The agent goes on after approval_required as if the tool had run" in done.stdout
     assert "  mend   Let errors of stepgrant leave the run" in done.stdout
-    assert f"  again  stepgrant rehearse --only approve:send -- {sys.executable} agent.py" in done.stdout
+    assert f"  again  stepgrant rehearse --ttl 3 --only approve:send -- {sys.executable} agent.py" in done.stdout
     assert done.stdout.splitlines()[-1].endswith("policy: everything allowed; 1 error, 0 warnings")
     plain, asked = ET.parse(junit).getroot()  # noqa: S314 - our own file
     assert [one.tag for one in plain] == []

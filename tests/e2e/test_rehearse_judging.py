@@ -217,6 +217,8 @@ def test_reports_hold_no_control_characters_and_strict_makes_warnings_errors() -
     assert b'failures="0"' in report.junit()
     assert b'failures="1"' in replace(report, strict=True).junit()
     assert b"\x1b" not in report.junit() + replace(report, strict=True).junit()
+    again = replace(report, options=("--beside", "x y")).again("approve:pay")
+    assert again == "stepgrant rehearse --beside 'x y' --only approve:pay -- python 'a b.py'"
     assert report.again("plain") == "stepgrant rehearse -- python 'a b.py'"
     assert finding.kind.level is Level.WARNING
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from stepgrant_broker.commands.rehearse.performing import Order
     from stepgrant_broker.commands.rehearse.report import Report
     from stepgrant_broker.commands.rehearse.session import Wanted
+
+LIFE_S: Final = 60.0
+TTL_S: Final = 5
 
 COMMAND = Annotated[
     list[str] | None,
@@ -74,8 +78,8 @@ def register(root: typer.Typer) -> None:
         in_place: IN_PLACE = False,
         outside_ok: OUTSIDE_OK = None,
         beside: BESIDE = None,
-        timeout: TIMEOUT = 60.0,
-        ttl: TTL = 5,
+        timeout: TIMEOUT = LIFE_S,
+        ttl: TTL = TTL_S,
         keep: KEEP = False,
     ) -> None:
         """Kill an agent at every boundary of every step, let it come back, and say what it did wrong, and the cure.
@@ -96,7 +100,9 @@ def register(root: typer.Typer) -> None:
             wanted = Wanted(
                 quick=quick, only=tuple(only or ()), jobs=jobs, strict=strict, outside_ok=tuple(outside_ok or ())
             )
-            report = _run(cli, order, wanted, keep=keep)
+            report = _run(
+                cli, order, replace(wanted, options=_again(order, policy, agent, outside_ok, beside)), keep=keep
+            )
         if junit is not None:
             junit.write_bytes(report.junit())
         raise typer.Exit(_told(cli, report))
@@ -127,6 +133,17 @@ def _order(
         in_place=in_place,
         beside=workspace.anchored(shlex.split(beside), folder) if beside else (),
     )
+
+
+def _again(
+    order: Order, policy: Path | None, agents: list[str] | None, outside_ok: list[str] | None, beside: str | None
+) -> tuple[str, ...]:
+    """The options that make a rehearsal what it was."""
+    named = [("--policy", [str(policy)] if policy else []), ("--agent", agents or []), ("--beside", [beside or ""]),
+             ("--outside-ok", outside_ok or []), ("--timeout", [f"{order.timeout_s:g}"] * (order.timeout_s != LIFE_S)),
+             ("--ttl", [str(order.ttl_s)] * (order.ttl_s != TTL_S))]  # fmt: skip
+    words = [word for name, values in named for value in values if value for word in (name, value)]
+    return (*words, *(["--in-place"] if order.in_place else []))
 
 
 def _run(cli: Cli, order: Order, wanted: Wanted, *, keep: bool) -> Report:

@@ -62,6 +62,7 @@ class Report:
     notes: tuple[str, ...]
     seconds: float
     strict: bool
+    options: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -74,8 +75,8 @@ class Report:
 
     def again(self, row_id: str) -> str:
         """The command that repeats one rehearsal."""
-        only = "" if row_id == PLAIN else f"--only {shlex.quote(row_id)} "
-        return f"stepgrant rehearse {only}-- {shlex.join(self.command)}"
+        only = [] if row_id == PLAIN else ["--only", row_id]
+        return shlex.join(["stepgrant", "rehearse", *self.options, *only, "--", *self.command])
 
     def document(self) -> dict[str, Any]:
         """For machines."""

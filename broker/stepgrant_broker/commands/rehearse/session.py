@@ -45,6 +45,8 @@ class Wanted:
     jobs: int = 1
     strict: bool = False
     outside_ok: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    """The words of the command line that repeating one rehearsal needs as well."""
 
 
 class Progress:
@@ -88,6 +90,7 @@ class Session:
         findings = self._judge(done)
         return Report(
             command=self._order.words,
+            options=self._wanted.options,
             policy=self._order.policy.named,
             rows=tuple(row_of(one, baseline, findings) for one in done),
             findings=tuple(findings),
