@@ -43,7 +43,7 @@ class Manner:
     connect_s: int = 5
     statement_s: float = 15.0
     lock_s: float = 5.0
-    idle_s: float = 20.0
+    idle_s: float = 5.0
 
     @property
     def patience_s(self) -> float:
