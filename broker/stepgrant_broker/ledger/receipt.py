@@ -69,8 +69,7 @@ async def make_receipt(
         failpoints: of a test.
 
     Raises:
-        UnknownRun, NotFound: there is no such run, or nothing of this scope in it.
-        TooLarge, StoreUnavailable, SignerUnavailable.
+        UnknownRun, NotFound: no such run, or nothing of this scope; TooLarge, StoreUnavailable, SignerUnavailable.
     """
     kind, name = scope = scope or ("run", run)
     stored, events = await _of_scope(reads, tenant, run, scope)
