@@ -18,6 +18,7 @@ import pytest
 from e2e.rehearsing import AGENTS
 from processes import STEPGRANT, environment, started, stepgrant
 from stepgrant.cli.exits import ExitCode
+from stepgrant_broker.commands.rehearse.lives import last_words
 from stepgrant_broker.demo.stage import TARGETS, free_addresses, policy_files
 from stepgrant_broker.policy.bundle import SETTINGS, starter_files
 
@@ -248,3 +249,11 @@ def test_each_example_is_rehearsed_as_it_is(tmp_path: Path, scratch: Path, words
     assert (report["findings"], report["notes"]) == ([], [])
     plain, killed = report["rehearsals"]
     assert (plain["alive"], killed["alive"], killed["resumed"], killed["ran_twice"]) == (0, 0, "yes", [])
+
+
+def test_last_words_are_made_visible_whatever_bytes_they_are(tmp_path: Path) -> None:
+    log = tmp_path / "output"
+    log.write_bytes(b"first\n" * 5000 + b"\n\x1b[31mred\n\xff\xfe\n")
+    assert last_words(log)[-2:] == ("\\x1b[31mred", "\ufffd\ufffd")
+    assert len(last_words(log)) == 8
+    assert last_words(tmp_path / "none") == ()

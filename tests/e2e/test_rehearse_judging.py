@@ -19,7 +19,7 @@ from stepgrant.receipt import Event
 from stepgrant_broker.commands.rehearse import scenarios, trace, workspace
 from stepgrant_broker.commands.rehearse.findings import KINDS, Finding, Level, merged
 from stepgrant_broker.commands.rehearse.judging import CAUSES, PAUSES, judge
-from stepgrant_broker.commands.rehearse.lives import Ended, last_words
+from stepgrant_broker.commands.rehearse.lives import Ended
 from stepgrant_broker.commands.rehearse.performing import INSIDE, Rehearsal
 from stepgrant_broker.commands.rehearse.policies import OPEN_SETTINGS, SETTINGS, Policy, read_policy
 from stepgrant_broker.commands.rehearse.report import Report, row_of
@@ -260,14 +260,6 @@ def test_a_copy_has_the_project_without_what_is_not_its_own(tmp_path: Path) -> N
     here = project / ".venv" / "bin" / "python"
     assert workspace.anchored([".venv/bin/python", "src/agent.py"], project) == [str(here), "src/agent.py"]
     assert workspace.anchored(["python", "a/b"], project) == ["python", "a/b"]
-
-
-def test_last_words_are_made_visible_whatever_bytes_they_are(tmp_path: Path) -> None:
-    log = tmp_path / "output"
-    log.write_bytes(b"first\n" * 5000 + b"\n\x1b[31mred\n\xff\xfe\n")
-    assert last_words(log)[-2:] == ("\\x1b[31mred", "\ufffd\ufffd")
-    assert len(last_words(log)) == 8
-    assert last_words(tmp_path / "none") == ()
 
 
 # ----------------------------------------------------------------------------------------------------- the watcher

@@ -112,6 +112,8 @@ class Performance:
         self._lives = lives
         self._folder = folder
         self._result = Rehearsal(scenario)
+        self._acts = 0
+        """What people did so far: after it, another try is none too many."""
 
     def perform(self) -> Rehearsal:
         """All lives. Raises `CommandError` if the command cannot be started."""
@@ -149,7 +151,7 @@ class Performance:
             told = read(self._book).calls_of(number)
             if self._is_over(stage, ended, told):
                 return
-            now = (_progress(stage), ended.code, _last_error(told))
+            now = (_progress(stage) + self._acts, ended.code, _last_error(told))
             idle = idle + 1 if before is not None and _is_same(before, now) else 0
             if idle >= MAX_IDLE:
                 break
@@ -172,14 +174,17 @@ class Performance:
         scenario = self._scenario
         if scenario.forbid and scenario.ask and number == FIRST:
             stage.activate(self._order.policy.forbidding(scenario.ask))
+            self._acts += 1
         elif scenario.forbid and number == FIRST + 1:
             stage.activate(self._policy())
+            self._acts += 1
         self._answer(stage)
 
     def _answer(self, stage: Stage) -> None:
         for approval in stage.pending():
             stage.approve(approval.id)
             self._result.approved += 1
+            self._acts += 1
 
     # ------------------------------------------------------------------------------------------------- one process
 
