@@ -22,7 +22,7 @@ from checker.check import check
 from faults.letters import OK, Letter, Post, Reply, Writer
 from faults.relay import Relay
 from faults.sites import Site, site
-from soak import Result
+from soak.result import Result
 from stepgrant.canonical import action_digest
 from stepgrant.receipt import read_event
 from stepgrant_services import PostgresServer

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import soak
 from faults.hall import Hall, hall
 from faults.lab import Services
 from faults.points import Case, drawn
 from faults.tales import Tale
+from soak import result as soak
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

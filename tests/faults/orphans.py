@@ -15,11 +15,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import soak
 from faults.hall import Hall
 from faults.lab import STORES, IssuerName, Logins, StoreName
 from faults.matrix import played, summed
 from faults.tales import Tale
+from soak import result as soak
 
 MOMENTS: Final = {
     "before intend": "usecase.before_intend",

@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import soak
 from faults.lab import ISSUERS, STORES, IssuerName, StoreName
 from faults.matrix import played, summed
 from faults.tales import Tale
+from soak import result as soak
 
 Who = Literal["broker", "agent"]
 KILLS: Final = 5

@@ -16,7 +16,7 @@ from checker.evidence import Evidence
 from checker.reading import read_lines
 from faults.schedules import LEASE_S, Actor, Schedule
 from faults.sites import Site, site
-from soak import Result
+from soak.result import Result
 from stepgrant.receipt import read_event
 from stepgrant_services import PostgresServer
 

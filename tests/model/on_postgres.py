@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model.walking import walk
-from soak import Result
+from soak.result import Result
 from stepgrant_broker.store.schema import migrate
 from stepgrant_services import PostgresServer
 

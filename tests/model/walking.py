@@ -19,7 +19,7 @@ from fakes.hand import REGO, Hand, hand
 from fakes.world import AUDIENCE
 from model.acts import Model
 from model.real import Real
-from soak import Result
+from soak.result import Result
 from stepgrant_broker.issuers.static import StaticIssuer
 from stepgrant_broker.policy.bundle import from_files
 from stepgrant_broker.store.postgres import PostgresStore

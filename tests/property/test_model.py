@@ -10,7 +10,7 @@ import pytest
 
 from conformance.store.adapters import PostgresDatabase
 from model import walking
-from soak import Result
+from soak.result import Result
 
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer

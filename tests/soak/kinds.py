@@ -23,4 +23,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     "orphans": Kind("faults.orphans", 200, 20, "kills around a mint"),
     "zombies": Kind("faults.zombies", 1_000, 100, "schedules of frozen holders"),
     "duplicates": Kind("faults.duplicates", 10_000, 1_000, "duplicated requests"),
+    "model": Kind("model.walking", 20_000, 500, "walks"),
+    "model-postgres": Kind("model.on_postgres", 2_000, 100, "walks"),
+    "tokens": Kind("security.fuzz.tokens", 1_000_000, 100_000, "tokens and proofs"),
+    "policy-answers": Kind("security.fuzz.policy_answers", 500_000, 100_000, "answers"),
+    "ledger-bytes": Kind("security.fuzz.ledger_bytes", 100_000, 20_000, "receipts"),
+    "http": Kind("security.fuzz.http_walk", 100_000, 5_000, "requests"),
 }

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import soak
+from soak import result as soak
 from soak.kinds import Kind
 
 GRACE_S: Final = 30.0

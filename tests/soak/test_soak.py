@@ -20,7 +20,7 @@ from soak.slices import replay_here, run_apart
 
 SAMPLE: Final = """
 import os, time
-import soak
+from soak import result as soak
 
 def slice(seed, size):
     for number in range(size):

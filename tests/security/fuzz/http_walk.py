@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 from fakes.hand import REGO
 from security.fuzz.http_callers import Callers, Sent
 from security.fuzz.http_live import Live
-from soak import Result
+from soak.result import Result
 from stepgrant_broker.testing import TestHost, start
 
 STEPS_EACH: Final = 25

@@ -17,7 +17,7 @@ from typing import Any, Final
 from forging import b64
 from receipts import Book, finished, jcs, sha
 from security.fuzz import odd_json
-from soak import Result
+from soak.result import Result
 from stepgrant import receipt
 from stepgrant.errors import ReceiptError
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import jsonschema
 
 from security.fuzz import odd_json
-from soak import Result
+from soak.result import Result
 from stepgrant_broker.domain.decisions import Allow, Deny
 from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.policy.contract import parse

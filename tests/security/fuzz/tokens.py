@@ -23,7 +23,7 @@ from forged_grants import ACTION, CLAIMS, HEADER, ISSUER, NOW, Redeems, changed,
 from forged_grants import URL as TOOL_URL
 from security.fuzz.jose_mutants import Change, Draft, mutant
 from security.fuzz.token_claims import ACCESS, AGENT, GRANT, NONCE, PROOF
-from soak import Result
+from soak.result import Result
 from stepgrant import _jose
 from stepgrant._dpop import token_hash
 from stepgrant._keys import verifying_key
