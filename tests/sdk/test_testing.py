@@ -29,10 +29,12 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_public_names_are_pinned_and_sorted() -> None:
     assert stepgrant.__all__ == sorted(stepgrant.__all__)
     assert set(stepgrant.__all__) == {
-        "Advice", "Agent", "ApprovalRequired", "AsyncAgent", "AsyncRun", "BrokerUnavailable", "ConfigurationError", "Credential",
+        "Advice", "Agent", "ApprovalRequired", "AsyncAgent", "AsyncRun", "BrokerUnavailable",
+        "ConfigurationError", "Credential",
         "CurrentStep",
         "Denied", "InDoubt", "Inject", "NotExecuted", "Run", "RunRef", "SecretInResult", "StaleEpoch", "StepFailed",
-        "StepgrantError", "Timeouts", "ToolSpec", "Verdict", "__version__", "agent", "aguard_call", "current_credential",
+        "StepgrantError", "Timeouts", "ToolSpec", "Verdict", "__version__", "agent", "aguard_call",
+        "current_credential",
         "current_step", "declare", "done", "errors", "guard_call", "http", "not_done", "run", "step", "testing",
         "tool", "unknown", "verify",
     }  # fmt: skip

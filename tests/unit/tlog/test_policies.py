@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from notehands import ALICE, BOB, LOG, OTHER, Hand, head_of, signed
@@ -66,6 +68,7 @@ def test_a_group_of_groups() -> None:
         ("nonsense", "line 8"),
         ("", "incomplete"),
     ],
+    ids=count(),  # the keys are new in each process
 )
 def test_what_is_no_policy_is_refused(line: str, why: str) -> None:
     with pytest.raises(tlog.LogPolicyInvalid, match=why):
