@@ -23,6 +23,9 @@ KNOWN = {
     "pip install 'stepgrant[broker,embedded]'",
     "stepgrant dev -- python first.py",
     "stepgrant run show my-first-run",
+    "stepgrant rehearse --quick -- python first.py",
+    "stepgrant dev -- python greeter.py",
+    "stepgrant dev -- stepgrant work greeter:greeter",
     "stepgrant policy check",
     "stepgrant policy test",
 }
@@ -145,8 +148,48 @@ def end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
+@pytest.mark.timeout(240)
+def test_the_rehearsal_says_what_the_sample_says(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(PYTHON[0])
+    command = next(line for line in SHELL if line.startswith("stepgrant rehearse")).split()[1:]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
+    done = subprocess.run(
+        [str(BIN / "stepgrant"), *command], cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=220,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sample,) = [text for kind, text in BLOCKS if kind == "text"]
+
+    def without_times(text: str) -> list[str]:
+        return [re.sub(r" +[0-9.]+ s +", "  ", line).rstrip() for line in text.splitlines() if "killed" in line]
+
+    assert without_times(done.stdout) == without_times(sample)
+
+
+@pytest.mark.timeout(120)
+def test_the_worker_does_what_was_started(tmp_path: Path) -> None:
+    (tmp_path / "greeter.py").write_text(PYTHON[1])
+    port = free_port()
+    start, work = [line.split()[3:] for line in SHELL if "greeter" in line]
+    begun = dev(tmp_path, port, *start)
+    out, _ = begun.communicate(timeout=60)
+    assert begun.returncode == 0, out
+    worker = dev(tmp_path, port, *work)
+    said = ""
+    try:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            said += line
+            if "completed" in line:
+                break
+        assert "greetings" in said
+        assert "completed" in said
+    finally:
+        end(worker)
+
+
 def test_the_resource_servers_names_exist(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", PYTHON[1]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", PYTHON[2]], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
