@@ -16,7 +16,7 @@ from conformance.store.adapters import AnyStore, Database
 from conformance.store.making import Chain, Gate, Raising, SetClock, Several, a_payload, a_proof, a_step
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
 from stepgrant_broker.domain.reads import Page
-from stepgrant_broker.domain.refusals import VersionMoved
+from stepgrant_broker.domain.refusals import ProofReplayed, VersionMoved
 from stepgrant_broker.domain.writes import Query
 
 CHILD = Path(__file__).with_name("child.py")
@@ -37,6 +37,17 @@ async def test_reopened(database: Database, clock: SetClock) -> None:
     assert (await store.load(Query("acme", run=chain.run))).view.run == chain.row
     await store.commit(chain.adds(1))
     assert [entry.seq for entry in await store.entries("acme", chain.run)] == [0, 1, 2]
+    await store.close()
+
+
+async def test_a_used_proof_is_remembered_by_the_next_process(database: Database, clock: SetClock) -> None:
+    chain, proof = Chain.of_run(), a_proof()
+    store = database.open(clock)
+    await store.commit(chain.adds(1, proof=proof))
+    await store.close()
+    store = database.open(clock)
+    with pytest.raises(ProofReplayed):
+        await store.commit(chain.bare(proof=proof))
     await store.close()
 
 

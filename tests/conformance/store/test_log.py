@@ -86,6 +86,16 @@ async def test_what_comes_later_continues_the_tree(store: AnyStore) -> None:
     assert [(level, number) for level, number in edge_of(600)] == [(0, 2), (1, 0)]
 
 
+async def test_what_commits_late_is_not_passed_over(store: AnyStore) -> None:
+    """Entries that are older than the newest head: written by a replica whose commit took its time."""
+    await filled(store)
+    assert await store.log_append(grow(await store.log_tail(100), NOW + 60_000))
+    late = Chain.of_run()
+    await store.commit(late.adds(2))
+    (growth,) = await integrated(store, 100)
+    assert [(leaf.chain, leaf.seq) for leaf in growth.leaves] == [(late.run, 0), (late.run, 1)]
+
+
 async def test_of_two_sequencers_one_appends(store: AnyStore) -> None:
     await filled(store)
     tail = await store.log_tail(100)
