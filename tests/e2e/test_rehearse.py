@@ -34,7 +34,7 @@ CHARGE = {"charge": {"effect": "once"}}
 MAIL = {"send": {"effect": "idempotent", "audience": "https://mails.example"}}
 BAD = [
     Bad("no_ids", "ids_missing", "send", shown="calls side by side have no order"),
-    Bad("changed_order", "order_changes", "send", "after-record:send-1", "started with another action"),
+    Bad("changed_order", "order_changes", "send", "after-record:send-6", "started with another action"),
     Bad("random_ids", "ids_change", "send", "after-record:send-1", "equals the completed step"),
     Bad("changing_arguments", "id_reused", "send", "after-record:send-1", "started with another action"),
     Bad(

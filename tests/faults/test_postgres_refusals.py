@@ -72,6 +72,6 @@ async def test_a_session_is_set_up_for_promises(database: PostgresDatabase) -> N
     def settings(run: Any) -> list[str]:  # noqa: ANN401 - a `forgetting.Run`
         return [run(Text(f"SELECT current_setting('{name}')", ()), ())[1][0][0] for name in names]
 
-    assert await store._writer.inbox.put(Chore(settings)) == ["on", "15s", "5s", "20s"]
+    assert await store._writer.inbox.put(Chore(settings)) == ["on", "15s", "5s", "5s"]
     assert "postgres" not in repr(store._writer._link)
     await store.close()
