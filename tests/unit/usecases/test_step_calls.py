@@ -1,9 +1,11 @@
 """Prepare, start, begin: one decision, one commit, and a credential only after it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from fakes.clock import StandingClock
 from fakes.hand import Hand, allow, ask, deciding, deny
 from fakes.world import AUDIENCE, call
 from stepgrant_broker.domain.errors import (
@@ -12,6 +14,7 @@ from stepgrant_broker.domain.errors import (
     IssuerUnavailable,
     PolicyDenied,
     PolicyUnavailable,
+    StepgrantFault,
     StepInDoubt,
     StoreUnavailable,
     UnknownStep,
@@ -67,11 +70,21 @@ async def test_a_commit_of_unknown_fate_is_not_run_again(broker: Hand) -> None:
         raise OSError(5, "gone")
 
     broker.failpoints.armed = {"store.after_commit": lost}
-    with pytest.raises(FateUnknown):
+    with pytest.raises(StepgrantFault) as told:
         await broker.begin(run)
+    assert told.type is FateUnknown
     broker.failpoints.armed = {}
     assert (await broker.entries(run)).count("grant_issued") <= 1
     assert "usecase.before_mint" not in broker.failpoints.seen
+
+
+async def test_a_lease_goes_by_the_clock_of_the_store(broker: Hand) -> None:
+    """Of two brokers on one store the one with the wrong clock must not fence itself, or hold a run for ever."""
+    run = (await broker.open())["run"]
+    ahead = replace(broker, ports=replace(broker.ports, clock=StandingClock(broker.clock.now() + 3_600_000)))
+    await ahead.begin(run)
+    loaded = await broker.store.load(Query("acme", run=run))
+    assert loaded.lease_until == loaded.now + broker.ports.limits.lease_ms
 
 
 async def test_the_issuers_failure_is_recorded_and_leaves_nothing_counted(broker: Hand) -> None:
