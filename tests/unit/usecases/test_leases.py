@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,18 @@ async def test_intent_then_lease_then_release(broker: Hand, issuer: OutsideIssue
     assert len(await payloads_behind(broker, grant)) == 2
     assert answer["credential"]["fields"] == {"username": "v-lease-2", "password": "secret-lease-2"}
     assert answer["grant"]["status"] == "issued"
+
+
+async def test_as_production_runs_it_without_any_failpoint(broker: Hand, issuer: OutsideIssuer) -> None:
+    broker.ports = replace(broker.ports, failpoints=None)
+    run = await opened(broker)
+    assert (await broker.begin(run, decision=LOGIN))["outcome"] == "run"
+    assert (await broker.complete(run))["state"] == "completed"
+    assert (await broker.begin(run, "s2"))["credential"]["kind"] == "jwt"
+    assert issuer.alive == {}
+    issuer.up = False
+    with pytest.raises(IssuerUnavailable):
+        await broker.begin(run, "s3", decision=LOGIN)
 
 
 async def test_nothing_is_minted_for_an_intent_that_was_not_recorded(broker: Hand, issuer: OutsideIssuer) -> None:
