@@ -25,7 +25,8 @@ TYPES: Final = frozenset({
     "step_prepared", "decision", "approval_requested", "approval_decided", "grant_issued", "grant_failed",
     "lease_recorded", "grant_redeemed", "grant_revoked", "step_recorded", "step_replayed", "step_adopted",
     "step_completed", "step_failed", "step_suspended", "step_in_doubt", "step_reconciled", "workload_enrolled",
-    "policy_activated", "key_rotated", "operator_action", "duplicate_decided",
+    "policy_activated", "key_rotated", "key_revoked", "store_restored", "run_restored", "operator_action",
+    "duplicate_decided",
 })  # fmt: skip
 MEMBERS: Final = frozenset({
     "v", "tenant", "run", "seq", "ts", "type", "step", "attempt", "epoch", "prev", "salt", "by", "agent", "mode",

@@ -55,6 +55,9 @@ class EntryType(StrEnum):
     WORKLOAD_ENROLLED = "workload_enrolled"
     POLICY_ACTIVATED = "policy_activated"
     KEY_ROTATED = "key_rotated"
+    KEY_REVOKED = "key_revoked"
+    STORE_RESTORED = "store_restored"
+    RUN_RESTORED = "run_restored"
     OPERATOR_ACTION = "operator_action"
 
 
@@ -118,7 +121,10 @@ BODY: Final[Mapping[EntryType, tuple[frozenset[str], frozenset[str]]]] = {
     EntryType.STEP_RECONCILED: _body("verdict", "via operator evidence_c"),
     EntryType.WORKLOAD_ENROLLED: _body("workload kind name agents audiences status", "jwk jkt groups"),
     EntryType.POLICY_ACTIVATED: _body("revision", "previous"),
-    EntryType.KEY_ROTATED: _body("purpose kid", "previous"),
+    EntryType.KEY_ROTATED: _body("purpose kid", "previous jwk from"),
+    EntryType.KEY_REVOKED: _body("purpose kid size", "note_c"),
+    EntryType.STORE_RESTORED: _body("size origin", "known_size previous_origin operator note_c"),
+    EntryType.RUN_RESTORED: _body("from_epoch"),
     EntryType.OPERATOR_ACTION: _body("action", "target detail operator roles groups token_hash name_c note_c"),
 }
 
