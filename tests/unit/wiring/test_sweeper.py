@@ -11,7 +11,8 @@ import pytest
 from fakes.wired import until
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.wiring import Broker
-from stepgrant_broker.wiring.sweeper import LONGEST_WAIT_MS, Sweeper
+from stepgrant_broker.wiring.rounds import LONGEST_WAIT_MS
+from stepgrant_broker.wiring.sweeper import Sweeper
 
 
 async def test_a_round_counts_what_it_did(broker: Broker) -> None:
@@ -68,6 +69,6 @@ async def test_it_waits_longer_each_time_up_to_a_limit(broker: Broker, events: l
     assert waits[:3] == [2000, 4000, 8000]
     assert waits[-1] == LONGEST_WAIT_MS
     assert sweeper.failures == 7
-    said = [event for event in events if event["event"] == "sweep_failed"]
+    said = [event for event in events if (event["event"], event.get("work")) == ("round_failed", "sweeper")]
     assert len(said) == 7
     assert "sgo_secret" not in repr(said)

@@ -100,7 +100,7 @@ async def work(broker: Broker) -> AsyncIterator[Found]:
     if late:
         yield WORK.warn(
             "sweeper", f"{_many(len(late), 'run')} lapsed over a minute ago and not parked: nobody sweeps",
-            "start the broker, and look for sweep_failed in its log",
+            "start the broker, and look for round_failed (work: sweeper) in its log",
         )  # fmt: skip
     else:
         yield WORK.ok("sweeper", "no lapsed run waits to be parked")

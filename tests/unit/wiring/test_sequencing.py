@@ -1,0 +1,51 @@
+"""The sequencer's rounds go on whatever happens in one, and say what they did."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fakes.wired import until
+from stepgrant_broker.domain.errors import SignerUnavailable
+from stepgrant_broker.wiring.sequencing import Sequencing
+
+if TYPE_CHECKING:
+    from stepgrant_broker.ledger.sequencer import Sequencer
+    from stepgrant_broker.wiring import Broker
+
+
+class Stumbling:
+    """The broker's sequencer, with these failures first."""
+
+    def __init__(self, sequencer: Sequencer, *failures: Exception) -> None:
+        self._sequencer = sequencer
+        self._failures = list(failures)
+
+    async def round(self) -> int:
+        if self._failures:
+            raise self._failures.pop(0)
+        return await self._sequencer.round()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sequencer, name)
+
+
+async def test_it_survives_failures_of_every_kind_and_integrates_what_waits(
+    broker: Broker, events: list[MutableMapping[str, Any]]
+) -> None:
+    stumbling = Stumbling(broker.sequencing._sequencer, SignerUnavailable("sgo_secret"), ZeroDivisionError("a bug"))
+    sequencing = Sequencing(cast("Sequencer", stumbling), broker.metrics, 10)
+    sequencing.start()
+    try:
+        await until(lambda: sequencing.failures == 2 and sequencing._wait_ms == 10)
+    finally:
+        await sequencing.stop()
+
+    said = [(event["work"], event["kind"]) for event in events if event["event"] == "round_failed"]
+    assert said == [("sequencer", "SignerUnavailable"), ("sequencer", "ZeroDivisionError")]
+    assert "sgo_secret" not in repr(events)
+    text = broker.metrics.text()
+    assert 'stepgrant_log_errors_total{kind="ZeroDivisionError"} 1' in text
+    waiting = await broker.store.log_tail(1)
+    assert not waiting.leaves
+    assert f"stepgrant_log_counted_size {waiting.head.size}" in text
