@@ -1,15 +1,26 @@
-"""Runs, leases, steps, grants, approvals and doubt, as protocol.md tells them and nothing else.
+"""Runs, leases, steps, grants, approvals and doubt, as protocol.md tells them, in the slow and plain way.
 
-Written from that page alone: it imports nothing of the broker, knows no tables, entries or commits, and does everything
-the slow and plain way. Times are milliseconds. A method says what the broker may answer (`said`) and changes the model
-only if the call is answered. Where the page leaves something open, the model leaves it open too:
+It imports nothing of the broker, and knows no tables, entries or commits. Times are milliseconds. A method says what
+the broker may answer (`said`) and changes the model only if the call is answered. Where the page leaves something open,
+the model leaves it open too:
 
 * which of several reasons a refusal names (a set of codes);
 * how a step is called between attempts: `row` is only its line in the table of §4.
 
-Four things that the page does not settle stand here as the broker decides them: advice (`prepare`) changes nothing of
-an attempt under way, the holder's report settles a doubt of its own epoch (DECISIONS.md, 15), an unknown outcome of a
-grant that is provably unused is `not_executed`, and a new question to people makes the older one of its step void.
+In some places the page is silent and the model was made to say what the broker does. There the two agree because one
+was written after the other, which shows that the broker is steady in it and not that it is right:
+
+* advice (`prepare`) changes nothing of an attempt under way;
+* the holder's report settles a doubt of its own epoch (DECISIONS.md, 15);
+* an unknown outcome of a grant that is provably unused is `not_executed`; of a read or an idempotent step it is a
+  failed attempt;
+* a new question to people makes the older one of its step void, and a waiting one is used again only for the same
+  quorum;
+* an allow spends an approval that is bound to it, also where the policy of now would not have asked;
+* whether an older credential may live is looked at before policy is asked;
+* a `once` step goes into doubt at a park, a sweep and an end, not only at the next resume;
+* an operator's revoke of an unused grant takes its attempt back;
+* the same outcome twice is answered twice; an approval is `unknown_approval` once its run has ended.
 """
 
 from __future__ import annotations
