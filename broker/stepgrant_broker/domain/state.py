@@ -110,7 +110,8 @@ class History:
 class Run:
     """One execution of an agent. `seq` is the number of its entries so far, and the version that commits compare.
 
-    `tries`: how often it was opened since a step last got a result (`fold/runs.py`).
+    `tries`: how often it was opened since a step last got a result (`fold/runs.py`). `erased_at`: since when its
+    key and its payloads are destroyed.
     """
 
     id: str
@@ -140,6 +141,7 @@ class Run:
     history: History = field(default_factory=History)
     tries: int = 0
     park_detail_c: str | None = None
+    erased_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

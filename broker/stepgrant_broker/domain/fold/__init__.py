@@ -26,6 +26,7 @@ FOLDERS: Final[Mapping[EntryType, Folder]] = {
     EntryType.RUN_QUARANTINED: runs.quarantined,
     EntryType.RUN_RELEASED: runs.released,
     EntryType.RUN_ENDED: runs.ended,
+    EntryType.RUN_ERASED: runs.erased,
     EntryType.STEP_PREPARED: steps.prepared,
     EntryType.DECISION: steps.decided,
     EntryType.STEP_RECORDED: steps.recorded,

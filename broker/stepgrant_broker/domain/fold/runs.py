@@ -124,3 +124,8 @@ def ended(view: View, at: At) -> View:
     outcome = at.part("outcome")
     run = evolve(the_run(view), state=RunState(at.body["status"]), ended_at=at.ts, result_c=outcome.get("result_c"))
     return with_run(view, run)
+
+
+def erased(view: View, at: At) -> View:
+    """What stood behind the commitments is gone; the commitments stay, and nobody can open them again."""
+    return with_run(view, evolve(the_run(view), erased_at=at.ts))

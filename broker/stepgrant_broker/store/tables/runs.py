@@ -12,6 +12,7 @@ from sqlalchemy import Index, UniqueConstraint, text
 from stepgrant_broker.store.tables.base import (
     CALLED,
     DUE,
+    KEPT,
     ONE_TREE,
     PENDING,
     UNENDED,
@@ -33,6 +34,7 @@ class RunRow(Table, table=True):
     __table_args__ = (
         UniqueConstraint("tenant", "agent", "key"),
         where("ix_runs_unended", UNENDED, "tenant", "id"),
+        where("ix_runs_kept", KEPT, "state", "ended_at"),
     )
     tenant: str = pk()
     id: str = pk()
@@ -62,6 +64,7 @@ class RunRow(Table, table=True):
     lease_until: int = big()
     tries: int = big(default=0, sa_column_kwargs={"server_default": text("0")})
     park_detail_c: str | None = None
+    erased_at: int | None = maybe_big()
 
 
 class EpochRow(Table, table=True):
