@@ -161,6 +161,7 @@ def test_the_statements_of_an_older_version_go_on_working(new_database: NewDatab
             assert connection.execute(select(table)).all() == kept[table.name]
             connection.execute(insert(table), [a_row(table, 2)])
             first = table.primary_key.columns[0]
-            moved = connection.execute(table.update().values(a_row(table, 2)).where(first == a_row(table, 3)[first.name]))
+            nobody = first == a_row(table, 3)[first.name]
+            moved = connection.execute(table.update().values(a_row(table, 2)).where(nobody))
             assert moved.rowcount == 0
             assert len(connection.execute(select(table)).all()) == 2
