@@ -50,6 +50,7 @@ BODY_PLACES: Final[Mapping[tuple[str, str], str]] = {
     ("step_failed", "error_c"): "outcome.error",
     ("step_reconciled", "evidence_c"): "reconcile.evidence",
     ("duplicate_decided", "note_c"): "duplicate.note",
+    ("store_restored", "note_c"): "restored.note",
 }
 
 
@@ -115,9 +116,13 @@ class Event:
 
 
 def has_ended(events: Sequence[Event]) -> bool:
-    """True if the run has ended: nothing may follow but an issuer's word that what was taken back is dead."""
+    """True if the run has ended.
+
+    Nothing may follow but an issuer's word that what was taken back is dead, and the erasure.
+    """
     for event in reversed(events):
-        if event.type != "grant_revoked" or event.part("body").get("confirmed") is not True:
+        confirms = event.type == "grant_revoked" and event.part("body").get("confirmed") is True
+        if not confirms and event.type != "run_erased":
             return event.type == "run_ended"
     return False
 

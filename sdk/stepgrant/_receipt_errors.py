@@ -35,3 +35,7 @@ class LogProofInvalid(ReceiptError):
 
 class PolicyTextInvalid(ReceiptError):
     """A policy's text is not the one that decisions were made by."""
+
+
+class NotInReceipt(ReceiptError):
+    """What was asked for is not in this receipt; nothing is said about whether it exists."""

@@ -15,7 +15,7 @@ What holds after `verify`:
 
 * Of a run: the entries are all of it, in order, none missing between the first and the head, each byte as it was
   hashed; the head over them was signed (Ed25519) by a key that you trust. Of a step or a grant: the entries are its
-  own, in order; where they stand side by side in the run they follow one another.
+  own, and what a grant rests on, in order; where they stand side by side in the run they follow one another.
 * With `log`: each entry is in the log whose tree head a key that you trust signed, and, with a log policy, as many
   witnesses cosigned as it asks for. A step or a grant always needs this.
 * A policy's text is the one whose digest stands in the decisions.
@@ -23,7 +23,10 @@ What holds after `verify`:
   not disclosed stays hidden, and nobody can tell a withheld value from another one. Where the value is a digest,
   `preimage` (b64u) may hold the bytes that it is of: arguments, a result, the input of a decision.
 * `complete` is true only if the run has ended. After that only issuers' confirmations may come that what was taken back
-  is dead.
+  is dead, and the erasure of the run's values.
+
+Then ask: `verified.step("charge")` says who acted, under which decisions with which policy text, with whose approval
+and with which grants, each with its end; `verified.missing` what is not in it.
 
 What a receipt does not prove is in `DOES_NOT_PROVE`; it belongs on every page that shows one.
 """
@@ -31,7 +34,6 @@ What a receipt does not prove is in `DOES_NOT_PROVE`; it belongs on every page t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from stepgrant._keys import VerifyingKey
@@ -44,31 +46,45 @@ from stepgrant._receipt_errors import (
     HeadInvalid,
     KeysUnreadable,
     LogProofInvalid,
+    NotInReceipt,
     PolicyTextInvalid,
     ReceiptUnreadable,
 )
+from stepgrant._receipt_facts import Actor, Answer, Approval, Decision, Erased, Gap, Grant, Redemption, Step
+from stepgrant._receipt_gather import gather
 from stepgrant._receipt_head import check_head, head_bytes
 from stepgrant._receipt_keys import Keys, read_keys
 from stepgrant._receipt_log import Logged, check_log
 from stepgrant._receipt_parts import entry_bytes, some_events
 from stepgrant._receipt_policies import check_policies
+from stepgrant._receipt_verified import Verified
 from stepgrant._verification_errors import ReceiptError
-from stepgrant.canonical import CanonicalError, JsonValue, dumps, loads
+from stepgrant.canonical import CanonicalError, JsonValue, digest_bytes, dumps, loads
 from stepgrant.tlog import read_log_policy
 
 __all__ = [
     "DOES_NOT_PROVE",
+    "Actor",
+    "Answer",
+    "Approval",
     "ChainBroken",
+    "Decision",
     "DisclosureInvalid",
     "EntryInvalid",
+    "Erased",
     "Event",
+    "Gap",
+    "Grant",
     "HeadInvalid",
     "KeysUnreadable",
     "LogProofInvalid",
     "Logged",
+    "NotInReceipt",
     "PolicyTextInvalid",
     "ReceiptError",
     "ReceiptUnreadable",
+    "Redemption",
+    "Step",
     "Verified",
     "head_bytes",
     "read_event",
@@ -94,40 +110,6 @@ _TOP: Final = _FIRST | {"scope", "log", "policies"}
 _SCOPE: Final = frozenset({"kind", "id"})
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """A receipt that holds. `head_ts` is when the head was signed (ms). `unknown_types` were hashed, not understood.
-
-    `hidden` counts the commitments of which no value is disclosed. `scope` is what it is about: (kind, id); a receipt
-    of a step or grant has no run head (`kid` and `head_ts` None). `logged`: its place in the log. `policies`: the text
-    of each revision, as far as the receipt has it.
-    """
-
-    tenant: str
-    run: str
-    complete: bool
-    events: tuple[Event, ...]
-    head_hash: str
-    head_ts: int | None
-    kid: str | None
-    disclosed: int
-    hidden: int
-    unknown_types: tuple[str, ...]
-    scope: tuple[str, str]
-    logged: Logged | None
-    policies: Mapping[str, Mapping[str, str]]
-
-    def continues(self, earlier: Verified) -> None:
-        """Compare with an earlier receipt of the same run. Raises `ChainBroken` (forked) when history was changed."""
-        if (earlier.tenant, earlier.run, earlier.scope) != (self.tenant, self.run, self.scope):
-            raise ChainBroken("the earlier receipt is of another run", reason="other_run")
-        last = len(earlier.events) - 1
-        if len(self.events) <= last:
-            raise ChainBroken("the earlier receipt has more entries", reason="shorter_than_earlier")
-        if self.events[last].hash != earlier.head_hash:
-            raise ChainBroken("the earlier receipt has another entry here", reason="forked", position=last)
-
-
 def verify(
     receipt: bytes | Mapping[str, JsonValue], keys: Keys, *, log_policy: str | None = None, need_log: bool = False
 ) -> Verified:
@@ -143,7 +125,7 @@ def verify(
         ReceiptError: it does not hold; a subclass says which part, `reason` is stable, `position` is the entry's.
     """
     known = read_keys(keys)
-    top = _read(receipt)
+    top, data = _read(receipt)
     tenant, run = _text(top, "tenant"), _text(top, "run")
     scope = _scope(top, run)
     events = _events(top, tenant, run) if scope[0] == "run" else some_events(top["entries"], tenant, run, scope)
@@ -172,13 +154,15 @@ def verify(
         scope=scope,
         logged=logged,
         policies=policies,
+        digest=digest_bytes(data),
+        facts=gather(events, policies),
     )
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
-def _read(receipt: bytes | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _read(receipt: bytes | Mapping[str, JsonValue]) -> tuple[dict[str, JsonValue], bytes]:
     try:
         data = receipt if isinstance(receipt, bytes) else dumps(receipt)
         top = loads(data, max_bytes=MAX_BYTES)
@@ -197,7 +181,7 @@ def _read(receipt: bytes | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         raise ReceiptUnreadable("not a receipt of a version that is known here", reason="wrong_version")
     if top.keys() != (_TOP if top["v"] == VERSION else _FIRST):
         raise ReceiptUnreadable("not the members of a receipt", reason="wrong_members")
-    return top
+    return top, data
 
 
 def _scope(top: Mapping[str, JsonValue], run: str) -> tuple[str, str]:

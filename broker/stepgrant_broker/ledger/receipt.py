@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stepgrant import canonical
 from stepgrant._receipt_entries import check_link, commitments, has_ended, read_event
 from stepgrant._receipt_head import head_bytes
-from stepgrant._receipt_parts import belongs
+from stepgrant._receipt_parts import is_about, part_of
 from stepgrant._receipt_policies import revisions
 from stepgrant._verification_errors import ReceiptError
 from stepgrant.receipt import KIND, VERSION
@@ -100,8 +100,10 @@ async def _of_scope(
     every = await _entries(reads, tenant, run)
     if not every:
         raise UnknownRun("no such run")
-    mine = [pair for pair in zip(every, _checked(every, tenant, run), strict=True) if belongs(pair[1], scope)]
-    if not mine:
+    events = _checked(every, tenant, run)
+    belongs = part_of(events, scope)
+    mine = [pair for pair in zip(every, events, strict=True) if belongs(pair[1])]
+    if not any(is_about(event, scope) for event in events):
         raise NotFound(f"the run has no entry of {scope[0]} {scope[1]}")
     return [entry for entry, _ in mine], [event for _, event in mine]
 

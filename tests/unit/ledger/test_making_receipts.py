@@ -186,7 +186,24 @@ async def test_a_step_and_a_grant_have_receipts_of_their_own(ledger: Ledger) -> 
         assert 0 < len(part.events) < len(whole.events)
         assert {event.hash for event in part.events} < {event.hash for event in whole.events}
     types = [event.type for event in parts["grant"].events]
-    assert (types[0], "grant_revoked" in types) == ("grant_issued", True)
+    assert (types[:3], "grant_revoked" in types) == (["step_prepared", "decision", "grant_issued"], True)
+
+
+async def test_a_grants_receipt_has_what_it_rests_on(ledger: Ledger) -> None:
+    """The decision, the policy's text, and who approved: without them a grant says little."""
+    log = await public_log(ledger)
+    whole = await verified(ledger, await make(ledger, log=log))
+    jti = next(grant.jti for grant in whole.grants if grant.approval is not None)
+    told = await verified(ledger, await make(ledger, log=log, scope=("grant", jti)))
+    assert [event.type for event in told.events] == [
+        "step_prepared", "decision", "approval_requested", "approval_decided", "decision", "grant_issued",
+        "grant_revoked",
+    ]  # fmt: skip
+    grant = told.grant(jti)
+    assert grant.decision is not None
+    assert grant.decision.policy == whole.policies[str(grant.decision.revision)]
+    assert [who.kind for one in told.approvals for who in one.approved_by] == ["person"]
+    assert (told.approvals[0].id, told.approvals[0].used_by) == (grant.approval, jti)
 
 
 async def test_of_what_is_not_in_the_run_there_is_no_receipt(ledger: Ledger) -> None:
