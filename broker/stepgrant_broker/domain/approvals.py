@@ -15,7 +15,7 @@ from typing import Any
 
 from stepgrant import canonical
 from stepgrant_broker.domain.caller import PersonCaller
-from stepgrant_broker.domain.decisions import ApprovalSpec, Effect, Json, RequireApproval
+from stepgrant_broker.domain.decisions import ApprovalSpec, Decision, Deny, Effect, Json, RequireApproval
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import (
     ApprovalExpired,
@@ -25,9 +25,10 @@ from stepgrant_broker.domain.errors import (
     InvalidRequest,
     UnknownApproval,
 )
+from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.state import Approval, ApprovalStatus
+from stepgrant_broker.domain.state import Approval, ApprovalStatus, Run
 
 VERDICTS = frozenset({"approve", "deny"})
 
@@ -52,6 +53,14 @@ class Binding:
                 "effect": self.effect.value, "issuer": self.issuer, "params": dict(self.params),
             }
         )  # fmt: skip
+
+
+def binding_of_resume(run: Run, subject: str, decision: Decision) -> Binding:
+    """What an approval of a resume or takeover by this subject would be bound to."""
+    spec = decision.grant if not isinstance(decision, Deny) else None
+    issuer, params = (spec.issuer, spec.params) if spec is not None else ("", {})
+    digest = canonical.digest({"run": run.id, "subject": subject})
+    return Binding(run.tenant, run.id, RESUME_STEP, digest, Effect.ONCE, issuer, params)
 
 
 def usable_until(approval: Approval) -> int | None:

@@ -74,6 +74,20 @@ def close(decision: Decision, call: StepCall) -> Decision:
     return decision
 
 
+def on_open(decision: Decision) -> Decision:
+    """A decision about opening a run: there is nothing yet that people could be asked about."""
+    if isinstance(decision, RequireApproval):
+        return Deny(("approval_not_possible_on_open", *decision.reasons))
+    return decision
+
+
+def answered(decision: RequireApproval, found: approvals.Found) -> Decision:
+    """What a question to people is by what they have said of it already."""
+    if found.denied is not None:
+        return Deny(("approval_denied",))
+    return decision.met(found.approved.id) if found.approved is not None else decision
+
+
 def decision_member(journal: Journal, decided: Decided, decision: Decision) -> dict[str, Any]:
     """The `decision` member of entries; the exact input is kept as a payload, for replay and explanation."""
     return {
@@ -116,10 +130,7 @@ def settle(
         binding = binding_of(journal, call, decision.grant)
         binding_c = journal.commit.peek("approval.binding", binding.text())
         found = approvals.find(journal, call.step, binding_c, decision.approval)
-        if found.denied is not None:
-            decision = Deny(("approval_denied",))
-        elif found.approved is not None:
-            decision = decision.met(found.approved.id)
+        decision = answered(decision, found)
     elif isinstance(decision, Allow) and shown is not None and is_bound(journal, call, decision, shown):
         # Policy saw this answer and allowed: it is spent as if it had been asked for.
         found = approvals.Found(approved=shown)

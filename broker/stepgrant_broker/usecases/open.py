@@ -15,8 +15,8 @@ from typing import Any
 from stepgrant import canonical
 from stepgrant_broker.domain import approvals, policy_input, runs
 from stepgrant_broker.domain.caller import AgentCaller, Request
-from stepgrant_broker.domain.deciding import decision_member
-from stepgrant_broker.domain.decisions import Decided, Deny, Effect, Json, RequireApproval
+from stepgrant_broker.domain.deciding import decision_member, on_open
+from stepgrant_broker.domain.decisions import Decided, Deny, Effect, Json
 from stepgrant_broker.domain.entries import GENESIS, EntryType, Head
 from stepgrant_broker.domain.errors import (
     Forbidden,
@@ -130,9 +130,7 @@ async def open_new(
         now=loaded.now,
     )
     decided = await decide(ports, document, loaded.tenant.policy_revision)
-    decision = decided.decision
-    if isinstance(decision, RequireApproval):
-        decision = Deny(("approval_not_possible_on_open", *decision.reasons))
+    decision = on_open(decided.decision)
     if isinstance(decision, Deny):
         return _refused_open(ports, caller, call, loaded, decided, decision)
     run_id = "run_" + ports.ids.ulid(loaded.now)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stepgrant import canonical
 from stepgrant_broker.domain import approvals, runs
 from stepgrant_broker.domain.caller import AgentCaller
-from stepgrant_broker.domain.deciding import decision_member
+from stepgrant_broker.domain.deciding import answered, decision_member
 from stepgrant_broker.domain.decisions import Allow, Decided, Deny, Effect, RequireApproval
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import ApprovalNeeded, PolicyDenied, StepgrantFault
@@ -33,26 +32,19 @@ class Settled:
 def settle(ports: Ports, journal: Journal, caller: AgentCaller, held: runs.Claim, decided: Decided) -> Settled:
     """Apply the decision on resume or takeover; what is not allowed is written and then raised."""
     decision, run = decided.decision, journal.run
-    digest = canonical.digest({"run": run.id, "subject": caller.subject})
     found = approvals.Found()
-    spec = decision.grant if not isinstance(decision, Deny) else None
-    binding = approvals.Binding(
-        run.tenant, run.id, RESUME_STEP, digest, Effect.ONCE, spec.issuer if spec else "", spec.params if spec else {}
-    )
+    binding = approvals.binding_of_resume(run, caller.subject, decision)
     if isinstance(decision, RequireApproval):
         binding_c = journal.commit.peek("approval.binding", binding.text())
         found = approvals.find(journal, RESUME_STEP, binding_c, decision.approval)
-        if found.denied is not None:
-            decision = Deny(("approval_denied",))
-        elif found.approved is not None:
-            decision = decision.met(found.approved.id)
+        decision = answered(decision, found)
     member = decision_member(journal, decided, decision)
     if isinstance(decision, Allow):
         return Settled(member, found.approved.id if found.approved else None)
     action = {
         "tool": held.tool,
         "resource_c": None,
-        "digest_c": journal.commit.value("action.digest", digest),
+        "digest_c": journal.commit.value("action.digest", binding.digest),
         "effect": Effect.ONCE.value,
     }
     body = {"phase": "resume", "engine": decided.engine}
