@@ -1,4 +1,4 @@
-"""Real OPA, Vault and PostgreSQL for tests: fixtures over `deploy/services`, and what they owe at the end.
+"""Real OPA, Vault and PostgreSQL for tests, and a log reader in Go: fixtures over `deploy/services`, and their debts.
 
 - One private instance for each xdist worker, started on first use, ended by process id at the end of the session.
 - A test that asks for a service that is not here fails with CI=true and in `make test-all`. Elsewhere it is deselected,
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 # conftest.py takes the developer's settings away before any test runs; those that name a binary count.
 ENVIRONMENT: Final = dict(os.environ)
 EVERYTHING: Final = ENVIRONMENT.get("CI", "").lower() in {"1", "true"} or bool(ENVIRONMENT.get("STEPGRANT_TEST_ALL"))
-FIXTURES: Final = {"opa_binary": "opa", "vault_binary": "vault", "postgres_binaries": "postgres"}
+FIXTURES: Final = {
+    "opa_binary": "opa",
+    "vault_binary": "vault",
+    "postgres_binaries": "postgres",
+    "log_reader": "logreader",
+}
 MARK: Final = "TESTS_OF_STEPGRANT"
 PATIENCE_S: Final = 5.0
 PROCESSES_S: Final = 8.0
@@ -70,6 +75,12 @@ def vault_binary() -> Path:
 def postgres_binaries() -> Path:
     """The folder with `postgres`, `initdb` and `psql`."""
     return found("postgres").parent
+
+
+@pytest.fixture(scope="session")
+def log_reader() -> Path:
+    """The reader of logs in Go (tests/independent/go)."""
+    return found("logreader")
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +146,7 @@ def nothing_left(where: str, leftovers: Callable[[], list[str]]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark this run's processes, before xdist starts its workers."""
-    config.addinivalue_line("markers", "needs(*services): the test needs opa, vault or postgres")
+    config.addinivalue_line("markers", "needs(*services): the test needs opa, vault, postgres or logreader")
     config.stash[NOT_RUN] = {}
     config.stash[LEFT] = []
     if not is_worker(config):

