@@ -36,6 +36,14 @@ def _parked(story: Story, event: Event) -> None:
     story.status = "quarantined" if event.type == "run_quarantined" else "parked"
 
 
+def _restored(story: Story, event: Event) -> None:
+    """The record lost its newest part: whoever held the run then is behind the epoch, and no answer counts any more."""
+    story.status, story.epoch = "parked", event.epoch or 0
+    for approval in story.approvals.values():
+        if approval.settled in {"pending", "approved"} and approval.spent_by is None:
+            approval.settled = "void"
+
+
 def _ended(story: Story, event: Event) -> None:
     story.status, story.ended = str(event.part("body").get("status")), event
 
@@ -198,7 +206,8 @@ def _answered(story: Story, event: Event) -> None:
 
 FOLDERS: Final = {
     "run_opened": _taken, "run_resumed": _taken, "run_parked": _parked, "run_quarantined": _parked,
-    "run_released": _parked, "run_ended": _ended, "step_prepared": _prepared, "step_recorded": _prepared,
+    "run_released": _parked, "run_restored": _restored, "run_ended": _ended, "step_prepared": _prepared,
+    "step_recorded": _prepared,
     "decision": _decided, "grant_issued": _issued, "grant_failed": _failed_grant, "lease_recorded": _leased,
     "grant_redeemed": _redeemed, "grant_revoked": _revoked, "step_completed": _finished, "step_failed": _failed,
     "step_in_doubt": _doubted, "step_reconciled": _reconciled, "step_adopted": _adopted,

@@ -113,6 +113,44 @@ def a_login_in_use() -> Ledger:
     return ledger
 
 
+def put_back(*, jump: int = 1_000_000, takes_back: bool = True, doubts: bool = True, voids: bool = True) -> Ledger:
+    """A restore: what was under way is in doubt, answers are void, and people look before anybody goes on."""
+    ledger = started()
+    ledger.now += WINDOW_MS
+    jti = ledger.begin("mail", "mail.send")
+    ledger.prepare("wire", "wire.send")
+    ledger.decide("wire", "require_approval")
+    ledger.ask("apr_1", "wire")
+    ledger.answer("apr_1")
+    if takes_back:
+        ledger.revoke(jti)
+    if doubts:
+        ledger.doubt("mail")
+        ledger.doubt("wire")
+    before, ledger.epoch = ledger.epoch, ledger.epoch + jump
+    ledger.add("run_restored", by="person", body={"from_epoch": before, "origin": "broker.example/log/r1"})
+    ledger.state["epoch"] = ledger.epoch
+    ledger.park("run_quarantined")
+    ledger.park("run_released")
+    if not (doubts and takes_back):
+        return ledger
+    for step in ("mail", "wire"):
+        ledger.reconcile(step, "not_done", operator="Ann")
+    ledger.resume()
+    ledger.prepare("wire", "wire.send", attempt=2)
+    ledger.decide("wire", "require_approval")
+    if voids:
+        ledger.ask("apr_2", "wire")
+        ledger.answer("apr_2")
+    jti = ledger.grant("wire", approval="apr_2" if voids else "apr_1")
+    ledger.redeem(jti)
+    ledger.complete("wire")
+    ledger.revoke(jti)
+    ledger.end()
+    return ledger
+
+
 RARE: Final[tuple[Life, ...]] = (
     kept_ids, failures, looks, two_doubts, an_approval_that_is_inherited, run_out, a_login_in_use,
+    put_back,
 )  # fmt: skip

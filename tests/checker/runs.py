@@ -21,6 +21,8 @@ HOLDERS: Final = frozenset({
 """What only a holder can bring about, itself or through what it holds."""
 UNDER: Final = frozenset({"step_prepared", "step_recorded", "step_replayed", "grant_issued", "step_adopted"})
 """What is written under the epoch of now. Other entries carry the epoch of what they are about."""
+JUMP: Final = 1_000_000
+"""The epochs that a restore leaves out, because the lost part may have used them."""
 
 
 def judge(story: Story, event: Event) -> Iterator[Finding]:
@@ -34,6 +36,8 @@ def judge(story: Story, event: Event) -> Iterator[Finding]:
         return
     if event.type in {"run_opened", "run_resumed"}:
         yield from _taken(story, event)
+    elif event.type == "run_restored":
+        yield from _restored(story, event)
     elif event.type == "run_ended":
         yield from _ended(story, event)
     elif event.type in HOLDERS and story.status != "open":
@@ -64,6 +68,19 @@ def _ended(story: Story, event: Event) -> Iterator[Finding]:
     for grant in _alive(story, event.ts):
         yield "I9", f"the run ended while {grant.jti} was not taken back"
     yield from _lost_outcomes(story)
+
+
+def _restored(story: Story, event: Event) -> Iterator[Finding]:
+    """What the lost part did is not known, so a grant that nobody redeemed in what is left proves nothing."""
+    if event.epoch != story.epoch + JUMP or event.part("body").get("from_epoch") != story.epoch:
+        yield "I5", f"restored to epoch {event.epoch}, which is not {JUMP} after {story.epoch}"
+    for grant in _alive(story, event.ts):
+        yield "I5", f"restored while {grant.jti} was not taken back"
+    for step in story.steps.values():
+        newest = step.grants[-1] if step.grants and step.effect != "read" else None
+        open_ = step.finished is None and step.failed is None and step.doubt is None
+        if open_ and newest is not None and not newest.failed and newest.attempt not in step.excused:
+            yield "I8", f"{step.key} was begun before the restore, and is not in doubt"
 
 
 def _alive(story: Story, now: int) -> list[Grant]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from checker.cases import acknowledged, allowed, chains, ends, finished, grants, holders, outcomes, subtle
+from checker.cases import acknowledged, allowed, chains, ends, finished, grants, holders, outcomes, restored, subtle
 from checker.cases.marked import CASES, Case
 from checker.check import check
 from checker.evidence import MEANING, Evidence, Invariant
 
-MODULES = (acknowledged, allowed, chains, ends, finished, grants, holders, outcomes, subtle)
+MODULES = (acknowledged, allowed, chains, ends, finished, grants, holders, outcomes, restored, subtle)
 
 
 @pytest.mark.parametrize(("invariant", "case"), CASES, ids=[case.__name__ for _, case in CASES])

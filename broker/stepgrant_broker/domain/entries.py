@@ -124,7 +124,7 @@ BODY: Final[Mapping[EntryType, tuple[frozenset[str], frozenset[str]]]] = {
     EntryType.KEY_ROTATED: _body("purpose kid", "previous jwk from"),
     EntryType.KEY_REVOKED: _body("purpose kid size", "note_c"),
     EntryType.STORE_RESTORED: _body("size origin", "known_size previous_origin operator note_c"),
-    EntryType.RUN_RESTORED: _body("from_epoch"),
+    EntryType.RUN_RESTORED: _body("from_epoch origin"),
     EntryType.OPERATOR_ACTION: _body("action", "target detail operator roles groups token_hash name_c note_c"),
 }
 

@@ -6,6 +6,7 @@ and its step goes where the resume table says: a `once` step is in doubt.
 
 from __future__ import annotations
 
+from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.grants import is_open, provably_unused
 from stepgrant_broker.domain.journal import Journal
@@ -14,6 +15,7 @@ from stepgrant_broker.domain.resume_table import Next, next_for
 from stepgrant_broker.domain.state import Grant, GrantStatus, Step, StepState
 
 IN_FLIGHT = frozenset({StepState.STARTED, StepState.SUSPENDED})
+SETTLED = frozenset({Next.RECORDED_RESULT, Next.RECORDED_FAILURE})
 
 
 def revoke(
@@ -75,3 +77,27 @@ def release_all(journal: Journal, cause: str) -> None:
         step = journal.step(key)
         if step.state in IN_FLIGHT and next_for(step, step.effect, unused=unused[key]) is Next.DOUBT:
             doubt(journal, step, cause)
+
+
+def give_up_all(journal: Journal, cause: str) -> None:
+    """`release_all` after a part of the record was lost: nothing in it counts as unused, or as not begun.
+
+    A grant may have been released, redeemed and used in the part that is gone, and a step that the table would begin
+    may have been begun there. So everything is revoked as perhaps used; of the unfinished steps the effectful ones in
+    flight are in doubt, and each `once` step that could have been begun.
+    """
+    for grant in tuple(journal.view.grants.values()):
+        if grant.status in {GrantStatus.ISSUED, GrantStatus.INTENT}:
+            body = {"unused": False, "confirmed": grant.revocation is not Revocation.CONFIRMED}
+            journal.add_of(grant, EntryType.GRANT_REVOKED, cause=cause, body=body)
+    for step in tuple(journal.view.steps.values()):
+        if _perhaps_begun(step):
+            doubt(journal, step, cause)
+
+
+def _perhaps_begun(step: Step) -> bool:
+    if step.recorded or step.same_as is not None or step.state is StepState.IN_DOUBT:
+        return False
+    if step.state in IN_FLIGHT:
+        return step.effect.effectful
+    return step.effect is Effect.ONCE and next_for(step, step.effect, unused=False) not in SETTLED

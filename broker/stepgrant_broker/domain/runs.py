@@ -22,15 +22,17 @@ from stepgrant_broker.domain.errors import (
 )
 from stepgrant_broker.domain.holding import refuse_ended
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.releasing import release_all
+from stepgrant_broker.domain.releasing import give_up_all, release_all
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.standing import SET_ASIDE
+from stepgrant_broker.domain.standing import RESTORED, SET_ASIDE
 from stepgrant_broker.domain.state import Run, RunState, StepState
 from stepgrant_broker.domain.writes import Loaded
 
 OPEN_TOOL: Final = "stepgrant.run.open"
 RESUME_TOOL: Final = "stepgrant.run.resume"
 TAKEOVER_TOOL: Final = "stepgrant.run.takeover"
+RESTORE_JUMP: Final = 1_000_000
+"""So many epochs a restore leaves out: no holder that the lost part made can ever equal one that comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,21 @@ def release(journal: Journal) -> None:
     if journal.run.state is not RunState.QUARANTINED and not is_set_aside(journal.run):
         raise InvalidRequest("the run is neither quarantined nor set aside", field="run")
     journal.add(EntryType.RUN_RELEASED)
+
+
+def restore(journal: Journal, origin: str) -> None:
+    """The store was put back to an earlier state: what it does not know of may have happened (`releasing.give_up_all`).
+
+    `origin`: the log's name from now on. The epoch jumps, answers of people are void, and the run is quarantined until
+    somebody has looked. An ended run stays as it is.
+    """
+    run = journal.run
+    if run.state.ended:
+        return
+    give_up_all(journal, RESTORED)
+    body = {"from_epoch": run.epoch, "origin": origin}
+    journal.add(EntryType.RUN_RESTORED, epoch=run.epoch + RESTORE_JUMP, cause=RESTORED, body=body)
+    journal.add(EntryType.RUN_QUARANTINED, body={"by": RESTORED}, cause=RESTORED)
 
 
 def end(journal: Journal, status: str, result_c: str | None) -> None:

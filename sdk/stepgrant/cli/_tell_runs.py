@@ -75,6 +75,9 @@ def quarantined(teller: Teller, at: At) -> None:
         teller.away_since = at.ts
     teller.state = "quarantined"
     what = at.body["by"]
+    if what == "restored":
+        teller.begin(at, "quarantined after the restore: a person looks at its targets, then releases it", Mark.BAD)
+        return
     named = "it" if what == "run" else f"its {plain.visible(what)}"
     teller.begin(at, f"{at.who} threw the kill switch on {named}: quarantined", Mark.BAD)
 
@@ -85,6 +88,20 @@ def released(teller: Teller, at: At) -> None:
     teller.state = "parked"
     what = "lifted the quarantine: parked" if quarantined else "released it: it may be tried again"
     teller.begin(at, f"{at.who} {what}", Mark.PERSON)
+
+
+def restored(teller: Teller, at: At) -> None:
+    """`run_restored`: what the record says of the time that was lost is nothing."""
+    if teller.away_since is None:
+        teller.away_since = at.ts
+    teller.state = "parked"
+    for approval in list(teller.questions):
+        del teller.questions[approval]
+    text = (
+        f"{at.who} put the store back to an earlier state: what this run did after that is not in the record. "
+        f"Epoch {at.body['from_epoch']} and whatever came after it are fenced, and what people had answered is void"
+    )
+    teller.begin(at, text, Mark.BAD)
 
 
 def ended(teller: Teller, at: At) -> None:

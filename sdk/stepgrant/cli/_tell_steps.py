@@ -15,6 +15,7 @@ DOUBTS: Final = {
     "parked": "the run was parked before it could report",
     "quarantined": "the kill switch came before it could report",
     "run_ended": "the run ended before it could report",
+    "restored": "the store was put back to before this, and what the lost part did is not known",
 }
 _FAILED: Final = {
     "not_executed": "did not happen: the tool knows that nothing was done",

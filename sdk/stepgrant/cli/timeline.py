@@ -26,6 +26,7 @@ _HANDLERS: Final[Mapping[str, Handler]] = {
     "run_parked": _tell_runs.parked,
     "run_quarantined": _tell_runs.quarantined,
     "run_released": _tell_runs.released,
+    "run_restored": _tell_runs.restored,
     "run_ended": _tell_runs.ended,
     "run_erased": _tell_runs.erased,
     "step_prepared": _tell_steps.prepared,

@@ -285,3 +285,33 @@ def test_marks_say_what_a_line_is_about() -> None:
 def test_nothing_to_tell() -> None:
     assert timeline.tell(()).blocks == ()
     assert Book().entries == []
+
+
+def test_a_restore_says_what_is_not_known_and_who_goes_on() -> None:
+    run = Run()
+    run.opened()
+    action = run.action("card.charge", None, "once", {})
+    run.prepared(10, "charge", action)
+    asked = {"groups": [], "quorum": 1, "answer_by": START + 60_000}
+    run.add(20, "approval_requested", step="publish", attempt=1, approval={"id": "apr_1"}, body=asked)
+    run.add(30, "step_in_doubt", step="charge", attempt=1, cause="restored", body={"since": START + 30})
+    by = ("person", "local administrator")
+    restored = {"from_epoch": 1, "origin": "broker.example/log/r1"}
+    run.add(30, "run_restored", by=by, cause="restored", body=restored)
+    run.add(30, "run_quarantined", by=by, cause="restored", body={"by": "restored"})
+    run.add(1_030, "run_released", by=by, body={})
+    story = told(run)
+    lost = (
+        "what this run did after that is not in the record. Epoch 1 and whatever came after it are fenced, "
+        "and what people had answered is void"
+    )
+    assert texts(story)[1:] == [
+        f"local administrator put the store back to an earlier state: {lost}",
+        "quarantined after the restore: a person looks at its targets, then releases it",
+        "local administrator lifted the quarantine: parked",
+    ]
+    assert story.state == "parked"
+    assert dict(story.totals)["time"].startswith("1.03 s in all, 1 s of it held by nobody")
+    assert story.open == (
+        "step charge is in doubt: the store was put back to before this, and what the lost part did is not known",
+    )

@@ -25,6 +25,7 @@ FOLDERS: Final[Mapping[EntryType, Folder]] = {
     EntryType.RUN_PARKED: runs.parked,
     EntryType.RUN_QUARANTINED: runs.quarantined,
     EntryType.RUN_RELEASED: runs.released,
+    EntryType.RUN_RESTORED: runs.restored,
     EntryType.RUN_ENDED: runs.ended,
     EntryType.RUN_ERASED: runs.erased,
     EntryType.STEP_PREPARED: steps.prepared,

@@ -12,7 +12,7 @@ from typing import Final
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.fold.common import At, evolve, the_run, with_approval, with_run
 from stepgrant_broker.domain.ids import is_hook
-from stepgrant_broker.domain.standing import QUEUED, RELEASED
+from stepgrant_broker.domain.standing import QUEUED, RELEASED, RESTORED
 from stepgrant_broker.domain.state import ApprovalStatus, Epoch, Run, RunState, View
 
 PROGRESS: Final = frozenset({EntryType.STEP_COMPLETED, EntryType.STEP_RECORDED})
@@ -117,6 +117,27 @@ def released(view: View, at: At) -> View:
         view,
         evolve(run, state=RunState.PARKED, parked_at=since, park_reason=RELEASED, park_detail_c=None, tries=0),
     )
+
+
+def restored(view: View, at: At) -> View:
+    """The store lost a part of its record: a holder that it made can never come again, and no answer of before counts.
+
+    What was revoked and what is in doubt has entries of its own.
+    """
+    run = evolve(
+        the_run(view),
+        state=RunState.PARKED,
+        epoch=at.f["epoch"],
+        parked_at=at.ts,
+        park_reason=RESTORED,
+        park_detail_c=None,
+    )
+    void = {
+        key: evolve(approval, status=ApprovalStatus.VOID)
+        for key, approval in view.approvals.items()
+        if approval.status in {ApprovalStatus.PENDING, ApprovalStatus.APPROVED}
+    }
+    return evolve(view, run=run, approvals={**view.approvals, **void})
 
 
 def ended(view: View, at: At) -> View:
