@@ -17,6 +17,7 @@ from stepgrant._exchange import TokenRequest, WorkloadKey, exchange_sync
 from stepgrant_broker.testing import TestHost
 
 CORRUPTED: Final = 0.2
+KEYED: Final = 0.9
 FRESH_S: Final = 60.0
 AUDIENCE: Final = "https://tool.example"
 
@@ -58,35 +59,46 @@ class Callers:
         self.rng = rng
         self.agent = Process(host, _key(host.enroll("agent", agents=("agent",))))
         self.server = Process(host, _key(host.enroll("tool", audiences=(AUDIENCE,))))
+        self.succeed()
         self.person = host.operator("Olga")
         whoami = httpx.get(f"{host.url}/v1/whoami", headers={"Authorization": f"Bearer {self.person}"}).json()
-        self.own: Final = frozenset({whoami["id"], self.agent.key.workload_id, self.server.key.workload_id})
+        self.own: Final = frozenset(
+            {whoami["id"], self.agent.key.workload_id, self.server.key.workload_id, "agent", "tool", "jwt"}
+        )
+        """What nobody may remove or switch off: the ids of the callers, their agent, their issuer."""
         self.used: list[dict[str, str]] = []
 
-    def authenticate(self, case: schemathesis.Case[Any]) -> Sent:
-        """Put the headers into the case."""
+    def authenticate(
+        self, case: schemathesis.Case[Any], who: str = "", corrupted: float = CORRUPTED, keyed: float = KEYED
+    ) -> Sent:
+        """Put the headers into the case. `who` calls, or one whom the endpoint takes; the rest are probabilities."""
         kinds = {name for one in case.operation.definition.raw.get("security", []) for name in one}
         path = case.formatted_path
         for name in ("Authorization", "DPoP"):
             case.headers.pop(name, None)
-        kind = self.rng.choice(sorted(kinds)) if kinds else "nobody"
+        kind = who or (self.rng.choice(sorted(kinds)) if kinds else "nobody")
         if case.path == "/v1/grants/{jti}/redeem":
             kind = "server"
         headers = self._true(kind, case.method, path)
-        corrupted = ""
-        if self.rng.random() < CORRUPTED:
-            corrupted, headers = self._corrupt(case.method, path, headers)
+        way = ""
+        if self.rng.random() < corrupted:
+            way, headers = self._corrupt(case.method, path, headers)
         case.headers.update(headers)
-        if case.method != "GET" and self.rng.random() < 0.9:
+        if case.method != "GET" and self.rng.random() < keyed:
             case.headers["Idempotency-Key"] = f"key-{self.rng.getrandbits(64):x}"
-        return Sent(corrupted, bool(kinds))
+        return Sent(way, bool(kinds))
 
     def _true(self, kind: str, method: str, path: str) -> dict[str, str]:
         if kind == "person":
             return {"Authorization": f"Bearer {self.person}"}
         if kind == "nobody":
             return {}
-        return (self.server if kind == "server" else self.agent).headers(method, path)
+        process = {"server": self.server, "successor": self.successor}.get(kind, self.agent)
+        return process.headers(method, path)
+
+    def succeed(self) -> None:
+        """The agent's next process starts: a run is resumed with a key that never held it."""
+        self.successor = Process(self.agent.host, self.agent.key)
 
     def remember(self, headers: Mapping[str, str]) -> None:
         """These were taken, so nobody may come with them again. What was refused used up no proof."""

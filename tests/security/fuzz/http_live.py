@@ -38,6 +38,13 @@ class Live:
         if isinstance(case.body, dict):
             case.body.update(self._members(case, case.body))
 
+    def rename(self, case: schemathesis.Case[Any]) -> None:
+        """Put another live name, or none that is alive, in the place of one of the case's names."""
+        name = self.rng.choice(sorted(case.path_parameters))
+        case.path_parameters[name] = self.rng.choice(
+            [*self.names.get(name, [])[-3:], "another", "a%20b", "~", "A" * 300]
+        )
+
     def _members(self, case: schemathesis.Case[Any], body: dict[str, Any]) -> dict[str, Any]:
         where = dict(case.path_parameters or {})
         made: dict[str, Any] = {}
