@@ -83,8 +83,14 @@ class LogStore(Protocol):
     async def log_leaves(self, first: int, count: int) -> tuple[bytes, ...]:
         """The leaves (hashes of entries) from this index on; fewer at the end."""
 
-    async def log_publish(self, head: SignedHead) -> None:
-        """Keep a signed head. One of this size is replaced: it has the same root, and may have more cosignatures."""
+    async def log_publish(self, head: SignedHead, origin: str | None = None) -> None:
+        """Keep a signed head. One of this size is replaced: it has the same root, and may have more cosignatures.
+
+        Raises `VersionMoved` for another root of this size, and if the log is not called `origin` (any more).
+        """
+
+    async def log_rename(self, before: str, after: str) -> None:
+        """Give the log another name, once; again changes nothing. Raises `VersionMoved` if it has neither."""
 
     async def log_published(self, size: int | None = None) -> SignedHead | None:
         """The newest signed head, or that of this very size."""

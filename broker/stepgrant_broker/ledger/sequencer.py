@@ -5,6 +5,7 @@ Rules:
   sequencers may run beside each other: the store lets one append, the others find their batch gone.
 * What is signed is read back from the store first. A head that was only in memory when it was signed could be lost in
   a crash, and the log would then sign another one of the same size.
+* A head that counts is kept outside the store (`keep`, which may block) before anybody is shown it.
 * A head is kept as soon as it is signed; cosignatures come to it later. It *counts* once the witnesses that the
   policy asks for have cosigned it. Without a policy every signed head counts.
 """
@@ -21,7 +22,7 @@ from stepgrant_broker.domain.log import SignedHead
 from stepgrant_broker.ledger.growing import grow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stepgrant.tlog.policy import LogPolicy
     from stepgrant_broker.domain.log import LogStore, TreeHead
@@ -48,7 +49,14 @@ class Sequencer:
     """One log's sequencer in this process. `origin` is the log's name, which never changes."""
 
     def __init__(
-        self, store: LogStore, signer: Signer, clock: Clock, origin: str, *, witnesses: Witnesses | None = None
+        self,
+        store: LogStore,
+        signer: Signer,
+        clock: Clock,
+        origin: str,
+        *,
+        witnesses: Witnesses | None = None,
+        keep: Callable[[bytes], None] | None = None,
     ) -> None:
         self.origin = origin
         self.counted: SignedHead | None = None
@@ -57,6 +65,7 @@ class Sequencer:
         self._signer = signer
         self._clock = clock
         self._witnesses = witnesses
+        self._keep = keep
         self._one_at_a_time = asyncio.Lock()
 
     async def round(self) -> int:
@@ -87,11 +96,15 @@ class Sequencer:
         """The newest head, signed; None while the tree is empty."""
         head = (await self._store.log_tail(NO_LEAVES)).head
         newest = await self._store.log_published()
-        if head.size == 0 or (newest is not None and newest.size >= head.size):
+        if head.size == 0 or (newest is not None and newest.size >= head.size and self._is_ours(newest)):
             return newest
         signed = SignedHead(head.size, head.root, head.ts, await self._sign(head))
-        await self._store.log_publish(signed)
+        await self._store.log_publish(signed, self.origin)
         return signed
+
+    def _is_ours(self, head: SignedHead) -> bool:
+        """False for one that was signed before a restore, under another name."""
+        return head.note.startswith(f"{self.origin}\n".encode())
 
     async def _sign(self, head: TreeHead) -> bytes:
         text = tlog.Head(self.origin, head.size, head.root).text
@@ -115,7 +128,7 @@ class Sequencer:
         if counted is not None and counted.size >= head.size:
             return
         if self._witnesses is None:
-            self.counted = head
+            await self._counts(head)
             return
         note = tlog.read_note(head.note)
         if not self._enough(note):
@@ -125,11 +138,16 @@ class Sequencer:
             if more:
                 note = tlog.Note(note.text, (*note.signatures, *more))
                 head = SignedHead(head.size, head.root, head.ts, note.encoded())
-                await self._store.log_publish(head)
+                await self._store.log_publish(head, self.origin)
         if self._enough(note):
-            self.counted = head
+            await self._counts(head)
         elif counted is None:
             self.counted = await self._counted_before(head.size)
+
+    async def _counts(self, head: SignedHead) -> None:
+        if self._keep is not None:
+            await asyncio.to_thread(self._keep, head.note)
+        self.counted = head
 
     async def _counted_before(self, size: int) -> SignedHead | None:
         """After a start: the newest older head that counts, among the last ones."""

@@ -19,6 +19,7 @@ from stepgrant._errors import StepgrantError
 from stepgrant._http import asend, safe_url
 from stepgrant.tlog import witnessing
 from stepgrant.tlog.note import read_signatures
+from stepgrant_broker.domain.restoring import KnownHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,7 @@ TRIES: Final = 2
 _SIZE_DIGITS: Final = 19
 _OK: Final = 200
 _CONFLICT: Final = 409
+_INCONSISTENT: Final = 422
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +56,38 @@ class HttpWitnesses:
         """The cosignatures that were to be had now, each verified."""
         answers = await asyncio.gather(*(self._patiently(one, head, note) for one in self._asked))
         return [signature for signature in answers if signature is not None]
+
+    async def contradictions(self, head: tlog.Head, note: tlog.Note) -> list[KnownHead]:
+        """What witnesses remember of this log that this head does not continue; a silent one says nothing.
+
+        Witnesses that find it to continue what they remember cosign it, which nobody needs here.
+        """
+        found = await asyncio.gather(*(self._remembered(one, head, note) for one in self._asked))
+        return [known for known in found if known is not None]
+
+    async def _remembered(self, witness: tlog.Witness, head: tlog.Head, note: tlog.Note) -> KnownHead | None:
+        old, where = 0, f"witness {witness.name}"
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                for _ in range(TRIES + 1):
+                    answer = await self._propose(witness, old, head, note)
+                    size = _size(answer) if answer.status == _CONFLICT else None
+                    if size is not None and size > head.size:
+                        return KnownHead(head.origin, size, None, where)
+                    if answer.status == _INCONSISTENT:
+                        return KnownHead(head.origin, old, None, where)
+                    if size is None:
+                        return None
+                    old = size
+        except TimeoutError:
+            _log.warning("witness_silent", witness=witness.name)
+        except StepgrantError as error:
+            _log.warning("witness_refused", witness=witness.name, why=str(error))
+        return None
+
+    async def _propose(self, witness: tlog.Witness, old: int, head: tlog.Head, note: tlog.Note) -> Answer:
+        proof = [] if self._log is None else await self._log.consistency(old, head.size)
+        return await self._send(witness, tlog.AddCheckpoint(old, tuple(proof), note.encoded()))
 
     async def _patiently(self, witness: tlog.Witness, head: tlog.Head, note: tlog.Note) -> tlog.NoteSignature | None:
         try:

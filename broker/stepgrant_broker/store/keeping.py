@@ -101,9 +101,13 @@ class Keeping(Reading):
             return False
         return True
 
-    async def log_publish(self, head: SignedHead) -> None:
-        """Keep a signed head. Raises `VersionMoved` if one of this size with another root was signed."""
-        await self._do(lambda run: log.publish(self._log, run, head), apart=True)
+    async def log_publish(self, head: SignedHead, origin: str | None = None) -> None:
+        """Keep a signed head. Raises `VersionMoved` if one of this size has another root, or the log another name."""
+        await self._do(lambda run: log.publish(self._log, run, head, origin), apart=True)
+
+    async def log_rename(self, before: str, after: str) -> None:
+        """Give the log another name, once; again changes nothing. Raises `VersionMoved` if it has neither."""
+        await self._do(lambda run: log.rename(self._log, run, before, after), apart=True)
 
     async def close(self) -> None:
         """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""

@@ -54,6 +54,8 @@ class LogStatements:
         self.waiting = self._text(at_most(by_index(waiting, ENTRIES, "ix_entries_waiting"), "limit"))
         self._of_tiles(insert)
         self._of_heads(insert)
+        named = update(LOG).where(or_(LOG.c.origin == bindparam("w_before"), LOG.c.origin == bindparam("w_after")))
+        self.rename = self._text(named, ["origin"])
         moving = update(LOG).where(LOG.c.size == bindparam("w_size"), LOG.c.root == bindparam("w_root"))
         self.move = self._text(moving, ["size", "root", "ts"])
         here = and_(*(ENTRIES.c[name] == bindparam(f"w_{name}") for name in ("tenant", "chain", "seq")))
@@ -180,8 +182,19 @@ def append(sql: LogStatements, run: Run, growth: Growth) -> None:
         run(sql.put_tile, sql.put_tile.places({"level": level, "number": number, "data": data}))
 
 
-def publish(sql: LogStatements, run: Run, head: SignedHead) -> None:
-    """Keep a signed head. Raises `VersionMoved` if one of this size with another root is there."""
+def rename(sql: LogStatements, run: Run, before: str, after: str) -> None:
+    """Give the log another name. Raises `VersionMoved` if it has neither of the two."""
+    changed, _ = run(sql.rename, sql.rename.places({"origin": after, "w_before": before, "w_after": after}))
+    if changed != 1:
+        raise VersionMoved("the log has a third name")
+
+
+def publish(sql: LogStatements, run: Run, head: SignedHead, origin: str | None) -> None:
+    """Keep a signed head. Raises `VersionMoved` if one of this size has another root, or the log is not called so."""
+    if origin is not None:
+        _, names = run(sql.origin, ())
+        if not names or names[0][0] != origin:
+            raise VersionMoved("the log has another name by now: the store was restored beside this process")
     binds = {"size": head.size, "root": head.root, "ts": head.ts, "note": head.note}
     changed, _ = run(sql.publish, sql.publish.places(binds))
     if changed != 1:

@@ -165,3 +165,32 @@ async def test_another_root_of_the_same_size_is_never_kept(store: AnyStore) -> N
     with pytest.raises(VersionMoved, match="another root"):
         await store.log_publish(SignedHead(3, b"s" * 32, NOW, b"fork"))
     assert await store.log_published() == head
+
+
+async def test_a_log_is_renamed_once(store: AnyStore) -> None:
+    await store.log_origin("broker.example/log")
+    for _ in range(2):
+        await store.log_rename("broker.example/log", "broker.example/log/r1")
+        assert await store.log_origin("broker.example/log") == "broker.example/log/r1"
+    with pytest.raises(VersionMoved, match="third name"):
+        await store.log_rename("broker.example/log", "broker.example/log/r2")
+    assert await store.log_origin("x") == "broker.example/log/r1"
+
+
+async def test_a_log_without_a_name_is_not_renamed(store: AnyStore) -> None:
+    with pytest.raises(VersionMoved, match="third name"):
+        await store.log_rename("broker.example/log", "broker.example/log/r1")
+
+
+async def test_a_head_under_a_name_that_the_log_has_left_is_not_kept(store: AnyStore) -> None:
+    """A process that did not see the restore goes on signing; what it signs must not come beside the new heads."""
+    await store.log_origin("broker.example/log")
+    head = SignedHead(3, b"r" * 32, NOW, b"note")
+    await store.log_publish(head, "broker.example/log")
+    await store.log_rename("broker.example/log", "broker.example/log/r1")
+    late = SignedHead(4, b"s" * 32, NOW, b"late")
+    with pytest.raises(VersionMoved, match="another name"):
+        await store.log_publish(late, "broker.example/log")
+    assert await store.log_published() == head
+    await store.log_publish(late, "broker.example/log/r1")
+    assert await store.log_published() == late
