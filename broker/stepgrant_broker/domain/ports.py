@@ -8,13 +8,14 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.decisions import Json
+    from stepgrant_broker.domain.keys import KeyEpoch
     from stepgrant_broker.domain.writes import (
         Loaded,
         Query,
@@ -151,7 +152,23 @@ class Signer(Protocol):
         """Sign the bytes. Raises `SignerUnavailable`."""
 
     async def public_keys(self, purpose: str) -> tuple[PublicKey, ...]:
-        """The keys that verify this purpose, newest first."""
+        """The keys that verify this purpose; the first is the one that signs, the others stand newest first."""
+
+
+class SigningKeys(Signer, Protocol):
+    """A signer whose keys change while it runs."""
+
+    async def sign_all(self, purpose: str, data: bytes) -> tuple[Signature, ...]:
+        """Sign with the key of now, and with older ones in their overlap, so that who knows only those can follow.
+
+        Raises `SignerUnavailable`.
+        """
+
+    async def epochs(self, purpose: str) -> tuple[KeyEpoch, ...]:
+        """The keys where they rest, newest first, looked at again when it is time. Raises `SignerUnavailable`."""
+
+    def withdraw(self, kids: Collection[str]) -> None:
+        """From now on these keys, and of withdrawn ones only these, neither sign nor are they published."""
 
 
 @dataclass(frozen=True, slots=True)

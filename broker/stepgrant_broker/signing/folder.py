@@ -6,7 +6,8 @@ Rules:
   with new ones, for then nothing that it signed or wrapped before would be its own.
 * A file that others can read is refused, not repaired: the key may be known already.
 * A file appears whole or not at all (written aside, synced, linked), and never replaces another. Two processes that
-  create at once end up with one key.
+  create at once end up with one key. One exception: a key that is over gives way to its public part, and its bytes are
+  overwritten; what copies, backups and the disk itself kept of them is beyond this process.
 * Names are `<purpose>-<number>.<kind>`; the highest number is the newest.
 """
 
@@ -17,6 +18,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,14 @@ from stepgrant_broker.domain.errors import SignerUnavailable
 
 _NAME: Final = re.compile(r"(?P<purpose>[a-z]+)-(?P<number>[1-9][0-9]{0,5})\.(?P<kind>[a-z]+)")
 _MAX_FILE_BYTES: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """A file of a folder: which of its purpose, and what stands in it (secret, mostly)."""
+
+    number: int
+    content: bytes = field(repr=False)
 
 
 class KeyFolder:
@@ -49,18 +59,61 @@ class KeyFolder:
 
     def read(self, purpose: str, kind: str, make: Callable[[], bytes]) -> list[bytes]:
         """The contents of all files of this purpose and kind, newest first; with `create`, `make` gives the first."""
-        names = self._names(purpose, kind)
-        if not names:
+        return [file.content for file in self.files(purpose, kind, make)]
+
+    def files(self, purpose: str, kind: str, make: Callable[[], bytes]) -> list[KeyFile]:
+        """As `read`, with their numbers."""
+        numbers = self._numbers(purpose, kind)
+        if not numbers:
             if not self._create:
                 raise SignerUnavailable(f"there is no {purpose} key in {self.path}; `stepgrant init` makes one")
             self._write(f"{purpose}-1.{kind}", make())
-            names = self._names(purpose, kind)
-        return [self._content(name) for name in names]
+            numbers = self._numbers(purpose, kind)
+        return [KeyFile(number, self._content(f"{purpose}-{number}.{kind}")) for number in numbers]
 
-    def _names(self, purpose: str, kind: str) -> list[str]:
+    def add(self, purpose: str, kind: str, content: bytes) -> int:
+        """Write a key newer than all that are there; its number. Raises `SignerUnavailable` if another one came first.
+
+        A folder without any has lost them, and gets none here.
+        """
+        numbers = self._numbers(purpose, kind)
+        if not numbers:
+            raise SignerUnavailable(f"there is no {purpose} key in {self.path}; `stepgrant init` makes one")
+        if not self._write(f"{purpose}-{numbers[0] + 1}.{kind}", content):
+            raise SignerUnavailable(f"another process has just made a {purpose} key in {self.path}; look again")
+        return numbers[0] + 1
+
+    def destroy(self, purpose: str, kind: str, number: int, public: bytes) -> None:
+        """Put what is public in the place of a key, and overwrite the key's bytes. Raises `SignerUnavailable`."""
+        path = self.path / f"{purpose}-{number}.{kind}"
+        aside = self._aside(path.name)
+        try:
+            old = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self._fill(aside, public)
+                aside.replace(path)
+                self._sync()
+                # Only now: a crash before it leaves the key, one after it leaves at most its bytes outside of any file.
+                os.pwrite(old, bytes(os.fstat(old).st_size), 0)
+                os.fsync(old)
+            finally:
+                os.close(old)
+        except OSError as error:
+            raise SignerUnavailable(f"cannot replace {path}: {error.strerror}") from None
+
+    def stamp(self) -> tuple[tuple[str, int, int, int], ...]:
+        """What changes whenever a file comes, goes, or is written. Raises `SignerUnavailable`."""
+        try:
+            with os.scandir(self.path) as found:
+                stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
+        except OSError as error:
+            raise SignerUnavailable(f"cannot read {self.path}: {error.strerror}") from None
+        return tuple(sorted((name, stat.st_ino, stat.st_mtime_ns, stat.st_mode) for name, stat in stats))
+
+    def _numbers(self, purpose: str, kind: str) -> list[int]:
         found = [_NAME.fullmatch(path.name) for path in self.path.iterdir()]
         ours = [match for match in found if match and (match["purpose"], match["kind"]) == (purpose, kind)]
-        return [match[0] for match in sorted(ours, key=lambda match: int(match["number"]), reverse=True)]
+        return sorted((int(match["number"]) for match in ours), reverse=True)
 
     def _content(self, name: str) -> bytes:
         path = self.path / name
@@ -78,23 +131,31 @@ class KeyFolder:
                 )
             return file.read(_MAX_FILE_BYTES)
 
-    def _write(self, name: str, content: bytes) -> None:
-        aside = self.path / f".{name}.{secrets.token_hex(8)}"
+    def _write(self, name: str, content: bytes) -> bool:
+        """False if there is a file of this name: another process was first, and its key counts."""
+        aside = self._aside(name)
         try:
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(handle)
+                self._fill(aside, content)
                 os.link(aside, self.path / name)
             except FileExistsError:
-                return  # another process was first; its key counts
+                return False
             finally:
                 aside.unlink()
             self._sync()
         except OSError as error:
             raise SignerUnavailable(f"cannot write {self.path / name}: {error.strerror}") from None
+        return True
+
+    def _aside(self, name: str) -> Path:
+        return self.path / f".{name}.{secrets.token_hex(8)}"
+
+    def _fill(self, path: Path, content: bytes) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
 
     def _sync(self) -> None:
         handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)

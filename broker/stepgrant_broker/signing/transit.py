@@ -15,15 +15,16 @@ import asyncio
 import base64
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from stepgrant import canonical
 from stepgrant._keys import JoseError
 from stepgrant_broker.domain.errors import SignerUnavailable
+from stepgrant_broker.domain.keys import KeyEpoch
 from stepgrant_broker.domain.ports import PublicKey, Signature
-from stepgrant_broker.signing.publishing import ALGORITHMS
+from stepgrant_broker.signing.publishing import ALGORITHMS, Timing, published
 from stepgrant_broker.signing.transit_keys import TransitKey, Version, read_key
 from stepgrant_broker.vault.client import data_of
 from stepgrant_broker.vault.faults import VaultFault, VaultMissing, VaultRefused, signer_fault
@@ -71,6 +72,7 @@ class TransitSigner:
         refresh_s: how often public keys are read again (seconds).
         settle_s: how long a new version is only published (seconds). It signs at most `refresh_s + settle_s` after it
             was made, whatever the clocks say.
+        timing: of it, how long older versions go on signing heads beside the newer one.
     """
 
     def __init__(
@@ -82,12 +84,15 @@ class TransitSigner:
         *,
         refresh_s: float = REFRESH_S,
         settle_s: float = SETTLE_S,
+        timing: Timing = Timing(),  # noqa: B008 - frozen
     ) -> None:
         self._vault = vault
         self._mount = mount
         self._clock = clock
         self._refresh_s = refresh_s
         self._settle_s = settle_s
+        self._timing = timing
+        self._withdrawn: frozenset[str] = frozenset()
         self._known = {purpose: _Known(names[purpose]) for purpose in ALGORITHMS}
 
     async def sign(self, purpose: str, data: bytes) -> Signature:
@@ -112,14 +117,64 @@ class TransitSigner:
     async def public_keys(self, purpose: str) -> tuple[PublicKey, ...]:
         """As `Signer`; the first is the one that signs."""
         known = await self._current(purpose)
+        return self._of(known).published(self._signing(known))
+
+    async def sign_all(self, purpose: str, data: bytes) -> tuple[Signature, ...]:
+        """As `SigningKeys`. An older version that cannot sign any more is passed over."""
+        made = [await self.sign(purpose, data)]
+        known = await self._current(purpose)
+        versions = self._of(known).versions
+        first = next(version for version in versions if version.key.jkt == made[0].kid)
+        ends = first.made_at + 1000 * self._settle_s + self._timing.overlap_ms(purpose)
+        older = [one for one in versions if one.may_sign and one.number < first.number]
+        for version in older if self._clock.now() < ends else ():
+            try:
+                made.append(await self._signed(known, version, data))
+            except VaultRefused:
+                known.look_at = 0.0
+            except VaultFault as fault:
+                raise _told(fault, known.name) from None
+        return tuple(made)
+
+    async def epochs(self, purpose: str) -> tuple[KeyEpoch, ...]:
+        """As `SigningKeys`."""
+        known = await self._current(purpose)
+        versions = known.key.versions if known.key is not None else ()
+        settle_ms = int(1000 * self._settle_s)
+        return tuple(
+            KeyEpoch(one.number, published(one.key), one.made_at + settle_ms, signs=one.may_sign) for one in versions
+        )
+
+    def withdraw(self, kids: Collection[str]) -> None:
+        """As `SigningKeys`: what Vault does not know of, this process does not ask it for."""
+        self._withdrawn = frozenset(kids)
+
+    async def make(self, purpose: str) -> None:
+        """Make a newer version, which settles by itself. Raises `SignerUnavailable` where Vault does not let us."""
+        known = self._known.get(purpose)
+        if known is None:
+            raise SignerUnavailable(f"there is no key to sign {purpose} with")
+        try:
+            await self._vault.request("POST", f"{self._mount}/keys/{known.name}/rotate", deadline_s=DEADLINE_S)
+        except VaultRefused:
+            raise SignerUnavailable(
+                f"this broker may not rotate in Vault; run: vault write -f {self._mount}/keys/{known.name}/rotate"
+            ) from None
+        except VaultFault as fault:
+            raise _told(fault, known.name) from None
+        known.look_at = 0.0
+
+    def _of(self, known: _Known) -> TransitKey:
+        """The key without what was withdrawn. Raises `SignerUnavailable`."""
         if known.key is None:
             raise SignerUnavailable(f"transit key {known.name} is not known")
-        return known.key.published(self._signing(known))
+        left = tuple(one for one in known.key.versions if one.key.jkt not in self._withdrawn)
+        if not left:
+            raise SignerUnavailable(f"the versions of transit key {known.name} were revoked; rotate it")
+        return TransitKey(left)
 
     def _signing(self, known: _Known) -> Version:
-        if known.key is None:
-            raise SignerUnavailable(f"transit key {known.name} is not known")
-        return known.key.signing(
+        return self._of(known).signing(
             now=self._clock.now(), seen=known.seen, monotonic=time.monotonic(), settle_s=self._settle_s
         )
 

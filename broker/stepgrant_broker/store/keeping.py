@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from stepgrant.merkle import EMPTY_ROOT
 from stepgrant_broker.domain.refusals import VersionMoved
-from stepgrant_broker.store import log
+from stepgrant_broker.store import keys, log
 from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
 from stepgrant_broker.store.reading import Reading
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
+    from stepgrant_broker.domain.keys import SigningKey
     from stepgrant_broker.domain.log import Growth, SignedHead
     from stepgrant_broker.store.inbox import Inbox
 
@@ -108,6 +109,14 @@ class Keeping(Reading):
     async def log_rename(self, before: str, after: str) -> None:
         """Give the log another name, once; again changes nothing. Raises `VersionMoved` if it has neither."""
         await self._do(lambda run: log.rename(self._log, run, before, after), apart=True)
+
+    async def key_seen(self, key: SigningKey) -> None:
+        """Register a key, and end those of its purpose with lower numbers; one that is there stays as it is."""
+        await self._do(lambda run: keys.seen(self._keys, run, key), apart=True)
+
+    async def key_revoked(self, purpose: str, kid: str, at: int, size: int) -> bool:
+        """Revoke a registered key; False if it was revoked before, or is not there."""
+        return await self._do(lambda run: keys.revoked(self._keys, run, purpose, kid, at, size), apart=True)
 
     async def close(self) -> None:
         """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""

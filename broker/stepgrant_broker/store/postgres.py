@@ -60,6 +60,7 @@ class PostgresStore(Keeping):
         manner = manner or Manner()
         self._sql = sql.READS
         self._log = sql.LOG
+        self._keys = sql.KEYS
         self._clock = clock
         writing = replace(manner, application=f"{manner.application}-writer")
         self._readers = PostgresReaders([Link(url, manner) for _ in range(readers)], capacity=capacity)

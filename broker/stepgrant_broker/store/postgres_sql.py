@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from stepgrant_broker.domain.log import Leaf
+from stepgrant_broker.store.keys import KeyStatements
 from stepgrant_broker.store.log import LogStatements, Steps
 from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.statements import Statements, Text
@@ -58,6 +59,7 @@ def at_once(_: LogStatements, first: int, leaves: Sequence[Leaf]) -> Steps:
 SEQUENCING: Final = Text("SELECT pg_try_advisory_xact_lock(22505, 0)", ())
 """Held by the one that appends to the log, until its transaction ends."""
 LOG: Final = LogStatements(DIALECT, postgresql.insert, at_once, SEQUENCING)
+KEYS: Final = KeyStatements(DIALECT, postgresql.insert)
 
 BEGIN_WRITE: Final = Text("BEGIN ISOLATION LEVEL READ COMMITTED", ())
 BEGIN_VIEW: Final = Text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())

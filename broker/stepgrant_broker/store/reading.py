@@ -6,18 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from stepgrant_broker.store import listing, log, looking, rows, standings
+from stepgrant_broker.store import keys, listing, log, looking, rows, standings
 from stepgrant_broker.store.asking import Look, ask, every, one
 from stepgrant_broker.store.statements import Text
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.commitments import Payload
+    from stepgrant_broker.domain.keys import SigningKey
     from stepgrant_broker.domain.log import SignedHead, Tail
     from stepgrant_broker.domain.ports import SecretRecord
     from stepgrant_broker.domain.reads import Listed, Page, StoredEntry
     from stepgrant_broker.domain.standing import Standing
     from stepgrant_broker.domain.state import Approval, Grant, Run, Step
     from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Tenant, Workload
+    from stepgrant_broker.store.keys import KeyStatements
     from stepgrant_broker.store.log import LogStatements
     from stepgrant_broker.store.queries import Queries
 
@@ -29,6 +31,7 @@ class Reading(ABC):
 
     _sql: Queries
     _log: LogStatements
+    _keys: KeyStatements
 
     @abstractmethod
     async def _run(self, look: Look[T]) -> T:
@@ -179,6 +182,14 @@ class Reading(ABC):
     async def log_published_before(self, size: int, limit: int) -> tuple[SignedHead, ...]:
         """Signed heads below this size, largest first."""
         return await self._run(lambda: log.heads(self._log.published_before, size, limit))
+
+    async def signing_keys(self) -> tuple[SigningKey, ...]:
+        """All registered signing keys, by purpose and number."""
+        return await self._run(lambda: keys.registered(self._keys))
+
+    async def key_entries(self, tenant: str) -> tuple[bytes, ...]:
+        """The bytes of the entries about keys in this tenant's own chain, in order."""
+        return await self._run(lambda: keys.entries(self._keys, tenant))
 
     async def held(
         self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None

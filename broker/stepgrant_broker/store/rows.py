@@ -23,6 +23,7 @@ from sqlalchemy import Table as CoreTable
 
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.grants import due_at, is_open, quiet_at
+from stepgrant_broker.domain.keys import SigningKey
 from stepgrant_broker.domain.ports import SecretRecord, Wrapped
 from stepgrant_broker.domain.state import Answer, Approval, Epoch, Grant, History, Run, Step
 from stepgrant_broker.domain.writes import (
@@ -227,6 +228,7 @@ QUARANTINE: Final = Codec(tables.QuarantineRow, Quarantine)
 POLICY: Final = Codec(tables.PolicyRow, PolicyText)
 CHAIN_KEY: Final = Codec(tables.ChainKeyRow, ChainKey)
 SECRET: Final = Codec(tables.SecretRow, SecretRecord)
+SIGNING_KEY: Final = Codec(tables.SigningKeyRow, SigningKey)
 ANSWER: Final = Codec(tables.AnswerRow, StoredAnswer)
 PROOF: Final = Codec(tables.ProofRow, ProofUse)
 PAYLOAD: Final = Codec(tables.PayloadRow, Payload, own=("tenant", "chain", "key_id", "nonce", "expires_at"))

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import sqlite
 from stepgrant_broker.store import applying, checking, connecting, schema
 from stepgrant_broker.store.forgetting import Forgetting, Run
 from stepgrant_broker.store.keeping import Keeping
+from stepgrant_broker.store.keys import KeyStatements
 from stepgrant_broker.store.loading import load
 from stepgrant_broker.store.log import LogStatements, one_by_one
 from stepgrant_broker.store.queries import Queries
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SQL: Final = Queries(sqlite_dialect())
 LOG: Final = LogStatements(sqlite_dialect(), sqlite.insert, one_by_one)
+KEYS: Final = KeyStatements(sqlite_dialect(), sqlite.insert)
 CAPACITY: Final = 1024
 
 
@@ -60,6 +62,7 @@ class SqliteStore(Keeping):
         file = connecting.DatabaseFile(path, busy_ms)
         self._sql = SQL
         self._log = LOG
+        self._keys = KEYS
         self._clock = clock
         self._readers = Readers(file, capacity=capacity)
         self._forgetting = Forgetting(applying.SQL)

@@ -1,8 +1,8 @@
 """The tables, as SQLModel classes. They never leave the package: the ports speak in domain values (`rows.py`).
 
 Rules:
-* Every table has the tenant in its key; `proofs` has none, because its id is global, nor has
-  the log, in which there are only hashes of hashes. No query may leave the tenant out.
+* Every table has the tenant in its key; `proofs` has none, because its id is global, nor has the log, in which there
+  are only hashes of hashes, nor have the installation's signing keys. No query may leave the tenant out.
 * Keys are natural, and no table has an integer key: SQLite does not number a BIGINT, PostgreSQL does not reuse numbers.
 * Types are those that SQLite and PostgreSQL share. Times are BIGINT milliseconds; mappings and tuples are JSON text.
 * Every constraint has a name (`base.NAMING`): SQLite can change a table only by rebuilding it, and needs the names.
@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from stepgrant_broker.store.tables.base import METADATA, Table
+from stepgrant_broker.store.tables.keys import SigningKeyRow
 from stepgrant_broker.store.tables.ledger import AnswerRow, ChainKeyRow, EntryRow, PayloadRow, ProofRow, TenantRow
 from stepgrant_broker.store.tables.log import LogHeadRow, LogRow, LogTileRow
 from stepgrant_broker.store.tables.people import OperatorRow, PolicyRow, QuarantineRow, SecretRow, WorkloadRow
@@ -37,6 +38,7 @@ __all__ = [
     "QuarantineRow",
     "RunRow",
     "SecretRow",
+    "SigningKeyRow",
     "StepRow",
     "Table",
     "TenantRow",

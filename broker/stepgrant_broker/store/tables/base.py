@@ -16,6 +16,7 @@ NAMING: Final = {
     "pk": "pk_%(table_name)s",
 }
 UNENDED: Final = "ended_at IS NULL"
+ABOUT_KEYS: Final = "type IN ('key_rotated', 'key_revoked')"
 KEPT: Final = "ended_at IS NOT NULL AND erased_at IS NULL"
 UNFINISHED: Final = "done = 0"
 WAITING: Final = "leaf_index IS NULL"

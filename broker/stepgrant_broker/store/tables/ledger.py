@@ -6,6 +6,7 @@ Proofs and answers have no index over their end: whoever forgets them walks over
 from __future__ import annotations
 
 from stepgrant_broker.store.tables.base import (
+    ABOUT_KEYS,
     INTEGRATED,
     ONE_TREE,
     PASSING,
@@ -42,6 +43,7 @@ class EntryRow(Table, table=True):
     __table_args__ = (
         where("ix_entries_waiting", WAITING, "ts", "tenant", "chain", "seq"),
         where("ix_entries_leaf", INTEGRATED, "leaf_index", unique=True),
+        where("ix_entries_keys", ABOUT_KEYS, "tenant", "chain", "seq"),
     )
     tenant: str = pk()
     chain: str = pk()
