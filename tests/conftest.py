@@ -6,6 +6,8 @@
 - Loopback only. A test that looks up a name or connects elsewhere fails, whatever library does it (in its own process;
   what it starts is not watched).
 - The developer's own STEPGRANT_* settings do not reach a test.
+- What Python compiles is kept in .cache/pycache, also where PYTHONDONTWRITEBYTECODE is set: hundreds of processes are
+  started, and each would compile all that it imports, and rewrite all test modules, anew.
 
 This file runs with the base install too (tests/sdk), so it imports nothing of the broker.
 """
@@ -37,6 +39,7 @@ def pytest_configure() -> None:
     """Clean the environment, load the Hypothesis profile, close the network: before any test module is imported."""
     for name in [name for name in os.environ if name.startswith("STEPGRANT_")]:
         del os.environ[name]
+    _keep_what_is_compiled()
     settings.register_profile("dev", max_examples=50, stateful_step_count=30, derandomize=True, deadline=None)
     settings.register_profile("ci", max_examples=200, stateful_step_count=50, derandomize=True, deadline=None)
     settings.register_profile(
@@ -49,6 +52,13 @@ def pytest_configure() -> None:
     )
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if IN_CI else "dev"))
     sys.addaudithook(_refuse_outside)
+
+
+def _keep_what_is_compiled() -> None:
+    """In this process, in its xdist workers, and in whatever tests start."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(ROOT / ".cache" / "pycache")
+    sys.dont_write_bytecode = False
 
 
 def _refuse_outside(event: str, arguments: tuple[object, ...]) -> None:

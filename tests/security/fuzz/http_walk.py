@@ -215,13 +215,15 @@ class Teller:
 
     def _true(self, ask: Ask) -> schemathesis.Response:
         """The request as it is; again if the broker says that it cannot now (a busy machine is no finding)."""
-        for _ in range(PATIENT):
-            case = self._case(ask)
-            response = self.walk.send(case, who=ask.who, corrupted=0.0, keyed=1.0)
-            self.walk.check(case, response)
-            if response.status_code != 503:
-                break
+        again = PATIENT
+        while (response := self._once(ask)).status_code == 503 and (again := again - 1):
             time.sleep(0.5)
+        return response
+
+    def _once(self, ask: Ask) -> schemathesis.Response:
+        case = self._case(ask)
+        response = self.walk.send(case, who=ask.who, corrupted=0.0, keyed=1.0)
+        self.walk.check(case, response)
         return response
 
     def _case(self, ask: Ask) -> schemathesis.Case[Any]:
