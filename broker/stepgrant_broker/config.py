@@ -158,6 +158,11 @@ class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSett
         return self.keys_dir if self.keys_dir is not None else self.data_dir / KEYS_FOLDER
 
     @property
+    def newest_folder(self) -> Path:
+        """Where the newest head is kept outside the database."""
+        return self.log_newest_dir if self.log_newest_dir is not None else self.keys_folder
+
+    @property
     def database_file(self) -> Path:
         """The database's file. Raises `SettingsError` for a database that is none."""
         if self.database_url is None:

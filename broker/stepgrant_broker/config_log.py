@@ -30,6 +30,13 @@ class LogSettings(BaseModel):
         "Trusted: who writes here decides which heads count.",
     )
 
+    log_newest_dir: Path | None = Field(
+        None,
+        description="Where the newest head that counts is kept outside the database, in a file `newest-head`; default: "
+        "keys_dir. Writable for the broker, and no part of a backup of the database: by it an older one is found at "
+        "the start. Who can remove it leaves that to the witnesses.",
+    )
+
     @field_validator("log_origin")
     @classmethod
     def _key_name(cls, value: str | None) -> str | None:

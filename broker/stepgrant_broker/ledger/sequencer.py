@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 from stepgrant import tlog
 from stepgrant.canonical import b64u_decode
 from stepgrant_broker.domain.errors import SignerUnavailable
-from stepgrant_broker.domain.log import SignedHead
+from stepgrant_broker.domain.log import SignedHead, TreeHead
 from stepgrant_broker.ledger.growing import grow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stepgrant.tlog.policy import LogPolicy
-    from stepgrant_broker.domain.log import LogStore, TreeHead
+    from stepgrant_broker.domain.log import LogStore
     from stepgrant_broker.domain.ports import Clock, PublicKey, Signer
 
 PURPOSE: Final = "heads"
@@ -114,6 +114,17 @@ class Sequencer:
                 key = self._key(known)
                 return tlog.Note(text, (tlog.NoteSignature(key.name, key.id, signature.value),)).encoded()
         raise SignerUnavailable("the signer signed a head with a key that it does not publish")
+
+    def renamed(self, origin: str) -> Sequencer:
+        """The same log under the name that a restore gave it; without witnesses, and nothing is kept outside."""
+        return Sequencer(self._store, self._signer, self._clock, origin)
+
+    async def empty_head(self) -> bytes:
+        """A signed head of no entries, which every other one continues: to ask what others remember of this log.
+
+        Raises `SignerUnavailable`.
+        """
+        return await self._sign(TreeHead())
 
     async def keys(self) -> list[tlog.NoteKey]:
         """The log's own keys, newest first, as verifiers know them. Raises `SignerUnavailable`."""

@@ -11,31 +11,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from stepgrant import canonical
 from stepgrant_broker.api.app import create_app
 from stepgrant_broker.api.context import ApiSettings
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.config import PREFIX, SettingsError
-from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
+from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.identity.nonces import LABEL, Nonces
 from stepgrant_broker.issuers.jwt import JwtIssuer
 from stepgrant_broker.issuers.static import StaticIssuer
+from stepgrant_broker.ledger.newest import HeadFile
 from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.receipt import make_receipt
+from stepgrant_broker.ledger.seen import Seen
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.ledger.verify import LedgerCheck
 from stepgrant_broker.policy import bundle as bundles
 from stepgrant_broker.policy import contract
-from stepgrant_broker.policy.findings import PolicyInvalid
-from stepgrant_broker.policy.watch import watch
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
 from stepgrant_broker.usecases.context import Ports
@@ -45,9 +43,11 @@ from stepgrant_broker.wiring.failpoints import parse
 from stepgrant_broker.wiring.identity import open_identities
 from stepgrant_broker.wiring.policy import ActivePolicy
 from stepgrant_broker.wiring.policy_engines import Wanted, engines_of
+from stepgrant_broker.wiring.restoring import origin_of
 from stepgrant_broker.wiring.seams import Seams
 from stepgrant_broker.wiring.sequencing import Sequencing
 from stepgrant_broker.wiring.sweeper import Sweeper
+from stepgrant_broker.wiring.watching import cancelled, watch_policy
 from stepgrant_broker.wiring.witnessing import witnesses_of
 
 if TYPE_CHECKING:
@@ -59,11 +59,6 @@ if TYPE_CHECKING:
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.vault.client import Vault
     from stepgrant_broker.wiring.databases import AnyStore
-
-RETRIES: Final = 5
-RETRY_S: Final = 2.0
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -78,6 +73,7 @@ class Broker:
     sweeper: Sweeper
     sequencing: Sequencing
     log: PublicLog
+    seen: Seen
     app: FastAPI
     vault: Vault | None
 
@@ -142,12 +138,14 @@ async def build(
     Raises:
         SettingsError: a seam for tests without `test_mode`.
         PolicyInvalid: the policy has findings.
-        StepgrantFault: database or keys cannot be used (`StoreUnavailable`, `SignerUnavailable` and below).
+        StepgrantFault: database or keys cannot be used (`StoreUnavailable`, `SignerUnavailable` and below), or the
+            store is behind what was seen of it outside (`StoreRolledBack`).
     """
     if seams is not None and not settings.test_mode:
         raise SettingsError([f"{PREFIX}TEST_MODE: production takes no clock, identifiers or failpoints of a test"])
     async with AsyncExitStack() as stack:
         broker = await _open(stack, settings, seams or Seams(), create=create)
+        await broker.seen.refuse_rolled_back(ask_witnesses=True)
         bundle = policy if policy is not None else await asyncio.to_thread(policy_of, settings)
         wanted = Wanted(broker, patient=settings.policy_engine == "opa")
         stack.push_async_callback(wanted.stop)
@@ -159,19 +157,23 @@ async def build(
         broker.sequencing.start()
         stack.push_async_callback(broker.sequencing.stop)
         if settings.watch_policy and settings.policy_dir is not None:
-            watching = asyncio.create_task(_watch(broker, wanted, settings.policy_dir, bundle.digest))
-            stack.push_async_callback(_cancelled, watching)
+            watching = asyncio.create_task(watch_policy(broker, wanted, settings.policy_dir, bundle.digest))
+            stack.push_async_callback(cancelled, watching)
         yield broker
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Broker]:
+async def opened(settings: Settings, *, looking: bool = False) -> AsyncIterator[Broker]:
     """Store, keys and ports alone, for commands beside a running broker: no policy is activated and nothing swept.
 
-    Raises `StepgrantFault` when database or keys are missing or cannot be used.
+    Raises `StepgrantFault` when database or keys are missing or cannot be used and, unless it is only for `looking`,
+    `StoreRolledBack` where the head file knows more than the store.
     """
     async with AsyncExitStack() as stack:
-        yield await _open(stack, settings, Seams(), create=False)
+        broker = await _open(stack, settings, Seams(), create=False)
+        if not looking:
+            await broker.seen.refuse_rolled_back(ask_witnesses=False)
+        yield broker
 
 
 def prepare(settings: Settings, *, create: bool) -> None:
@@ -223,7 +225,9 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     )
     metrics = Metrics()
     witnesses = witnesses_of(stack, settings)
-    sequencer = Sequencer(store, signer, clock, await _origin(settings, store), witnesses=witnesses)
+    file, origin = HeadFile(settings.newest_folder), await origin_of(settings, store)
+    sequencer = Sequencer(store, signer, clock, origin, witnesses=witnesses, keep=file.keep)
+    seen = Seen(store, sequencer, file, witnesses)
     public_log = PublicLog(store, sequencer)
     if witnesses is not None:
         witnesses.prove_from(public_log)
@@ -239,15 +243,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     )
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)
     sequencing = Sequencing(sequencer, metrics, settings.log_every_ms)
-    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, app, vault)
-
-
-async def _origin(settings: Settings, store: AnyStore) -> str:
-    """The log's name. Raises `SettingsError` for another one than it has."""
-    origin = await store.log_origin(settings.proposed_origin)
-    if settings.log_origin not in {None, origin}:
-        raise SettingsError([f"{PREFIX}LOG_ORIGIN: this database's log is {origin!r}, for ever; say that, or nothing"])
-    return origin
+    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, seen, app, vault)
 
 
 def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:
@@ -268,31 +264,3 @@ def _signer(settings: Settings, vault: Vault | None, clock: Clock) -> Signer:
     from stepgrant_broker.wiring.vault import signer_of  # noqa: PLC0415 - an extra
 
     return signer_of(settings, vault, clock)
-
-
-async def _watch(broker: Broker, wanted: Wanted, folder: Path, known: str) -> None:
-    async def changed(bundle: Bundle) -> None:
-        for _ in range(RETRIES):
-            try:
-                revision = await wanted.want(bundle)
-            except PolicyInvalid:
-                raise
-            except StepgrantFault as fault:
-                _log.error("policy_not_activated", code=fault.code)
-                await asyncio.sleep(RETRY_S)
-            else:
-                if revision is not None:
-                    _log.warning("policy_reloaded", revision=revision)
-                return
-
-    async def broken(invalid: PolicyInvalid) -> None:
-        stays = broker.policy.revision
-        _log.error("policy_broken", stays_active=stays, findings=[str(finding) for finding in invalid.findings])
-
-    await watch(folder, changed=changed, broken=broken, known=known)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

@@ -128,7 +128,7 @@ async def test_a_saved_edit_is_activated_and_a_broken_one_is_told(
 async def test_a_saved_edit_that_could_not_be_recorded_is_tried_again(
     made: Made, tmp_path: Path, failpoints: ArmedFailpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepgrant_broker.wiring.broker.RETRY_S", 0.01)
+    monkeypatch.setattr("stepgrant_broker.wiring.watching.RETRY_S", 0.01)
     folder = tmp_path / "policy" / "stepgrant"
     folder.mkdir(parents=True)
     (folder / "main.rego").write_text(REGO.replace("WORD", "first"))
