@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepgrant_broker.api import grants, people, problems, reads, runs, steps, wellknown
+from stepgrant_broker.api import decisions, grants, people, problems, reads, runs, steps, wellknown
 from stepgrant_broker.api import log as log_endpoints
 from stepgrant_broker.api.access import AccessTokens
 from stepgrant_broker.api.auth import Callers, Nonces, Proofs
@@ -44,6 +44,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *steps.ENDPOINTS,
     *runs.ENDPOINTS,
     *reads.ENDPOINTS,
+    *decisions.ENDPOINTS,
     *grants.ENDPOINTS,
     *people.ENDPOINTS,
     *wellknown.ENDPOINTS,

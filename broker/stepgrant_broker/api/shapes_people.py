@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from stepgrant_broker.api.shapes import Effect, Grant
+from stepgrant_broker.api.shapes import Effect, EntryView, Grant
 from stepgrant_broker.api.shapes_runs import RunView
 
 Role = Literal["approver", "operator"]
@@ -203,6 +203,24 @@ class DecisionView(msgspec.Struct):
     policy_revision: str
     engine: str | None
     input: Any
+
+
+class Disclosure(msgspec.Struct):
+    """A value behind a commitment, with the `r` that proves it; `preimage` are the bytes that a digest is of."""
+
+    c: str
+    field: str
+    r: str
+    value: Any
+    preimage: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Evidence(msgspec.Struct):
+    """Entries of a chain in order, with inputs of decisions and what questions are bound to; `next` as in `Entries`."""
+
+    entries: list[EntryView]
+    disclosures: list[Disclosure]
+    next: int | None
 
 
 class Jwks(msgspec.Struct):

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     from stepgrant.cli import extensions
     from stepgrant_broker.commands import (
         cmd_db,
+        cmd_decision,
         cmd_demo,
         cmd_dev,
         cmd_doctor,
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
         cmd_serve,
         cmd_db,
         cmd_policy,
+        cmd_decision,
         cmd_ledger,
         cmd_export,
         cmd_doctor,

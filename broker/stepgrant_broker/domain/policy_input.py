@@ -17,8 +17,9 @@ from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.calls import Ask, StepCall
 from stepgrant_broker.domain.deciding import counted_meters, meter_number
 from stepgrant_broker.domain.decisions import Json
+from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.state import Approval, History, Run
+from stepgrant_broker.domain.state import Approval, History, Run, Step
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -123,6 +124,59 @@ def for_step(
     return canonical.dumps(document)
 
 
+def again_for_step(
+    recorded: Mapping[str, Any], journal: Journal, step: Step, ask: Ask, approval: Approval | None
+) -> dict[str, Any]:
+    """The input that this step would be decided on if it were begun now by the same workload, in the journal's run.
+
+    `recorded` is the input that it was decided on last: what the caller says about itself and the action is as then.
+    """
+    run = journal.run
+    asked = {"key": step.key, "attempt": ask.attempt, "previous_outcome": ask.previous_outcome}
+    return {
+        **_attested_now(recorded, journal.now),
+        "run": _run(run, key=None, resumed=run.epoch > 1, parked_ms=run.parked_ms),
+        "step": asked if ask.equal_to is None else {**asked, "equal_to": ask.equal_to},
+        "history": _history(run.history, counted_meters(journal, step.key)),
+        "approval": _approval(approval),
+    }
+
+
+def again_for_resume(
+    recorded: Mapping[str, Any], journal: Journal, tool: str, parked_ms: int, approval: Approval | None
+) -> dict[str, Any]:
+    """The input of a resume now by the workload of `recorded`, which is any input of the journal's run."""
+    run = journal.run
+    args = {"takeover": False, "same_subject": True, "lease_lapsed": True, "parked_seconds": parked_ms // 1000}
+    return {
+        **_attested_now(recorded, journal.now),
+        "claimed": {**recorded["claimed"], "context": {}},
+        "run": _run(run, key=None, resumed=True, parked_ms=parked_ms),
+        "step": {"key": RESUME_STEP, "attempt": 1, "previous_outcome": None},
+        "action": _run_action(tool, run, {**args, "agent": run.agent}),
+        "history": _history(run.history, {}),
+        "approval": _approval(approval),
+        "requested": {"issuer": None, "ttl": None, "params": {}},
+    }
+
+
+def _attested_now(recorded: Mapping[str, Any], now: int) -> dict[str, Any]:
+    identity = {**recorded["identity"], "attested_at": now // 1000}
+    return {**recorded, "identity": identity, "time": dict(_time(now // 1000))}
+
+
+def _run_action(tool: str, run: Run | None, args: Mapping[str, Json]) -> dict[str, Any]:
+    resource = run.id if run else None
+    return {
+        "tool": tool,
+        "resource": resource,
+        "args": dict(args),
+        "digest": canonical.action_digest(tool, resource, dict(args)),
+        "effect": "once",
+        "idempotency_key": None,
+    }
+
+
 def for_run(
     caller: AgentCaller,
     *,
@@ -146,14 +200,7 @@ def for_run(
         "claimed": {"labels": dict(labels), "context": {}, "principal": principal},
         "run": _run(run, key=run_key, resumed=run is not None, parked_ms=parked_ms),
         "step": {"key": step, "attempt": 1, "previous_outcome": None},
-        "action": {
-            "tool": tool,
-            "resource": run.id if run else None,
-            "args": dict(args),
-            "digest": canonical.action_digest(tool, run.id if run else None, dict(args)),
-            "effect": "once",
-            "idempotency_key": None,
-        },
+        "action": _run_action(tool, run, args),
         "history": _history(run.history if run is not None else History(), {}),
         "approval": _approval(approval),
         "requested": {"issuer": None, "ttl": None, "params": {}},

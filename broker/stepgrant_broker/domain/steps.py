@@ -157,6 +157,17 @@ def _by_table(journal: Journal, step: Step, *, act: bool, stated: bool) -> Settl
             return Ask(attempt, step.revision, new=False, previous_outcome=(step.fail_status or step.state).value)
 
 
+def asked_next(journal: Journal, step: Step) -> Ask | None:
+    """What policy would be asked if the step were begun now; `None` where the table asks nobody, or people."""
+    cell = next_for(step, step.effect, unused=provably_unused(journal.view.grants.get(step.grant or "")))
+    if cell in {Next.RECORDED_RESULT, Next.RECORDED_FAILURE, Next.DOUBT}:
+        return None
+    ask = _by_table(journal, step, act=False, stated=False)
+    if not isinstance(ask, Ask):
+        return None
+    return replace(ask, attempt=step.attempt + 1) if cell is Next.DECIDE_NEW_ATTEMPT else ask
+
+
 def _doubt(journal: Journal, step: Step, grant: Grant | None) -> Step:
     if step.state is not StepState.IN_DOUBT:
         if grant is not None:

@@ -193,6 +193,10 @@ class Story:
         path = f"{runs}/decisions/{decided['decision']['decision_id']}"
         explained = await self.person("GET", path)
         assert explained["input"]["action"]["tool"] == "refund.create"
+        evidence = await self.person("GET", f"{runs}/decisions?limit=500")
+        assert len(evidence["entries"]) == len(await _entries(self, runs))
+        assert {one["field"] for one in evidence["disclosures"]} == {"decision.input", "approval.binding"}
+        assert (await self.person("GET", "/v1/ledger/decisions"))["entries"]
         grants = (await self.person("GET", f"/v1/grants?run={self.run}&limit=2"))["grants"]
         assert len(grants) == 2
         assert (await self.person("GET", "/v1/grants?live=true"))["grants"] == []
