@@ -10,7 +10,7 @@ import copy
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,7 +115,7 @@ class Book:
             "entries": [b64(entry) for entry in self.entries],
             "disclosures": [copy.deepcopy(self.disclosures[c]) for c in sorted(self.disclosures)],
             "head": {"tenant": TENANT, "run": RUN, "seq": len(self.entries), "hash": b64(sha(self.entries[-1])),
-                     "ts": START + 10 * len(self.entries)},
+                     "ts": max(START + 10 * len(self.entries), last["ts"] if isinstance(last["ts"], int) else 0)},
             "complete": last["type"] == "run_ended",
         }  # fmt: skip
         if sign:
@@ -129,16 +129,19 @@ class Book:
 
     def logged(
         self, change: Change = nothing, *, scope: tuple[str, str] = ("run", RUN), cosigned: tuple[str, ...] = (),
-        own: ForgersKey | None = None,
+        own: ForgersKey | None = None, extra: Collection[int] = (),
     ) -> dict[str, Any]:  # fmt: skip
-        """Version 2, in a log that has other leaves around and between the entries. `change` comes last."""
+        """Version 2, in a log that has other leaves around and between the entries. `change` comes last.
+
+        `extra`: the seq of entries that the scope rests on.
+        """
         entries = [json.loads(entry) for entry in self.entries]
         about: dict[str, Callable[[dict[str, Any]], object]] = {
             "run": lambda entry: entry["run"],
             "step": lambda entry: entry["step"],
             "grant": lambda entry: (entry.get("grant") or {}).get("jti"),
         }
-        mine = [at for at, entry in enumerate(entries) if about[scope[0]](entry) == scope[1]]
+        mine = [at for at, entry in enumerate(entries) if about[scope[0]](entry) == scope[1] or at in extra]
         leaves: list[bytes] = []
         for entry in self.entries:
             leaves += [sha(b"of another run %d" % len(leaves)), sha(entry)]
@@ -154,7 +157,9 @@ class Book:
             "proofs": [{"index": 2 * at + 1, "hashes": proofs[2 * at + 1]} for at in mine],
         }
         if scope[0] != "run":
-            value["head"], value["complete"], value["disclosures"] = None, False, []
+            value["head"], value["complete"] = None, False
+            held = b"".join(self.entries[at] for at in mine)
+            value["disclosures"] = [one for one in value["disclosures"] if one["c"].encode() in held]
         change(value)
         return value
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from forging import b64
 from receipts import START, Book, jcs
+from stepgrant import receipt
 
 REVISION = "3:sha-256:4fGh2kQxAbCdEf"
 HOLDER, APPROVER, SERVER = "wkl_agent", "Ada Lovelace", "wkl_shop"
@@ -89,10 +93,20 @@ class Run:
 
         def change(value: dict[str, Any]) -> None:
             value["head"]["ts"] = START + 1_000_000
-            # The book's own default subject is in none of these entries.
-            value["disclosures"] = [one for one in value["disclosures"] if one["value"] != "workload:w1"]
+            self._without_default(value)
 
         return self.book.receipt(change)
+
+    def logged(self, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - of `Book.logged`
+        """The same in a log, of the whole run or a part; options are those of `Book.logged`."""
+        value = self.book.logged(**options)
+        self._without_default(value)
+        return value
+
+    @staticmethod
+    def _without_default(value: dict[str, Any]) -> None:
+        """The book's own default subject is in none of these entries."""
+        value["disclosures"] = [one for one in value["disclosures"] if one["value"] != "workload:w1"]
 
     def ended(self, at: int, status: str = "completed") -> None:
         self.add(at, "run_ended", outcome={"status": status}, body={"status": status})
@@ -142,3 +156,32 @@ def eventful() -> Run:
     run.over(70_090, "publish", "grn_3", "completed")
     run.ended(70_100)
     return run
+
+
+def rewritten(run: Run, **options: Any) -> receipt.Verified:  # noqa: ANN401 - of `Book.logged`
+    """Verify it as it is now."""
+    return receipt.verify(run.logged(**options), run.book.jwks)
+
+
+def issued(**body: object) -> Run:
+    """A run in which one credential was issued."""
+    run = Run()
+    run.opened()
+    action = run.action("card.charge", "inv/9", "once", {"amount": 1})
+    run.prepared(10, "charge", action)
+    run.decided(10, "charge", action, "allow", "listed")
+    run.issued(10, "charge", action, "grn_1", **body)
+    return run
+
+
+def rechain(run: Run) -> None:
+    """Chain the entries anew after they were changed."""
+    before = bytes(32)
+    for at, entry in enumerate(run.book.entries):
+        run.book.entries[at] = jcs({**json.loads(entry), "prev": b64(before)})
+        before = hashlib.sha256(run.book.entries[at]).digest()
+
+
+def erasure(run: Run) -> None:
+    """Erase its values."""
+    run.add(90_000, "run_erased", by=("person", "Olga"), cause="operator", body={})

@@ -182,10 +182,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it, in the order of the entries."""
+    """All of it, in the order of the entries. `revisions`: of the policies that decided, in order of the text."""
 
     steps: tuple[Step, ...]
     decisions: tuple[Decision, ...]
     approvals: tuple[Approval, ...]
     grants: tuple[Grant, ...]
     erased: Erased | None
+    revisions: tuple[str, ...]

@@ -8,32 +8,35 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from stepgrant._receipt_entries import Event
 from stepgrant._receipt_facts import Actor, Answer, Approval, Decision, Erased, Facts, Grant, Redemption, Step
+from stepgrant._receipt_policies import revisions
 from stepgrant.canonical import JsonValue
 
 _ANSWERED: Final = frozenset({"approved", "denied"})
 _OUTCOMES: Final = frozenset({"step_recorded", "step_completed", "step_failed", "step_reconciled"})
 _STATES: Final = {"step_suspended": "suspended", "step_in_doubt": "in_doubt"}
 _ACTING: Final = frozenset({"workload", "person"})
+_NOT_ACTING: Final = frozenset({"approval_decided", "step_replayed"})
+"""Who approves does not act, nor does who is told an old result."""
 
 
-def gather(events: Iterable[Event], policies: Mapping[str, Mapping[str, str]]) -> Facts:
+def gather(events: Sequence[Event], policies: Mapping[str, Mapping[str, str]]) -> Facts:
     """The facts of these events. `policies`: the text of revisions, as far as the receipt has it."""
     gatherer = _Gatherer(policies)
     for event in events:
         gatherer.take(event)
-    return gatherer.facts()
+    return gatherer.facts(tuple(revisions(events)))
 
 
 class _Gatherer:
     def __init__(self, policies: Mapping[str, Mapping[str, str]]) -> None:
         self._policies = policies
-        self._holders: dict[int, tuple[str | None, str | None]] = {}
+        self._holders: dict[str, Actor] = {}
         self._decisions: list[Decision] = []
         self._latest: dict[str | None, Decision] = {}
         self._approvals: dict[str, Approval] = {}
@@ -43,9 +46,8 @@ class _Gatherer:
 
     def take(self, event: Event) -> None:
         body = event.part("body")
-        if event.type in {"run_opened", "run_resumed"} and event.epoch is not None:
-            method = text(_object(body.get("attestation")).get("method"))
-            self._holders[event.epoch] = text(body.get("workload")), method
+        if event.type in {"run_opened", "run_resumed"}:
+            self._held(event)
         if event.type == "run_erased":
             self._erased = Erased(event.ts, self._actor(event), event.cause or text(body.get("cause")))
         self._decided(event)
@@ -54,7 +56,7 @@ class _Gatherer:
         if event.step is not None:
             self._stepped(event, event.step)
 
-    def facts(self) -> Facts:
+    def facts(self, decided_under: tuple[str, ...]) -> Facts:
         approvals, grants = tuple(self._approvals.values()), tuple(self._grants.values())
         of_step: dict[str | None, tuple[list[Decision], list[Approval], list[Grant]]] = {}
         for decision in self._decisions:
@@ -67,7 +69,7 @@ class _Gatherer:
         for key, step in self._steps.items():
             mine = of_step.get(key, ([], [], []))
             steps.append(replace(step, decisions=tuple(mine[0]), approvals=tuple(mine[1]), grants=tuple(mine[2])))
-        return Facts(tuple(steps), tuple(self._decisions), approvals, grants, self._erased)
+        return Facts(tuple(steps), tuple(self._decisions), approvals, grants, self._erased, decided_under)
 
     # ------------------------------------------------------------------------------------------------------- actors
 
@@ -77,9 +79,19 @@ class _Gatherer:
         subject = text(event.disclosed.get("by.subject"))
         if kind != "workload":
             return Actor(kind, subject, text(event.part("body").get("operator")))
-        named, attested = self._holders.get(event.epoch or 0, (None, None))
         name, version, jkt = (text(agent.get(member)) for member in ("name", "version", "jkt"))
-        return Actor(kind, subject, named, name, version, jkt, event.epoch, attested)
+        actor = Actor(kind, subject, None, name, version, jkt, event.epoch)
+        holder = self._holders.get(jkt or "")
+        if holder is None:
+            return actor
+        # Each holder has a key of its own, while an entry's epoch is that of its step, which may be an older one.
+        return replace(actor, id=holder.id, epoch=holder.epoch, attested=holder.attested)
+
+    def _held(self, event: Event) -> None:
+        body, jkt = event.part("body"), text(event.part("agent").get("jkt"))
+        if jkt is not None:
+            method = text(_object(body.get("attestation")).get("method"))
+            self._holders[jkt] = Actor("workload", None, text(body.get("workload")), epoch=event.epoch, attested=method)
 
     # ---------------------------------------------------------------------------------------------------- decisions
 
@@ -200,7 +212,7 @@ class _Gatherer:
         elif event.type in _STATES:
             step = replace(step, status=_STATES[event.type])
         actor = self._actor(event)
-        if actor.kind in _ACTING and event.type != "approval_decided" and actor not in step.who:
+        if actor.kind in _ACTING and event.type not in _NOT_ACTING and actor not in step.who:
             step = replace(step, who=(*step.who, actor))
         self._steps[key] = step
 

@@ -84,6 +84,8 @@ def some_events(entries: JsonValue, tenant: str, run: str, scope: tuple[str, str
         before = events[position - 1] if position else None
         if before is not None and event.seq <= before.seq:
             raise ChainBroken(f"its seq is {event.seq}", reason="entry_out_of_order", position=position)
+        if before is not None and event.ts < before.ts:
+            raise ChainBroken("its time is before that of an earlier entry", reason="time_goes_back", position=position)
         if before is not None and event.seq == before.seq + 1 and event.fields["prev"] != before.hash:
             raise ChainBroken("the hash of the entry before it is another", reason="wrong_hash", position=position)
     if not any(is_about(event, scope) for event in events):

@@ -42,8 +42,8 @@ def check_policies(value: JsonValue, events: Sequence[Event]) -> dict[str, dict[
 
 def revisions(events: Sequence[Event]) -> list[str]:
     """The revisions that entries were decided under, each once, in order of the text."""
-    found = {event.part("decision").get("policy_revision") for event in events}
-    return sorted(one for one in found if isinstance(one, str))
+    named = (event.part("decision").get("policy_revision") for event in events)
+    return sorted({one for one in named if isinstance(one, str)})
 
 
 def policy_digest(files: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ from stepgrant._receipt_entries import Event
 from stepgrant._receipt_errors import ChainBroken, LogProofInvalid, NotInReceipt
 from stepgrant._receipt_facts import Approval, Decision, Erased, Facts, Gap, Grant, Step
 from stepgrant._receipt_log import Logged
-from stepgrant._receipt_policies import revisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ class Verified:
             found.append(Gap("hidden", f"{self.hidden} committed values are not disclosed"))
         found += [
             Gap("no_policy_text", f"the text of policy revision {one} is not in it")
-            for one in revisions(self.events)
+            for one in self.facts.revisions
             if one not in self.policies
         ]
         if self.unknown_types:

@@ -86,6 +86,7 @@ __all__ = [
     "Redemption",
     "Step",
     "Verified",
+    "as_html",
     "head_bytes",
     "read_event",
     "verify",
@@ -157,6 +158,18 @@ def verify(
         digest=digest_bytes(data),
         facts=gather(events, policies),
     )
+
+
+def as_html(verified: Verified, *, keys_from: str | None = None) -> str:
+    """The receipt as one HTML page that loads nothing: verdict, steps, story, policy texts, proofs, limits.
+
+    Args:
+        verified: what `verify` gave; there is no page of a receipt that does not hold.
+        keys_from: a warning for the reader about where the public keys came from.
+    """
+    from stepgrant._receipt_html import page  # noqa: PLC0415 - the page is told by the timeline, which reads receipts
+
+    return page(verified, keys_from=keys_from)
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

@@ -33,6 +33,15 @@ LOG_POLICY = Annotated[
     Path | None,
     typer.Option("--log-policy", metavar="FILE", help="C2SP tlog-policy: the log and the witnesses that you trust."),
 ]
+HTML = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="OUT", help="Also write it as one HTML page, to read, print and file; new file."),
+]
+TEXTS = Annotated[bool, typer.Option("--policies", help="Also print the text of each policy that decided.")]
+NOT_YOURS = (
+    "The public keys came from the broker that made this receipt: that proves nothing against this broker. Verify the "
+    "file with keys that you got another way."
+)
 MAX_BYTES = 268_435_456
 
 
@@ -41,11 +50,15 @@ def register(root: typer.Typer) -> None:
     app = group(root, "receipt", "Evidence of a run, for people who were not there.")
 
     @command(app, "get", example="stepgrant receipt get order-1729 --out order-1729.receipt.json")
-    def get(cli: Cli, run: RUN, out: OUT = None, step: STEP = None, grant: GRANT = None) -> None:
+    def get(
+        cli: Cli, run: RUN, out: OUT = None, step: STEP = None, grant: GRANT = None, html: HTML = None
+    ) -> None:  # fmt: skip
         """Get a receipt of a run, or of one step or grant of it: entries, what they stand for, heads and proofs.
 
-        It holds the run's arguments and results in clear: give it only to people who may see them.
+        It holds the run's arguments and results in clear: give it only to people who may see them. With `--html` it is
+        verified with the broker's own keys first.
         """
+        from stepgrant import receipt
         from stepgrant.canonical import dumps
         from stepgrant.cli.cmd_runs import resolve
         from stepgrant.cli.people import segment
@@ -53,7 +66,15 @@ def register(root: typer.Typer) -> None:
         with cli.broker() as broker:
             run_id = resolve(broker, run)
             value = broker.get(f"/v1/runs/{segment(run_id)}/receipt", step=step, grant=grant)
-        _deliver(cli, dumps(value), out, {"run": run_id, "complete": value.get("complete")})
+            keys = broker.get("/v1/ledger/keys") if html is not None else None
+        facts = {"run": run_id, "complete": value.get("complete")}
+        if html is not None and keys is not None:
+            _page(cli, receipt.verify(value, keys), html, keys_from=NOT_YOURS)
+            facts["html"] = str(html)
+        if html is None or out is not None:
+            _deliver(cli, dumps(value), out, facts)
+        else:
+            cli.out.emit(facts, lambda: None)
 
     @command(
         app,
@@ -62,17 +83,50 @@ def register(root: typer.Typer) -> None:
         example="stepgrant receipt verify order-1729.receipt.json --key keys.json --show",
     )
     def verify(
-        cli: Cli, file: FILE, key: KEY, show: SHOW = False, earlier: EARLIER = None, log_policy: LOG_POLICY = None
+        cli: Cli,
+        file: FILE,
+        key: KEY,
+        show: SHOW = False,
+        earlier: EARLIER = None,
+        log_policy: LOG_POLICY = None,
+        html: HTML = None,
     ) -> None:
         """Check a receipt offline, with nothing but the public key. Exit code 1 if it does not hold."""
         from stepgrant import receipt
+        from stepgrant.cli import receipt_view
 
-        keys = _read(key)
-        policy = None if log_policy is None else _read(log_policy).decode("utf-8", "replace")
-        verified = receipt.verify(_read(file), keys, log_policy=policy)
+        verified = _checked(file, key, log_policy)
         if earlier is not None:
-            verified.continues(receipt.verify(_read(earlier), keys))
-        _verified(cli, verified, show=show, compared=earlier is not None)
+            verified.continues(receipt.verify(_read(earlier), _read(key)))
+        _page(cli, verified, html)
+
+        def told() -> None:
+            if show:
+                receipt_view.print_story(cli.out, verified)
+                cli.out.line()
+            receipt_view.print_verdict(cli.out, verified, compared=earlier is not None)
+
+        cli.out.emit(receipt_view.as_json(verified, story=show), told)
+
+    @command(
+        app,
+        "show",
+        remote=False,
+        example="stepgrant receipt show order-1729.receipt.json --key keys.json --html order-1729.html",
+    )
+    def show_receipt(
+        cli: Cli, file: FILE, key: KEY, log_policy: LOG_POLICY = None, texts: TEXTS = False, html: HTML = None
+    ) -> None:
+        """Check a receipt offline, and tell all that it proves: story, steps, approvals, credentials, policies.
+
+        One that does not hold is not shown.
+        """
+        from stepgrant.cli import receipt_view
+
+        verified = _checked(file, key, log_policy)
+        _page(cli, verified, html)
+        value = receipt_view.as_json(verified, story=True, steps=True)
+        cli.out.emit(value, lambda: receipt_view.print_whole(cli.out, verified, texts=texts))
 
     ledger = group(root, "ledger", "The record that everything stands in.")
 
@@ -109,63 +163,21 @@ def _read(path: Path) -> bytes:
     return data.removesuffix(b"\n")
 
 
-def _verified(cli: Cli, verified: Verified, *, show: bool, compared: bool) -> None:
-    from stepgrant.cli import story_of, timeline
-
-    value = story_of.facts(verified)
-    if show:
-        value["story"] = timeline.as_json(timeline.tell(verified.events))
-    cli.out.emit(value, lambda: _print(cli, verified, show=show, compared=compared))
-
-
-def _print_log(cli: Cli, verified: Verified) -> None:
-    from datetime import UTC, datetime
-
-    logged = verified.logged
-    if logged is None:
-        cli.out.line("  It has no proof that the log holds it: ask for a newer receipt.", style="yellow")
-        return
-    by = ", ".join(
-        f"{plain.visible(name)} at {datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        for name, seconds in logged.cosigned.items()
-    )
-    told = f"; cosigned by {by}" if by else ""
-    cli.out.line(f"  Each entry is in the log {plain.visible(logged.origin)} of {logged.size} entries{told}.")
-
-
-def _print(cli: Cli, verified: Verified, *, show: bool, compared: bool) -> None:
+def _checked(file: Path, key: Path, log_policy: Path | None) -> Verified:
+    """The receipt, if it holds. Raises `ReceiptError`."""
     from stepgrant import receipt
-    from stepgrant.cli import timeline, timeline_view
 
-    out = cli.out
-    if show:
-        timeline_view.show(timeline.tell(verified.events), out)
-        out.line()
-    entries = plain.count(len(verified.events), "entry", "entries")
-    kind, name = verified.scope
-    if kind == "run":
-        told = f"{entries} of {plain.visible(verified.run)}, none changed, moved or missing."
-    else:
-        told = f"{entries} of {kind} {plain.visible(name)} in {plain.visible(verified.run)}, none changed or moved."
-    out.line(f"The receipt holds: {told}", style="green")
-    _print_log(cli, verified)
-    if kind != "run":
-        out.line(f"  It is about one {kind}: what else the run did is not in it.", style="yellow")
-    elif verified.complete:
-        out.line("  It is complete: the run has ended, nothing can come after it.")
-    else:
-        out.line("  The run had not ended: more may have come since.", style="yellow")
-    if compared:
-        out.line("  It continues the earlier receipt: nothing in it was rewritten.")
-    out.facts(
-        (
-            ("head signed by", verified.kid),
-            ("head signed at", None if verified.head_ts is None else plain.utc(verified.head_ts)),
-            ("head", verified.head_hash),
-            ("disclosed", f"{verified.disclosed} values, {verified.hidden} kept hidden"),
-            ("not understood", plain.joined(verified.unknown_types) if verified.unknown_types else None),
-        )
-    )
-    out.line("  It does not prove:", style="dim")
-    for line in receipt.DOES_NOT_PROVE:
-        out.line(f"    {line}", style="dim")
+    policy = None if log_policy is None else _read(log_policy).decode("utf-8", "replace")
+    return receipt.verify(_read(file), _read(key), log_policy=policy)
+
+
+def _page(cli: Cli, verified: Verified, html: Path | None, *, keys_from: str | None = None) -> None:
+    """Write the page, if one is wanted. Raises `CommandError` if the file exists."""
+    if html is None:
+        return
+    from stepgrant import receipt
+    from stepgrant.cli.client_file import refuse_existing, write_private
+
+    refuse_existing(html)
+    write_private(html, receipt.as_html(verified, keys_from=keys_from).encode())
+    cli.out.note(f"page written to {plain.visible(html)}")

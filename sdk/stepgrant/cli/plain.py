@@ -17,12 +17,14 @@ SECOND: Final = 1000
 MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
+LAST_YEAR: Final = 253_402_300_799_999
 _TENTHS_FROM: Final = 10 * SECOND
 
 
 def visible(text: object) -> str:
     """The text on one line; whatever is not a plain printable character is shown as its Python escape."""
-    return "".join(c if c.isprintable() else _escape(c) for c in str(text))
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in shown)
 
 
 def _escape(character: str) -> str:
@@ -70,7 +72,9 @@ def clock(ms: int) -> str:
 
 
 def utc(ms: int) -> str:
-    """`2026-01-31T12:00:05Z`, for machines and for copying."""
+    """`2026-01-31T12:00:05Z`, for machines and for copying; a time that no calendar has is given as its number."""
+    if not 0 <= ms <= LAST_YEAR:
+        return f"{ms} ms"
     return datetime.fromtimestamp(ms / SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -55,5 +55,8 @@ def facts(verified: receipt.Verified) -> dict[str, Any]:
             "cosigned": dict(verified.logged.cosigned),
         },
         "policies": sorted(verified.policies),
+        "digest": verified.digest,
+        "missing": [{"code": gap.code, "text": gap.text} for gap in verified.missing],
+        "erased_at": None if verified.erased is None else verified.erased.at,
         "does_not_prove": list(receipt.DOES_NOT_PROVE),
     }

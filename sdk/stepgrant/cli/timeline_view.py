@@ -25,24 +25,32 @@ SIGNS: Final = {
 }
 
 
-def show(story: Story, out: Output) -> None:
-    """Print the whole story."""
+def show(story: Story, out: Output, *, part: bool = False) -> None:
+    """Print the whole story. `part`: it is of some entries of a run only, which say nothing of its state and totals."""
     from rich.text import Text
 
     console = out.console
+    if part:
+        console.print(Text(f"part of {story.run}; times count from its first entry", style="dim"), soft_wrap=True)
+        _blocks(story, out)
+        return
     head = Text.assemble(("run ", "dim"), (story.key or story.run, "bold"), ("  agent ", "dim"), story.agent)
     head.append(f"  {story.state}", style="bold")
     console.print(head, soft_wrap=True)
     console.print(Text(f"{story.run}, opened {plain.utc(story.opened_at)}", style="dim"), soft_wrap=True)
-    for block in story.blocks:
-        console.print()
-        if block.step is not None:
-            console.print(_title(block), soft_wrap=True)
-        _lines(block.lines, out)
+    _blocks(story, out)
     console.print()
     out.facts(story.totals)
     for question in story.open:
         console.print(Text(f"  ! {question}", style="bold yellow"), soft_wrap=True)
+
+
+def _blocks(story: Story, out: Output) -> None:
+    for block in story.blocks:
+        out.console.print()
+        if block.step is not None:
+            out.console.print(_title(block), soft_wrap=True)
+        _lines(block.lines, out)
 
 
 def _title(block: Block) -> Text:
