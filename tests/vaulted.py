@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stepgrant_broker.signing.transit import TransitSigner
 from stepgrant_broker.vault.client import Vault
@@ -60,7 +60,7 @@ async def transit_signer(
     mount: str | None = None,
     names: Mapping[str, str] | None = None,
     clock: Clock | None = None,
-    **times: float,
+    **times: Any,  # noqa: ANN401 - those of the signer
 ) -> AsyncIterator[TransitSigner]:
     """A signer over keys of its own."""
     mount = mount or mounted(server, "transit")

@@ -20,6 +20,20 @@ class SignerSettings(BaseModel):
         description="Where the signing keys are: in keys_dir, or in the Vault at vault_addr. Trusted: who can use them "
         "can make any grant. What wraps stored secrets stays in keys_dir either way.",
     )
+    key_settle_s: int = Field(
+        60,
+        ge=1,
+        le=3600,
+        description="How long a new signing key is only published. Resource servers that meet an unknown key ask again "
+        "after 30 s at most: what signs earlier may be refused once.",
+    )
+    head_overlap_h: int = Field(
+        168,
+        ge=0,
+        le=8760,
+        description="How long tree heads are signed by the old key beside the new one. Auditors and witnesses have to "
+        "learn the new key meanwhile.",
+    )
     transit_mount: str = Field("transit", description="Where Vault's Transit engine is. Trusted as Vault is.")
     transit_key_grants: str = Field("stepgrant-grants", description="ecdsa-p256; signs grants. Made by `vault setup`.")
     transit_key_access: str = Field(

@@ -31,6 +31,7 @@ from stepgrant_broker.identity.nonces import LABEL, Nonces
 from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.receipt import make_receipt
 from stepgrant_broker.ledger.sequencer import Sequencer
+from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.enroll import Enrolment, enroll
@@ -262,6 +263,7 @@ async def served(
         ports = held.ports
         wrap = LocalWrap.open(folder / "keys")
         nonces = Nonces(wrap.derive(LABEL))
+        assert isinstance(ports.signer, LocalSigner)
         sequencer = Sequencer(held.store, ports.signer, ports.clock, await held.store.log_origin("127.0.0.1:8423/log"))
         public_log = PublicLog(held.store, sequencer)
         make_app = partial(

@@ -7,6 +7,7 @@ Rules:
 * An enrolment outlives no token by much: it is read again once it is older than `FRESH_MS`, and forgotten at once when
   this replica removes it. What a removed workload could still do in between is stopped where it is recorded: the use
   case that removes it also throws the kill switch on it, which every commit compares.
+* A key that is published no longer ends its tokens at once, remembered ones too: it may have been revoked.
 """
 
 from __future__ import annotations
@@ -50,12 +51,16 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A verified token: what was attested, for which workload and key. `read_at`: when the enrolment was read (ms)."""
+    """A verified token: what was attested, for which workload and key. `read_at`: when the enrolment was read (ms).
+
+    `kid`: the key of ours that signed it.
+    """
 
     attestation: Attestation
     workload: Workload
     jkt: str
     read_at: int
+    kid: str
 
 
 class AccessTokens:
@@ -102,6 +107,9 @@ class AccessTokens:
         name = hashlib.sha256(token.encode("latin-1", "replace")).digest()
         now = self._ports.clock.now()
         held = self._held.get(name)
+        if held is not None and not await self._is_ours(held.kid):
+            del self._held[name]
+            raise InvalidToken("the access token is not valid: unknown_key")
         if held is None or held.attestation.not_after <= now:
             held = await self._verify(token, now)
         elif now - held.read_at > FRESH_MS or held.read_at > now:
@@ -123,7 +131,8 @@ class AccessTokens:
         try:
             jws = parse(token)
             check_type(jws.header, TYPE)
-            claims = jws.verified_claims(await self._key(jws.header.get("kid")))
+            kid = jws.header.get("kid")
+            claims = jws.verified_claims(await self._key(kid))
             expires = check_times(claims, now_s=now / 1000, leeway_s=LEEWAY_S, max_lifetime_s=LIFE_S)
         except JoseError as error:
             raise InvalidToken(f"the access token is not valid: {error.reason}") from None
@@ -133,7 +142,10 @@ class AccessTokens:
         enrolled = await self._enrolled(workload)
         if enrolled.tenant != seen.tenant:
             raise InvalidToken("the workload is not enrolled in this tenant")
-        return Held(seen, enrolled, jkt, now)
+        return Held(seen, enrolled, jkt, now, str(kid))
+
+    async def _is_ours(self, kid: str) -> bool:
+        return any(key.kid == kid for key in await self._ports.signer.public_keys(PURPOSE))
 
     async def _key(self, kid: object) -> VerifyingKey:
         for key in await self._ports.signer.public_keys(PURPOSE):

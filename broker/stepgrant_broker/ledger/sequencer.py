@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from stepgrant.tlog.policy import LogPolicy
     from stepgrant_broker.domain.log import LogStore
-    from stepgrant_broker.domain.ports import Clock, PublicKey, Signer
+    from stepgrant_broker.domain.ports import Clock, PublicKey, SigningKeys
 
 PURPOSE: Final = "heads"
 BATCH: Final = 256
@@ -51,7 +51,7 @@ class Sequencer:
     def __init__(
         self,
         store: LogStore,
-        signer: Signer,
+        signer: SigningKeys,
         clock: Clock,
         origin: str,
         *,
@@ -108,12 +108,12 @@ class Sequencer:
 
     async def _sign(self, head: TreeHead) -> bytes:
         text = tlog.Head(self.origin, head.size, head.root).text
-        signature = await self._signer.sign(PURPOSE, text.encode())
-        for known in await self._signer.public_keys(PURPOSE):
-            if known.kid == signature.kid:
-                key = self._key(known)
-                return tlog.Note(text, (tlog.NoteSignature(key.name, key.id, signature.value),)).encoded()
-        raise SignerUnavailable("the signer signed a head with a key that it does not publish")
+        signatures = await self._signer.sign_all(PURPOSE, text.encode())
+        keys = {known.kid: self._key(known) for known in await self._signer.public_keys(PURPOSE)}
+        if not signatures or any(one.kid not in keys for one in signatures):
+            raise SignerUnavailable("the signer signed a head with a key that it does not publish")
+        named = [(keys[one.kid], one.value) for one in signatures]
+        return tlog.Note(text, tuple(tlog.NoteSignature(key.name, key.id, value) for key, value in named)).encoded()
 
     def renamed(self, origin: str) -> Sequencer:
         """The same log under the name that a restore gave it; without witnesses, and nothing is kept outside."""

@@ -147,7 +147,10 @@ class TransitSigner:
 
     def withdraw(self, kids: Collection[str]) -> None:
         """As `SigningKeys`: what Vault does not know of, this process does not ask it for."""
-        self._withdrawn = frozenset(kids)
+        if self._withdrawn != frozenset(kids):
+            self._withdrawn = frozenset(kids)
+            for known in self._known.values():
+                known.look_at = 0.0  # Whoever withdrew a version made another one, most likely.
 
     async def make(self, purpose: str) -> None:
         """Make a newer version, which settles by itself. Raises `SignerUnavailable` where Vault does not let us."""

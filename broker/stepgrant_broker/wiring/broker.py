@@ -41,11 +41,13 @@ from stepgrant_broker.wiring.clock import SystemClock, SystemIds
 from stepgrant_broker.wiring.databases import check_database, is_built, migrate_database, open_store
 from stepgrant_broker.wiring.failpoints import parse
 from stepgrant_broker.wiring.identity import open_identities
+from stepgrant_broker.wiring.key_keeping import KeyKeeping
 from stepgrant_broker.wiring.policy import ActivePolicy
 from stepgrant_broker.wiring.policy_engines import Wanted, engines_of
 from stepgrant_broker.wiring.restoring import origin_of
 from stepgrant_broker.wiring.seams import Seams
 from stepgrant_broker.wiring.sequencing import Sequencing
+from stepgrant_broker.wiring.signers import signer_of
 from stepgrant_broker.wiring.sweeper import Sweeper
 from stepgrant_broker.wiring.watching import cancelled, watch_policy
 from stepgrant_broker.wiring.witnessing import witnesses_of
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from stepgrant_broker.config import Settings
-    from stepgrant_broker.domain.ports import Clock, Issuer, Signer
+    from stepgrant_broker.domain.ports import Clock, Issuer
     from stepgrant_broker.ledger.findings import Progress
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.vault.client import Vault
@@ -76,6 +78,7 @@ class Broker:
     seen: Seen
     app: FastAPI
     vault: Vault | None
+    keys: KeyKeeping
 
     async def tenants(self) -> tuple[str, ...]:
         """All tenants, and the one that local commands administer (which begins with its first entry)."""
@@ -152,6 +155,8 @@ async def build(
         await wanted.want(bundle)
         if broker.vault is not None:
             broker.vault.start()
+        await broker.keys.begin()
+        stack.push_async_callback(broker.keys.stop)
         broker.sweeper.start()
         stack.push_async_callback(broker.sweeper.stop)
         broker.sequencing.start()
@@ -211,7 +216,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     failpoints = seams.failpoints or (parse(settings.failpoints) if settings.failpoints else None)
     wrap = LocalWrap.open(settings.keys_folder)
     vault, from_vault = _vault(stack, settings, clock)
-    signer = _signer(settings, vault, clock)
+    signer = signer_of(settings, vault, clock)
     store = await asyncio.to_thread(open_store, settings, clock=seams.clock, failpoints=failpoints)
     stack.push_async_callback(store.close)
     if failpoints is not None:
@@ -224,6 +229,8 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
         store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits()
     )
     metrics = Metrics()
+    keeping = KeyKeeping(ports, store, signer, metrics)
+    await keeping.load()
     witnesses = witnesses_of(stack, settings)
     file, origin = HeadFile(settings.newest_folder), await origin_of(settings, store)
     sequencer = Sequencer(store, signer, clock, origin, witnesses=witnesses, keep=file.keep)
@@ -243,7 +250,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     )
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)
     sequencing = Sequencing(sequencer, metrics, settings.log_every_ms)
-    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, seen, app, vault)
+    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, seen, app, vault, keeping)
 
 
 def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:
@@ -255,12 +262,3 @@ def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vau
     except ModuleNotFoundError:
         raise SettingsError([f"{PREFIX}VAULT_ADDR: it needs `pip install 'stepgrant[vault]'`"]) from None
     return open_vault(stack, settings, clock)
-
-
-def _signer(settings: Settings, vault: Vault | None, clock: Clock) -> Signer:
-    """The keys that sign. Raises `SignerUnavailable` when local ones cannot be used; Vault's are asked when needed."""
-    if settings.signer == "local" or vault is None:
-        return LocalSigner.open(settings.keys_folder)
-    from stepgrant_broker.wiring.vault import signer_of  # noqa: PLC0415 - an extra
-
-    return signer_of(settings, vault, clock)

@@ -18,7 +18,6 @@ from stepgrant_broker.issuers.file import IssuersFileInvalid, read_issuers
 from stepgrant_broker.issuers.vault_database import DatabaseConfig
 from stepgrant_broker.issuers.vault_kv import KvConfig
 from stepgrant_broker.issuers.vault_pki import PkiConfig
-from stepgrant_broker.signing.transit import TransitSigner
 from stepgrant_broker.vault.client import Vault
 from stepgrant_broker.vault.login import Login
 from stepgrant_broker.vault.methods import AppRole, Jwt, Method, TokenFile
@@ -60,11 +59,6 @@ def open_vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple
     vault = vault_of(settings)
     stack.push_async_callback(vault.close)
     return vault, {name: config.build(vault, clock) for name, config in configs.items()}
-
-
-def signer_of(settings: Settings, vault: Vault, clock: Clock) -> TransitSigner:
-    """The signer over the settings' Transit keys."""
-    return TransitSigner(vault, settings.transit_mount, settings.transit_keys, clock)
 
 
 def _method(settings: Settings) -> Method:

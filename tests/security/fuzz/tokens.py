@@ -104,7 +104,8 @@ async def broker_doors(broker: Broker) -> list[Door]:
     """The broker itself: one meets mutated access tokens, one mutated proofs of a true token."""
     agent, signer = await broker.agent(), broker.ports.signer
     assert isinstance(signer, LocalSigner)
-    own = signer._of("access")[0]
+    own = signer._of("access")[0].secret
+    assert own is not None
     said = dict(_jose.parse(agent.token).unverified_claims())
     header = {"alg": own.public.alg, "kid": own.public.jkt, "typ": "at+jwt"}
     tokens = AccessTokens(broker.ports)

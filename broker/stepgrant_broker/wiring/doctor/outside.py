@@ -100,7 +100,7 @@ async def _signing(settings: Settings, vault: Vault) -> AsyncIterator[Found]:
     if settings.signer != "transit":
         return
     from stepgrant_broker.wiring.clock import SystemClock  # noqa: PLC0415 - it imports every adapter
-    from stepgrant_broker.wiring.vault import signer_of  # noqa: PLC0415 - an extra
+    from stepgrant_broker.wiring.signers import signer_of  # noqa: PLC0415 - as above
 
     signer = signer_of(settings, vault, SystemClock())
     for purpose, name in settings.transit_keys.items():
