@@ -20,6 +20,7 @@ from stepgrant_broker.commands.saying import said
 POLICY = Annotated[
     Path | None, typer.Option("--policy", metavar="FOLDER", help="The policy's folder. Default: as for `policy check`.")
 ]
+CANDIDATE = Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The folder of the policy that is thought about.")]
 REVISION = Annotated[str, typer.Argument(metavar="REVISION", help="A revision (1:sha-256:...), or its counter.")]
 OUT = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Write its files into this new folder.")]
 RUN = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or its key.")]
@@ -37,6 +38,7 @@ def register(root: typer.Typer) -> None:
     app = group(root, "policy", "Check, test and try policy, and ask why it decided.")
     policy_files.register(app)
     _on_decisions(app)
+    _on_candidates(app)
     _on_revisions(app)
 
 
@@ -71,6 +73,24 @@ def _on_decisions(app: typer.Typer) -> None:
 
         with said():
             deciding.explain(cli, run, step, decision)
+
+
+def _on_candidates(app: typer.Typer) -> None:
+    @command(app, "preflight", example="stepgrant policy preflight policy")
+    def preflight(cli: Cli, candidate: CANDIDATE, engine: ENGINE = Engine.AUTO) -> None:
+        """Before you promote a policy: what it would say to the next action of every run that is parked right now.
+
+        For each resume and each step that waits: what the active policy says now, what the candidate would say, and
+        which questions and answers of people it would void. It assumes that the same workload comes back with the same
+        call. Nothing is changed: no entry, no lease.
+        """
+        from stepgrant_broker.commands import preflight as asked
+
+        with said():
+            report = asked.preflight(cli, candidate, engine)
+        cli.out.emit(report.as_json(), lambda: report.show(cli.out))
+        if report.broken:
+            raise typer.Exit(1)
 
 
 def _on_revisions(app: typer.Typer) -> None:

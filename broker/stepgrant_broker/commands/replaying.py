@@ -192,10 +192,8 @@ def _moved(before: Remade | None, after: Remade | None) -> Iterator[str]:
         yield from (name for name in names if before.terms.get(name) != after.terms.get(name))
 
 
-def candidate_of(folder: Path | None) -> Bundle | None:
+def candidate_of(folder: Path) -> Bundle:
     """The candidate, proven as an activation would. Raises `PolicyInvalid`, `CommandError`."""
-    if folder is None:
-        return None
     _, bundle = policy_files.read(folder)
     proven(bundle, "candidate", deadline_s=PROBE_DEADLINE_S).end()
     return bundle
@@ -204,7 +202,7 @@ def candidate_of(folder: Path | None) -> Bundle | None:
 def replay(cli: Cli, wanted: Wanted) -> Report:
     """Make the wanted decisions again. Raises `CommandError`, `PolicyInvalid`, and the errors of the broker."""
     since = None if wanted.since is None else since_ms(wanted.since)
-    candidate = candidate_of(wanted.candidate)
+    candidate = None if wanted.candidate is None else candidate_of(wanted.candidate)
     report = Report(None if candidate is None else candidate.digest)
     with cli.broker() as broker, Engines(policy_files.tool_of(Engine.AUTO)) as engines, opa_said():
         maker = Replay(engines, Texts(TextOf(broker)), candidate)

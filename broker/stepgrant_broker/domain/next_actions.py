@@ -25,7 +25,7 @@ from stepgrant_broker.domain.state import Approval, ApprovalStatus, Run, RunStat
 
 @dataclass(frozen=True, slots=True)
 class NextAction:
-    """One question to policy. `journal` is the run as it would be asked, `document` the input of the question."""
+    """One question to policy about the parked `run`. `journal` is the run as it would be then, `document` the input."""
 
     run: Run
     step: str
@@ -90,7 +90,7 @@ def next_actions(view: View, newest: Newest, bindings: Mapping[str, str], now: i
     resumed = journal_at(_resumed(view, run, parked_ms, now), run.tenant, now)
     for step in sorted(resumed.view.steps.values(), key=lambda one: one.position):
         if not step.state.done and step.state is not StepState.ADOPTED:
-            yield from _of_step(resumed, step, newest, bindings)
+            yield from _of_step(run, resumed, step, newest, bindings)
 
 
 def _resumed(view: View, run: Run, parked_ms: int, now: int) -> View:
@@ -107,20 +107,20 @@ def _resumed(view: View, run: Run, parked_ms: int, now: int) -> View:
 
 
 def _of_step(
-    journal: Journal, step: Step, newest: Newest, bindings: Mapping[str, str]
+    run: Run, journal: Journal, step: Step, newest: Newest, bindings: Mapping[str, str]
 ) -> Iterator[NextAction | Unasked]:
     ask = steps.asked_next(journal, step)
     if ask is None:
         if step.state is not StepState.FAILED:
-            yield Unasked(journal.run, step.key, step.tool, "in_doubt")
+            yield Unasked(run, step.key, step.tool, "in_doubt")
         return
     recorded = newest.inputs.get(step.key)
     if recorded is None:
-        yield Unasked(journal.run, step.key, step.tool, "input_erased")
+        yield Unasked(run, step.key, step.tool, "input_erased")
         return
     shown = approvals.shown_to_policy(journal, step.key)
     document = policy_input.again_for_step(recorded, journal, step, ask, shown)
-    yield NextAction(journal.run, step.key, step.tool, document, journal, bindings)
+    yield NextAction(run, step.key, step.tool, document, journal, bindings)
 
 
 def weighed(action: NextAction, said: Decision) -> Remade:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from stepgrant import canonical
+from stepgrant_broker.domain.decisions import Decision
 from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.domain.replaying import Recorded, Remade, differing, recorded_terms, remade
 from stepgrant_broker.policy.bundle import Bundle, digest_of, from_files
@@ -200,12 +201,17 @@ def _input(made: Made) -> bytes:
     return canonical.dumps(dict(made.recorded.input or {}))
 
 
+def decision_in(answer: ToolAnswer) -> Decision:
+    """What an engine's answer says. Raises `PolicyUnavailable` where it says nothing within the contract."""
+    if answer.error is not None:
+        raise PolicyUnavailable(answer.error)
+    return parse(answer.raw)
+
+
 def _remade(known: Recorded, answer: ToolAnswer) -> tuple[Remade | None, str | None]:
     """What the answer comes to, or why it comes to nothing. Raises `IMPOSSIBLE` for a record that cannot be."""
-    if answer.error is not None:
-        return None, answer.error
     try:
-        said = parse(answer.raw)
+        said = decision_in(answer)
     except PolicyUnavailable as closed:
         return None, closed.detail
     return remade(known, said), None
