@@ -76,6 +76,8 @@ _BY_CODE: Final[Mapping[str, ExitCode]] = {
     "grant_revoked": ExitCode.CONFLICT,
     "approval_expired": ExitCode.CONFLICT,
     "conflict": ExitCode.CONFLICT,
+    "store_rolled_back": ExitCode.CONFLICT,
+    "store_not_behind": ExitCode.CONFLICT,
     "budget_exhausted": ExitCode.UNAVAILABLE,
     "ledger_unavailable": ExitCode.UNAVAILABLE,
     "policy_unavailable": ExitCode.UNAVAILABLE,

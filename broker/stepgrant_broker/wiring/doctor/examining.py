@@ -47,7 +47,7 @@ async def _of_broker(settings: Settings, broker: Broker | None) -> AsyncIterator
         yield found
     if broker is not None:
         opened = broker
-        for name, look in (("clock", records.clock), ("work", records.work)):
+        for name, look in (("clock", records.clock), ("newest", records.newest), ("work", records.work)):
             async for found in _guarded(name, lambda look=look: look(opened)):  # type: ignore[misc]
                 yield found
     async for found in _guarded("outside", lambda: outside(settings, broker)):
@@ -60,7 +60,7 @@ async def _open(stack: AsyncExitStack, settings: Settings) -> Broker | Found:
     from stepgrant_broker.wiring.broker import opened  # noqa: PLC0415 - it imports every adapter
 
     try:
-        return await stack.enter_async_context(opened(settings))
+        return await stack.enter_async_context(opened(settings, looking=True))
     except SettingsError as error:
         return SETTINGS.fail("environment", "; ".join(error.problems), "correct these settings")
     except StepgrantFault as fault:

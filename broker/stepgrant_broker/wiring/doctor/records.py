@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.ledger.seen import FIX
 from stepgrant_broker.policy.check import check
 from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.wiring.doctor.findings import Area, Found
@@ -57,6 +58,20 @@ async def clock(broker: Broker) -> AsyncIterator[Found]:
                 "clock", f"tenant {tenant.id} has entries {ahead // 1000} s in the future: a clock was wrong, or is",
                 "set the clock right; until it has caught up, agents are refused",
             )  # fmt: skip
+
+
+async def newest(broker: Broker) -> AsyncIterator[Found]:
+    """Whether the database has all that was seen of its log outside of it."""
+    found = await broker.seen.contradictions(ask_witnesses=True)
+    for one in found:
+        yield DATABASE.fail("newest", f"it was rolled back: {one.why}", FIX)
+    if not found and broker.seen.file.read() is None:
+        yield DATABASE.warn(
+            "newest", f"no head was kept outside of it at {broker.seen.file.path}",
+            "the first head that counts is kept there; if there was one before, compare with a head of somebody else",
+        )  # fmt: skip
+    elif not found:
+        yield DATABASE.ok("newest", "it has all that was seen of its log outside of it")
 
 
 async def policy(settings: Settings, broker: Broker | None) -> AsyncIterator[Found]:
