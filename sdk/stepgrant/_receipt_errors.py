@@ -29,6 +29,10 @@ class KeysUnreadable(ReceiptError):
     """The public keys to verify with cannot be read."""
 
 
+class KeyRevoked(ReceiptError):
+    """Signed with a key that was revoked, and nothing shows that it was signed before: ask for a new receipt."""
+
+
 class LogProofInvalid(ReceiptError):
     """An entry is not where the receipt says it stands in the log."""
 

@@ -1,7 +1,11 @@
-"""The public keys that a receipt is verified with: a JWKS (RFC 7517), one JWK, or C2SP verifier keys (vkey lines).
+"""The public keys to verify with: what `stepgrant keys export` gives, a JWKS (RFC 7517), one JWK, or vkey lines (C2SP).
 
 Only Ed25519 keys sign heads, so keys of other types in a JWKS are passed over. A private key is refused: somebody gave
 a secret away, and verifying with it would hide that.
+
+Only the export knows what was revoked: {v: 1, kind: "stepgrant.keys", log, keys: [{purpose, kid, jwk, number, since,
+signs_from, until, revoked_at, revoked_size, vkey?}]}, times in ms, null where it does not apply. Keys of other purposes
+than `heads` are passed over: a grant's key must never vouch for a receipt.
 """
 
 from __future__ import annotations
@@ -10,12 +14,16 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from stepgrant._keys import PRIVATE_MEMBERS, JoseError, VerifyingKey, verifying_key
 from stepgrant._receipt_errors import KeysUnreadable
 from stepgrant.canonical import CanonicalError, JsonValue, b64u, loads
 
+KIND: Final = "stepgrant.keys"
+VERSION: Final = 1
+PURPOSE: Final = "heads"
 Keys: TypeAlias = "Mapping[str, JsonValue] | bytes | str"
 
 _VKEY_PARTS: Final = 3
@@ -23,28 +31,91 @@ _ED25519: Final = b"\x01"
 _ED25519_BYTES: Final = 32
 
 
-def read_keys(keys: Keys) -> dict[str, VerifyingKey]:
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Since when (ms) nothing signed by a key counts, but for tree heads up to `size` that witnesses saw before."""
+
+    at: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Ed25519 keys by key id, and which of them were revoked."""
+
+    keys: Mapping[str, VerifyingKey]
+    revoked: Mapping[str, Revoked] = field(default_factory=dict)
+
+
+def read_keys(keys: Keys) -> Mapping[str, VerifyingKey]:
     """Ed25519 keys by key id. Raises `KeysUnreadable`."""
+    return read_trust(keys).keys
+
+
+def read_trust(keys: Keys) -> Trust:
+    """Ed25519 keys and what was revoked. Raises `KeysUnreadable`."""
+    value = keys if isinstance(keys, Mapping) else _parsed(keys)
     found: dict[str, VerifyingKey] = {}
-    pairs = _from_jwks(keys) if isinstance(keys, Mapping) else _from_text(keys)
+    revoked: dict[str, Revoked] = {}
+    if isinstance(value, bytes):
+        pairs = _from_vkeys(value)
+    elif value.get("kind") == KIND:
+        pairs = _from_export(value, revoked)
+    else:
+        pairs = _from_jwks(value)
     for kid, key in pairs:
         if found.setdefault(kid, key) != key:
             raise KeysUnreadable("two keys have one kid", reason="keys_ambiguous")
     if not found:
         raise KeysUnreadable("there is no Ed25519 public key", reason="keys_empty")
-    return found
+    return Trust(found, revoked)
 
 
-def _from_text(text: bytes | str) -> Iterator[tuple[str, VerifyingKey]]:
+def _parsed(text: bytes | str) -> Mapping[str, JsonValue] | bytes:
+    """The JSON object in the text; the text itself if it is none."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if data.lstrip()[:1] != b"{":
-        yield from _from_vkeys(data)
-        return
+        return data
     try:
         value = loads(data)
     except CanonicalError as error:
         raise KeysUnreadable(f"the key file is not strict JSON ({error.code})", reason="keys_unreadable") from None
-    yield from _from_jwks(value if isinstance(value, dict) else {})
+    return value if isinstance(value, dict) else {}
+
+
+def _from_export(value: Mapping[str, JsonValue], revoked: dict[str, Revoked]) -> Iterator[tuple[str, VerifyingKey]]:
+    """The keys for heads; fills `revoked`."""
+    listed = value.get("keys")
+    if value.get("v") != VERSION or not isinstance(listed, list):
+        raise KeysUnreadable("not an export of keys of a version that is known here", reason="keys_unreadable")
+    for one in listed:
+        jwk = one.get("jwk") if isinstance(one, dict) else None
+        if not isinstance(one, dict) or not isinstance(jwk, dict):
+            raise KeysUnreadable("a key of the export has no jwk", reason="keys_unreadable")
+        if one.get("purpose") != PURPOSE:
+            continue
+        for kid, key in _from_jwks(jwk):
+            if not kid == one.get("kid") == key.jkt:
+                raise KeysUnreadable("a key's kid is not its thumbprint", reason="keys_unreadable")
+            over = _revoked(one)
+            if over is not None:
+                # Said twice, the stricter one holds: nobody takes a revocation back by another line.
+                known = revoked.get(kid, over)
+                revoked[kid] = Revoked(min(over.at, known.at), min(over.size, known.size))
+            yield kid, key
+
+
+def _revoked(one: Mapping[str, JsonValue]) -> Revoked | None:
+    at, size = one.get("revoked_at"), one.get("revoked_size")
+    if at is None and size is None:
+        return None
+    if not _is_whole(at) or not _is_whole(size):
+        raise KeysUnreadable("a revoked key has the time and the log's size", reason="keys_unreadable")
+    return Revoked(int(str(at)), int(str(size)))
+
+
+def _is_whole(value: JsonValue) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _from_jwks(value: Mapping[str, JsonValue]) -> Iterator[tuple[str, VerifyingKey]]:

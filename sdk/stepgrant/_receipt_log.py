@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from stepgrant import tlog
-from stepgrant._keys import VerifyingKey
 from stepgrant._receipt_entries import Event
-from stepgrant._receipt_errors import LogProofInvalid
+from stepgrant._receipt_errors import KeyRevoked, LogProofInvalid
+from stepgrant._receipt_keys import Revoked, Trust
 from stepgrant.canonical import CanonicalError, JsonValue, b64u_decode
 from stepgrant.merkle import ProofInvalid, leaf_hash, verify_inclusion
 
@@ -45,10 +45,13 @@ class Logged:
 def check_log(
     value: JsonValue,
     events: Sequence[Event],
-    keys: Mapping[str, VerifyingKey],
+    trust: Trust,
     policy: tlog.LogPolicy | None,
 ) -> Logged:
-    """The place of these entries. Raises `LogProofInvalid`, `NoteInvalid`, `HeadUnreadable`, `WitnessesMissing`."""
+    """The place of these entries.
+
+    Raises `LogProofInvalid`, `NoteInvalid`, `HeadUnreadable`, `WitnessesMissing`, `KeyRevoked`.
+    """
     if not isinstance(value, dict) or value.keys() != _LOG:
         raise LogProofInvalid("log has checkpoint and proofs", reason="log_malformed")
     checkpoint, proofs = value["checkpoint"], value["proofs"]
@@ -56,7 +59,7 @@ def check_log(
         raise LogProofInvalid("log has a text and one proof for each entry", reason="log_malformed")
     signed = checkpoint.encode()
     head, note = tlog.read_signed_head(signed)
-    cosigned = _signed(head, note, keys, policy)
+    cosigned = _signed(head, note, trust, policy)
     indexes: list[int] = []
     paths: list[tuple[bytes, ...]] = []
     for position, (event, proof) in enumerate(zip(events, proofs, strict=True)):
@@ -72,18 +75,35 @@ def check_log(
     return Logged(head.origin, head.size, head.root, cosigned, tuple(indexes), signed, tuple(paths))
 
 
-def _signed(
-    head: tlog.Head, note: tlog.Note, keys: Mapping[str, VerifyingKey], policy: tlog.LogPolicy | None
-) -> Mapping[str, int]:
-    """Who cosigned, of those that are trusted. Raises `NoteInvalid` unless the log itself signed."""
+def _signed(head: tlog.Head, note: tlog.Note, trust: Trust, policy: tlog.LogPolicy | None) -> Mapping[str, int]:
+    """Who cosigned, of those that are trusted. Raises `NoteInvalid` unless the log itself signed, `KeyRevoked`."""
+    own = {kid: tlog.note_key(head.origin, tlog.ED25519, b64u_decode(key.jwk["x"])) for kid, key in trust.keys.items()}
+    times: Mapping[str, int] = {}
     if policy is not None:
         if all(key.name != head.origin for key in policy.logs):
             raise LogProofInvalid(f"the log policy trusts no log {head.origin!r}", reason="other_log")
-        return policy.check(note)
-    own = [tlog.note_key(head.origin, tlog.ED25519, b64u_decode(key.jwk["x"])) for key in keys.values()]
-    if not note.verified(own):
-        raise tlog.NoteInvalid("the tree head is signed by no key that is among yours", reason="unknown_key")
-    return {}
+        times = policy.check(note)
+        signed = note.verified(policy.logs)
+    else:
+        signed = note.verified(own.values())
+        if not signed:
+            raise tlog.NoteInvalid("the tree head is signed by no key that is among yours", reason="unknown_key")
+    over = {own[kid].public: revoked for kid, revoked in trust.revoked.items()}
+    if not any(_counts(over.get(key.public), head, times, policy) for key in signed):
+        raise KeyRevoked(
+            "the tree head is signed with a key that was revoked, and too few of the witnesses that you trust saw it "
+            "before; ask for a new receipt (`stepgrant receipt get`), it is signed with the key of now",
+            reason="key_revoked",
+        )
+    return times
+
+
+def _counts(revoked: Revoked | None, head: tlog.Head, times: Mapping[str, int], policy: tlog.LogPolicy | None) -> bool:
+    """True for a signature that a thief of the key cannot have made: witnesses do not sign into the past."""
+    if revoked is None:
+        return True
+    before = {name: seconds for name, seconds in times.items() if 1000 * seconds < revoked.at}
+    return head.size <= revoked.size and policy is not None and policy.enough(before)
 
 
 def _read(proof: JsonValue, position: int) -> tuple[int, list[bytes]]:

@@ -36,7 +36,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from stepgrant._keys import VerifyingKey
 from stepgrant._receipt_disclosures import disclose
 from stepgrant._receipt_entries import Event, check_link, has_ended, read_event
 from stepgrant._receipt_errors import (
@@ -44,6 +43,7 @@ from stepgrant._receipt_errors import (
     DisclosureInvalid,
     EntryInvalid,
     HeadInvalid,
+    KeyRevoked,
     KeysUnreadable,
     LogProofInvalid,
     NotInReceipt,
@@ -53,7 +53,7 @@ from stepgrant._receipt_errors import (
 from stepgrant._receipt_facts import Actor, Answer, Approval, Decision, Erased, Gap, Grant, Redemption, Step
 from stepgrant._receipt_gather import gather
 from stepgrant._receipt_head import check_head, head_bytes
-from stepgrant._receipt_keys import Keys, read_keys
+from stepgrant._receipt_keys import Keys, Trust, read_trust
 from stepgrant._receipt_log import Logged, check_log
 from stepgrant._receipt_parts import entry_bytes, some_events
 from stepgrant._receipt_policies import check_policies
@@ -76,6 +76,7 @@ __all__ = [
     "Gap",
     "Grant",
     "HeadInvalid",
+    "KeyRevoked",
     "KeysUnreadable",
     "LogProofInvalid",
     "Logged",
@@ -114,28 +115,33 @@ _SCOPE: Final = frozenset({"kind", "id"})
 def verify(
     receipt: bytes | Mapping[str, JsonValue], keys: Keys, *, log_policy: str | None = None, need_log: bool = False
 ) -> Verified:
-    """Verify a receipt (its bytes, or as parsed JSON) with a JWKS, a JWK or vkey lines.
+    """Verify a receipt (its bytes, or as parsed JSON) with exported keys, a JWKS, a JWK or vkey lines.
 
     Args:
         receipt: the file.
-        keys: whom you trust to sign heads.
+        keys: whom you trust to sign heads; only what `stepgrant keys export` gives says what was revoked.
         log_policy: a C2SP tlog-policy: which log and which witnesses you trust. It needs `log`.
         need_log: refuse a receipt that is not in the log yet.
 
     Raises:
         ReceiptError: it does not hold; a subclass says which part, `reason` is stable, `position` is the entry's.
     """
-    known = read_keys(keys)
+    trust = read_trust(keys)
     top, data = _read(receipt)
     tenant, run = _text(top, "tenant"), _text(top, "run")
     scope = _scope(top, run)
     events = _events(top, tenant, run) if scope[0] == "run" else some_events(top["entries"], tenant, run, scope)
     kid, head_ts = None, None
     if scope[0] == "run":
-        kid, head_ts = check_head(top["head"], events, known, tenant, run)
+        kid, head_ts = check_head(top["head"], events, trust.keys, tenant, run)
     elif top["head"] is not None:
         raise HeadInvalid("a receipt of a part has no run head", reason="head_foreign")
-    logged = _logged(top, events, known, log_policy, need_log=need_log or scope[0] != "run")
+    if kid in trust.revoked and top.get("log") is None:
+        # A thief of the key signs any head at any time: only the log shows that these entries were there before.
+        raise KeyRevoked(
+            "the run's head is signed with a key that was revoked; ask for a new receipt", reason="key_revoked"
+        )
+    logged = _logged(top, events, trust, log_policy, need_log=need_log or scope[0] != "run")
     complete = scope[0] == "run" and has_ended(events)
     if top["complete"] is not complete:
         raise ReceiptUnreadable("a receipt is complete exactly if its run has ended", reason="wrong_complete")
@@ -212,7 +218,7 @@ def _scope(top: Mapping[str, JsonValue], run: str) -> tuple[str, str]:
 def _logged(
     top: Mapping[str, JsonValue],
     events: tuple[Event, ...],
-    known: Mapping[str, VerifyingKey],
+    trust: Trust,
     log_policy: str | None,
     *,
     need_log: bool,
@@ -220,7 +226,7 @@ def _logged(
     value = top.get("log")
     policy = None if log_policy is None else read_log_policy(log_policy)
     if value is not None:
-        return check_log(value, events, known, policy)
+        return check_log(value, events, trust, policy)
     if need_log or policy is not None:
         raise LogProofInvalid("it has no proof that its entries are in the log", reason="not_logged")
     return None

@@ -29,6 +29,11 @@ class PublicLog:
         self._sequencer = sequencer
 
     @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._sequencer.origin
+
+    @property
     def counted(self) -> SignedHead | None:
         """The newest signed head that counts, as far as this process knows."""
         return self._sequencer.counted

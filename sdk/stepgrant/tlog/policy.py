@@ -63,6 +63,10 @@ class LogPolicy:
             raise WitnessesMissing(f"too few witnesses cosigned the head (have: {have})", reason="quorum")
         return times
 
+    def enough(self, times: Mapping[str, int]) -> bool:
+        """True if these witnesses are enough: some have to be asked for, or nobody vouches for anything."""
+        return self.quorum is not None and self._holds(self.quorum, times)
+
     def _holds(self, name: str, times: Mapping[str, int]) -> bool:
         group = self.groups.get(name)
         if group is None:
