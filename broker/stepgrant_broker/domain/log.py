@@ -68,6 +68,10 @@ class SignedHead:
 class LogStore(Protocol):
     """The tree's rows. All raise `StoreUnavailable`."""
 
+    @property
+    def commits(self) -> int:
+        """How many durable transactions this store made, but for those of the log."""
+
     async def log_origin(self, proposed: str) -> str:
         """The log's name for ever: the one it has, or this one for a log that begins now."""
 

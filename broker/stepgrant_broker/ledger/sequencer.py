@@ -1,8 +1,10 @@
 """The sequencer: entries become leaves, the tree's head is signed, witnesses are asked; one at a time per log.
 
 Rules:
-* Integration goes in small batches, each one short transaction, so that no grant waits behind a long one. Several
-  sequencers may run beside each other: the store lets one append, the others find their batch gone.
+* Integration goes in small batches, each one short transaction, and steps back while others commit (`pacing.py`), so
+  that no grant waits for it. Several sequencers may run beside each other: the store lets one append, the others find
+  their batch gone.
+* A round ends after half a second, whatever still waits, so that heads are signed under load too; it is then `behind`.
 * What is signed is read back from the store first. A head that was only in memory when it was signed could be lost in
   a crash, and the log would then sign another one of the same size.
 * A head that counts is kept outside the store (`keep`, which may block) before anybody is shown it.
@@ -13,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from stepgrant import tlog
@@ -20,6 +23,7 @@ from stepgrant.canonical import b64u_decode
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.log import SignedHead, TreeHead
 from stepgrant_broker.ledger.growing import grow
+from stepgrant_broker.ledger.pacing import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,9 +33,8 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, PublicKey, SigningKeys
 
 PURPOSE: Final = "heads"
-BATCH: Final = 256
-BATCHES: Final = 64
-"""So many batches in a round; then a head is signed, whatever still waits."""
+ROUND_S: Final = 0.5
+"""So long a round integrates; then a head is signed."""
 LOOK_BACK: Final = 1000
 NO_LEAVES: Final = 1
 
@@ -61,7 +64,10 @@ class Sequencer:
         self.origin = origin
         self.counted: SignedHead | None = None
         """The newest head that counts, as far as this process knows."""
+        self.behind = False
+        """Whether the last round left leaves that waited."""
         self._store = store
+        self._pace = Pace(lambda: store.commits)
         self._signer = signer
         self._clock = clock
         self._witnesses = witnesses
@@ -81,16 +87,23 @@ class Sequencer:
             return integrated
 
     async def _integrate(self) -> int:
-        integrated = 0
-        for _ in range(BATCHES):
-            tail = await self._store.log_tail(BATCH)
+        integrated, end = 0, time.monotonic() + ROUND_S
+        self._pace.enter()
+        while True:
+            limit = self._pace.batch()
+            tail = await self._store.log_tail(limit)
             if not tail.leaves:
-                break
+                self.behind = False
+                return integrated
             growth = await asyncio.to_thread(grow, tail, self._clock.now())
             if not await self._store.log_append(growth):
-                break
+                self.behind = False  # another sequencer is at it
+                return integrated
             integrated += len(growth.leaves)
-        return integrated
+            if time.monotonic() >= end:
+                self.behind = len(growth.leaves) == limit
+                return integrated
+            await self._pace.rest()
 
     async def _signed(self) -> SignedHead | None:
         """The newest head, signed; None while the tree is empty."""

@@ -1,4 +1,7 @@
-"""The sequencer's rounds: what waits gets its place in the log. A damaged tree is told in each round, and stays."""
+"""The sequencer's rounds: what waits gets its place in the log. A damaged tree is told in each round, and stays.
+
+While the sequencer is behind, one round follows the other without a wait: it steps back for grants by itself.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,18 @@ class Sequencing(Rounds):
         self._metrics = metrics
 
     async def round(self) -> int:
-        """One round; how many entries were integrated. Raises what the store, the signer and the tree raise."""
-        integrated = await self._sequencer.round()
-        counted = self._sequencer.counted
-        self._metrics.log(integrated, 0 if counted is None else counted.size)
-        return integrated
+        """As many rounds as it is behind; how many entries were integrated.
+
+        Raises what the store, the signer and the tree raise.
+        """
+        total = 0
+        while True:
+            integrated = await self._sequencer.round()
+            counted = self._sequencer.counted
+            self._metrics.log(integrated, 0 if counted is None else counted.size)
+            total += integrated
+            if not self._sequencer.behind:
+                return total
 
     def count_failure(self, kind: str) -> None:
         """As `Rounds`."""

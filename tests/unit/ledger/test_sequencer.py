@@ -16,8 +16,10 @@ from stepgrant.tlog import note as notes
 from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
 from stepgrant_broker.domain.log import Growth
 from stepgrant_broker.domain.ports import PublicKey
+from stepgrant_broker.ledger import sequencer as sequencing
+from stepgrant_broker.ledger.pacing import ALONE, BESIDE
 from stepgrant_broker.ledger.public_log import PublicLog
-from stepgrant_broker.ledger.sequencer import BATCH, Sequencer
+from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.store import schema
 from stepgrant_broker.store.connecting import url_of
@@ -85,11 +87,48 @@ async def test_entries_are_integrated_and_the_head_is_signed_once(sequencer: Seq
 
 async def test_a_round_takes_many_batches(sequencer: Sequencer, store: SqliteStore) -> None:
     chain = Chain.of_run()
-    await store.commit(chain.adds(BATCH + 50))
+    await store.commit(chain.adds(ALONE + 50))
     before = store.log_commits
-    assert await sequencer.round() == BATCH + 50
+    assert await sequencer.round() == ALONE + 50
     assert store.log_commits - before == 3  # two batches and the head
-    assert (await signed_head(sequencer)).size == BATCH + 50
+    assert (await signed_head(sequencer)).size == ALONE + 50
+
+
+async def test_a_round_ends_in_time_with_a_head_and_says_that_more_waits(
+    sequencer: Sequencer, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequencing, "ROUND_S", 0.0)
+    await store.commit(Chain.of_run().adds(ALONE + 50))
+    for integrated, size, behind in ((ALONE, ALONE, True), (50, ALONE + 50, False), (0, ALONE + 50, False)):
+        assert await sequencer.round() == integrated
+        assert (await signed_head(sequencer)).size == size
+        assert sequencer.behind is behind
+
+
+class Busy(SqliteStore):
+    """A store in which others commit all the time. `batches`: the leaves of each append."""
+
+    batches: tuple[int, ...] = ()
+
+    @property
+    def commits(self) -> int:
+        return next(self._others)
+
+    _others = itertools.count()
+
+    async def log_append(self, growth: Growth) -> bool:
+        self.batches = (*self.batches, len(growth.leaves))
+        return await super().log_append(growth)
+
+
+async def test_beside_commits_of_others_batches_are_short(
+    store: SqliteStore, signer: LocalSigner, tmp_path: Path
+) -> None:
+    await store.commit(Chain.of_run().adds(3 * BESIDE))
+    busy = Busy(tmp_path / "log.db", clock=SetClock())
+    await Sequencer(busy, signer, SetClock(), ORIGIN).round()
+    assert busy.batches == (BESIDE,) * 3
+    await busy.close()
 
 
 async def test_another_process_goes_on_where_this_one_stopped(

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
+
 from fakes.wired import until
+from policies import ALLOW
 from stepgrant_broker.domain.errors import SignerUnavailable
+from stepgrant_broker.ledger import pacing
+from stepgrant_broker.ledger import sequencer as rounds
+from stepgrant_broker.wiring import bundle_of
 from stepgrant_broker.wiring.sequencing import Sequencing
 
 if TYPE_CHECKING:
@@ -49,3 +55,16 @@ async def test_it_survives_failures_of_every_kind_and_integrates_what_waits(
     waiting = await broker.store.log_tail(1)
     assert not waiting.leaves
     assert f"stepgrant_log_counted_size {waiting.head.size}" in text
+
+
+async def test_a_backlog_does_not_wait_for_the_next_round(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    await broker.sequencing.stop()
+    await broker.activate(bundle_of({"stepgrant/main.rego": ALLOW}))
+    await broker.activate(bundle_of({"stepgrant/main.rego": ALLOW + "\n# another\n"}))
+    waiting = len((await broker.store.log_tail(100)).leaves)
+    assert waiting > 1
+    monkeypatch.setattr(pacing, "ALONE", 1)
+    monkeypatch.setattr(pacing, "BESIDE", 1)
+    monkeypatch.setattr(rounds, "ROUND_S", 0.0)
+    assert await broker.sequencing.round() == waiting
+    assert not (await broker.store.log_tail(1)).leaves
