@@ -23,6 +23,7 @@ from typing import Any
 from fakes.clock import ArmedFailpoints, StandingClock
 from fakes.hand import Hand
 from fakes.lost_tale import lost_life
+from fakes.restored_tale import restored_life
 from fakes.tale import whole_life
 from fakes.world import AUDIENCE
 from stepgrant import canonical, tlog
@@ -95,7 +96,13 @@ async def make(folder: Path) -> dict[str, bytes]:
     """The golden files by name."""
     files = await _make(folder / "whole", whole_life)
     lost = await _make(folder / "lost", lost_life)
-    return {**files, "entry_v1/lost.jsonl": lost["entry_v1/run.jsonl"]}
+    restored = await _make(folder / "restored", restored_life)
+    return {
+        **files,
+        "entry_v1/lost.jsonl": lost["entry_v1/run.jsonl"],
+        "entry_v1/restored.jsonl": restored["entry_v1/run.jsonl"],
+        "entry_v1/restored_tenant.jsonl": restored["entry_v1/tenant.jsonl"],
+    }
 
 
 async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[str, bytes]:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from fakes.lost_tale import LOST_TYPES
+from fakes.restored_tale import RESTORED_TYPES
 from fakes.tale import RUN_TYPES, TENANT_TYPES
 from stepgrant import canonical, merkle, receipt, tlog
 from stepgrant._receipt_entries import check_link, read_event
 from stepgrant_broker.domain import fold
 from stepgrant_broker.domain.entries import Entry, EntryType, check_members
-from stepgrant_broker.domain.state import RunState, StepState, View
+from stepgrant_broker.domain.state import ApprovalStatus, GrantStatus, RunState, StepState, View
 from vectors.make import HERE, make
 
 PINNED = {
@@ -21,6 +22,8 @@ PINNED = {
     "entry_v1/tenant.jsonl": "sha-256:AZj9zV9oRXEx6geMnnGkDfd2qETFlUvjOXx5pcMEN0w",
     "entry_v1/receipt.json": "sha-256:5WUHGpJQckkkDRemgGPB07rKhFnS7kpcixGDt2i3BWk",
     "entry_v1/lost.jsonl": "sha-256:NqO2T6p6Qjr4zXT6FUKg8SeSM36cQAZvJHpyTCmt278",
+    "entry_v1/restored.jsonl": "sha-256:SWBHRkudczVm3ngdcVlTPZM1RKY8A4neQ3sI_F0hBNU",
+    "entry_v1/restored_tenant.jsonl": "sha-256:jr77KIMk2QlMME8aGMEK_E0TgodutbSiykcmTwySAUg",
     "entry_v1/keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
     "receipt_v2/run.json": "sha-256:TyxyBAgSUUbQtmhDIJvo7tlyLsmOxWX2utGouRkDfcs",
     "receipt_v2/step.json": "sha-256:Ct6RjGPmsiXDZ0yLa1sAaXykOdaZvaYn9bwLrd_sc14",
@@ -51,14 +54,21 @@ def test_every_golden_file_is_pinned() -> None:
 async def test_the_same_acts_give_the_same_bytes(tmp_path: Path) -> None:
     """If this fails, an entry is written differently from before: see tests/vectors/make.py before regenerating."""
     made = await make(tmp_path)
-    for name in ("run.jsonl", "tenant.jsonl", "lost.jsonl"):
+    for name in ("run.jsonl", "tenant.jsonl", "lost.jsonl", "restored.jsonl", "restored_tenant.jsonl"):
         for number, (now, before) in enumerate(zip(made[f"entry_v1/{name}"].splitlines(), lines(name), strict=True)):
             assert now.decode() == before.decode(), f"{name} line {number + 1}"
     assert made == {name: (HERE / name).read_bytes() for name in PINNED.keys() - NO_LONGER_MADE}
 
 
 @pytest.mark.parametrize(
-    ("name", "types"), [("run.jsonl", RUN_TYPES), ("tenant.jsonl", TENANT_TYPES), ("lost.jsonl", LOST_TYPES)]
+    ("name", "types"),
+    [
+        ("run.jsonl", RUN_TYPES),
+        ("tenant.jsonl", TENANT_TYPES),
+        ("lost.jsonl", LOST_TYPES),
+        ("restored.jsonl", RESTORED_TYPES),
+        ("restored_tenant.jsonl", TENANT_TYPES - {"decision"} | {"store_restored"}),
+    ],
 )
 def test_every_type_that_use_cases_write_is_among_them_and_chained(name: str, types: frozenset[str]) -> None:
     before = None
@@ -112,6 +122,18 @@ def test_lost_ids_of_before_are_folded_as_they_were() -> None:
     assert {key for key, step in view.steps.items() if step.state is StepState.COMPLETED} == view.steps.keys() - names
     assert (view.steps["call_3"].duplicate, view.steps["call_8"].duplicate) == ("replay", "run")
     assert view.steps["call_8"].duplicate_of == "call_4"
+
+
+def test_restores_of_before_are_folded_as_they_were() -> None:
+    view = folded("restored.jsonl")
+    assert view.run is not None
+    assert (view.run.state, view.run.epoch, view.run.park_reason) == (RunState.PARKED, 1_000_001, "released")
+    assert {key: (step.state, step.doubt) for key, step in view.steps.items()} == {
+        "s1": (StepState.IN_DOUBT, "restored"),
+        "s2": (StepState.IN_DOUBT, "restored"),
+    }
+    assert [grant.status for grant in view.grants.values()] == [GrantStatus.REVOKED]
+    assert [approval.status for approval in view.approvals.values()] == [ApprovalStatus.VOID]
 
 
 @pytest.mark.parametrize("name", ["entry_v1/receipt.json", "receipt_v2/run.json"])
