@@ -6,6 +6,7 @@ Base install only, and independent of the code under test: PyJWT and `cryptograp
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +60,12 @@ def es256() -> ForgersKey:
     return ForgersKey("ES256", ec.generate_private_key(ec.SECP256R1()))
 
 
-def eddsa() -> ForgersKey:
-    return ForgersKey("EdDSA", ed25519.Ed25519PrivateKey.generate())
+def eddsa(seed: bytes | None = None) -> ForgersKey:
+    """A new key, or the one of this seed, for what has to be the same each time."""
+    if seed is None:
+        return ForgersKey("EdDSA", ed25519.Ed25519PrivateKey.generate())
+    secret = hashlib.sha256(seed).digest()
+    return ForgersKey("EdDSA", ed25519.Ed25519PrivateKey.from_private_bytes(secret))
 
 
 def rs256(bits: int = 2048) -> ForgersKey:

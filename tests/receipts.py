@@ -19,7 +19,7 @@ from forging import ForgersKey, b64, eddsa
 START = 1_800_000_000_000
 COSIGNED_S = 1_800_000_001
 ORIGIN = "broker.example/log"
-WITNESSES = {"alice": eddsa(), "bob": eddsa()}
+WITNESSES = {name: eddsa(name.encode()) for name in ("alice", "bob")}
 TENANT, RUN, KID = "acme", "run_01", "head-key"
 HEAD_CONTEXT = b"stepgrant run head v1\x00"
 Change = Callable[[dict[str, Any]], object]

@@ -27,6 +27,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "model-postgres": Kind("model.on_postgres", 2_000, 100, "walks"),
     "tokens": Kind("security.fuzz.tokens", 1_000_000, 100_000, "tokens and proofs"),
     "policy-answers": Kind("security.fuzz.policy_answers", 500_000, 100_000, "answers"),
-    "ledger-bytes": Kind("security.fuzz.ledger_bytes", 100_000, 20_000, "receipts"),
+    "ledger-bytes": Kind("security.fuzz.ledger_bytes", 1_000_000, 100_000, "inputs"),
     "http": Kind("security.fuzz.http_walk", 100_000, 5_000, "requests"),
 }

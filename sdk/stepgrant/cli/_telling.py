@@ -228,8 +228,8 @@ class Teller:
 
 
 def _facts(at: At) -> list[str]:
-    action = at.action
-    facts = [plain.visible(action["tool"])] if action.get("tool") not in {None, at.step} else []
+    action, tool = at.action, at.action.get("tool")
+    facts = [plain.visible(tool)] if isinstance(tool, str) and tool != at.step else []
     asked = at.shown("action.digest")
     resource = at.shown("action.resource")
     if resource is not None:
@@ -237,7 +237,7 @@ def _facts(at: At) -> list[str]:
     if isinstance(asked, dict) and isinstance(asked.get("args"), dict):
         facts.append(_arguments(asked["args"]))
     if action.get("effect") and at.type != "step_recorded":
-        facts.append(str(action["effect"]))
+        facts.append(plain.visible(action["effect"]))
     if at.attempt > 1:
         facts.append(f"attempt {at.attempt}")
     if at.epoch:

@@ -6,7 +6,6 @@ A log signs one line of heads, each a beginning of the next; whoever holds two t
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -46,7 +45,7 @@ def read_head(text: str, origin: str | None = None) -> Head:
         raise HeadUnreadable("a head's second line is a size", reason="not_a_head")
     try:
         hashed = base64.b64decode(root, validate=True)
-    except binascii.Error:
+    except ValueError:  # also what is not ASCII
         hashed = b""
     if len(hashed) != HASH_BYTES or base64.b64encode(hashed).decode("ascii") != root:
         raise HeadUnreadable("a head's third line is base64 of 32 bytes", reason="not_a_head")

@@ -59,7 +59,7 @@ def _hash(line: str) -> bytes:
         data = base64.b64decode(line, validate=True)
     except binascii.Error:
         raise _bad() from None
-    if len(data) != HASH_BYTES:
+    if len(data) != HASH_BYTES or base64.b64encode(data).decode("ascii") != line:
         raise _bad()
     return data
 

@@ -157,6 +157,17 @@ def test_what_agents_and_people_wrote_cannot_act_on_the_terminal(hostile: str) -
         assert all(text.isprintable() for text in (block.title, *block.facts, *(line.text for line in block.lines)))
 
 
+@pytest.mark.parametrize("odd", [[], {}, 7, None, "\x1b[2J"])
+def test_an_action_that_makes_no_sense_is_told_as_far_as_it_goes(odd: object) -> None:
+    """Whoever signed a receipt decides what is in it, and nothing of it may keep the rest untold."""
+    run = Run()
+    run.opened()
+    run.add(5, "step_suspended", step="s", attempt=1, action={"tool": odd, "effect": odd, "resource_c": None})
+    story = told(run)
+    assert texts(story, "s") == ["suspended by the framework: neither failed nor in doubt"]
+    assert all(fact.isprintable() for block in story.blocks for fact in block.facts)
+
+
 def test_entry_of_an_unknown_type_is_told_not_dropped() -> None:
     run = Run()
     run.opened()
