@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stepgrant_broker.config_identity import IdentitySettings
 from stepgrant_broker.config_log import LogSettings
 from stepgrant_broker.config_opa import PolicyEngineSettings
+from stepgrant_broker.config_retention import RetentionSettings
 from stepgrant_broker.config_signer import SignerSettings
 from stepgrant_broker.config_vault import VaultSettings
 from stepgrant_broker.domain.ids import TENANT
@@ -42,7 +43,9 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSettings, LogSettings, BaseSettings):
+class Settings(
+    SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSettings, LogSettings, RetentionSettings, BaseSettings
+):
     """What an operator can set. Times in milliseconds unless a name ends in `_s` (seconds)."""
 
     model_config = SettingsConfigDict(
@@ -201,6 +204,7 @@ class Settings(SignerSettings, IdentitySettings, PolicyEngineSettings, VaultSett
             max_result_bytes=self.max_result_bytes,
             max_args_bytes=self.max_args_bytes,
             max_input_bytes=self.max_input_bytes,
+            kept_ms=self.kept_ms,
         )
 
 

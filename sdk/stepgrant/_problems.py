@@ -107,6 +107,8 @@ _BUILD: Final[Mapping[str, Callable[[_Problem], e.StepgrantError]]] = {
         of=p.text("of"), options=p.texts("options"), step=p.text("step"), why=p.message
     ),
     "run_ended": _plain(e.RunEnded),
+    "run_not_ended": _other,
+    "leases_not_confirmed": _other,
     "prior_credential_live": _waiting(e.PriorCredentialLive),
     "grant_expired": _verification(v.GrantExpired),
     "grant_revoked": _verification(v.GrantRevoked),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fakes.clock import ArmedFailpoints, CountingIds, StandingClock
 from fakes.world import AUDIENCE, call, person
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
+from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.outcomes import Result
 from stepgrant_broker.domain.ports import Issuer
@@ -28,8 +29,7 @@ from stepgrant_broker.policy.bundle import from_files
 from stepgrant_broker.policy.embedded import EmbeddedEngine
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
-from stepgrant_broker.store.connecting import url_of
-from stepgrant_broker.store.schema import migrate
+from stepgrant_broker.store.sealing import Seal
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
 from stepgrant_broker.usecases.begin import begin
@@ -39,6 +39,7 @@ from stepgrant_broker.usecases.enroll import Enrolment, enroll
 from stepgrant_broker.usecases.open import OpenCall, open_run
 from stepgrant_broker.usecases.operators import authenticate_operator, create_operator
 from stepgrant_broker.usecases.redeem import redeem
+from stepgrant_broker.wiring.fresh import new_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -155,18 +156,17 @@ async def hand(folder: Path, limits: Limits | None = None) -> AsyncIterator[Hand
     """A hand over fresh adapters in `folder`."""
     clock, ids, failpoints = StandingClock(), CountingIds(), ArmedFailpoints()
     database = folder / "store" / "stepgrant.db"
-    database.parent.mkdir(mode=0o700, exist_ok=True)
-    migrate(url_of(database))
-    store = SqliteStore(database, clock=clock, failpoints=failpoints)
+    new_database(database)
     keys = folder / "keys"
-    signer, wrap = LocalSigner.open(keys, create=True), LocalWrap.open(keys, create=True)
+    signer, wrap, kept = LocalSigner.open(keys, create=True), LocalWrap.open(keys, create=True), Keys()
+    store = SqliteStore(database, clock=clock, failpoints=failpoints, seal=Seal(wrap, kept))
     engine = EmbeddedEngine(decision_ids=lambda: "dec_" + ids.ulid(clock.now()))
     limits = limits or Limits()
     issuers: dict[str, Issuer] = {
         "jwt": JwtIssuer(signer, limits.issuer_url),
         "static": StaticIssuer(store, wrap),
     }
-    ports = Ports(store, store, engine, contract.parse, issuers, signer, wrap, clock, ids, failpoints, limits)
+    ports = Ports(store, store, engine, contract.parse, issuers, signer, wrap, clock, ids, failpoints, limits, kept)
     try:
         bundle = from_files({"stepgrant/main.rego": REGO})
         revision = await next_revision(ports, bundle.digest)

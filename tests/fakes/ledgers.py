@@ -20,6 +20,7 @@ from stepgrant_broker.ledger.verify import LedgerCheck
 from stepgrant_broker.policy.bundle import digest_of
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
+from stepgrant_broker.store.sealing import Seal
 from stepgrant_broker.store.sqlite import SqliteStore
 
 DATABASE = Path("store", "stepgrant.db")
@@ -92,8 +93,9 @@ async def copied(written: Path, run: str, folder: Path) -> AsyncIterator[Ledger]
     """A copy of a written ledger, open."""
     shutil.copytree(written, folder)
     clock, file = StandingClock(1_800_001_000_000), folder / DATABASE
-    store = SqliteStore(file, clock=clock)
+    wrap = LocalWrap.open(folder / "keys")
+    store = SqliteStore(file, clock=clock, seal=Seal(wrap))
     try:
-        yield Ledger(store, LocalWrap.open(folder / "keys"), LocalSigner.open(folder / "keys"), clock, run, file)
+        yield Ledger(store, wrap, LocalSigner.open(folder / "keys"), clock, run, file)
     finally:
         await store.close()

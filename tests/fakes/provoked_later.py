@@ -7,6 +7,7 @@ import asyncio
 import httpx
 
 from fakes.hand import ask
+from fakes.outside import LOGIN, OutsideIssuer
 from fakes.provoked import LIMITS, PROVOKED, granted, held, provokes, redemption
 from fakes.served import Broker, step_body
 from stepgrant_broker.domain.errors import StoreUnavailable
@@ -59,6 +60,23 @@ async def _started_again(broker: Broker) -> httpx.Response:
     body = step_body(epoch=2, id_source="call_id")
     await again.call("POST", f"/v1/runs/{run}/steps/s2/prepare", body)
     return await again.call("POST", f"/v1/runs/{run}/steps/s2/start", body)
+
+
+@provokes("run_not_ended")
+async def _erased_too_early(broker: Broker) -> httpx.Response:
+    _, run = await held(broker)
+    return await broker.person("POST", f"/v1/runs/{run}/erase")
+
+
+@provokes("leases_not_confirmed")
+async def _erased_with_a_living_login(broker: Broker) -> httpx.Response:
+    issuers = broker.ports.issuers
+    assert isinstance(issuers, dict)
+    issuers["outside"] = OutsideIssuer(confirms=False)
+    agent, run = await held(broker)
+    await agent.begin(run, decision=LOGIN)
+    await broker.person("POST", f"/v1/runs/{run}/cancel")
+    return await broker.person("POST", f"/v1/runs/{run}/erase")
 
 
 # ---------------------------------------------------------------------------------------------------------- 500 - 503

@@ -20,6 +20,7 @@ from stepgrant.receipt import Event, read_event
 from stepgrant_broker.ledger.verify import LedgerCheck
 from stepgrant_broker.policy.bundle import digest_of
 from stepgrant_broker.signing.wrap import LocalWrap
+from stepgrant_broker.store.sealing import Seal
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.wiring import SystemClock
 
@@ -80,9 +81,10 @@ def opened(folder: Path, read: Callable[[SqliteStore, LedgerCheck], Coroutine[An
     """What `read` gives, on a broker's database."""
 
     async def work() -> T:
-        store = SqliteStore(folder / DATABASE, clock=SystemClock())
+        wrap = LocalWrap.open(folder / "keys")
+        store = SqliteStore(folder / DATABASE, clock=SystemClock(), seal=Seal(wrap))
         try:
-            return await read(store, LedgerCheck(store, store, LocalWrap.open(folder / "keys"), digest_of))
+            return await read(store, LedgerCheck(store, store, wrap, digest_of))
         finally:
             await store.close()
 

@@ -13,6 +13,7 @@ from fakes.world import AUDIENCE, call, person
 from model.said import Said, answered, refused
 from model.things import Call, Decision
 from stepgrant_broker.domain.caller import AgentCaller, Request
+from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.domain.outcomes import Result, Verdict
@@ -21,7 +22,7 @@ from stepgrant_broker.domain.state import Approval, FailStatus, Grant, IdSource,
 from stepgrant_broker.issuers.static import StaticIssuer
 from stepgrant_broker.usecases.begin import begin
 from stepgrant_broker.usecases.complete import complete
-from stepgrant_broker.usecases.context import Keys, Ports
+from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.decide_approval import decide_approval
 from stepgrant_broker.usecases.end import end
 from stepgrant_broker.usecases.fail import fail

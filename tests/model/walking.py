@@ -23,6 +23,7 @@ from soak.result import Result
 from stepgrant_broker.issuers.static import StaticIssuer
 from stepgrant_broker.policy.bundle import from_files
 from stepgrant_broker.store.postgres import PostgresStore
+from stepgrant_broker.store.sealing import Seal
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
 from stepgrant_broker.usecases.enroll import Enrolment, enroll
@@ -55,9 +56,11 @@ async def _made(stack: AsyncExitStack, folder: Path, url: str | None) -> Real:
     held = await stack.enter_async_context(hand(folder))
 
     async def reopened() -> SqliteStore | PostgresStore:
+        seal = Seal(held.ports.wrap, held.ports.keys)
         if url is None:
-            return SqliteStore(folder / "store" / "stepgrant.db", clock=held.clock, failpoints=held.failpoints)
-        return PostgresStore(url, clock=held.clock, failpoints=held.failpoints, readers=1)
+            path = folder / "store" / "stepgrant.db"
+            return SqliteStore(path, clock=held.clock, failpoints=held.failpoints, seal=seal)
+        return PostgresStore(url, clock=held.clock, failpoints=held.failpoints, seal=seal, readers=1)
 
     if url is not None:
         first = await reopened()

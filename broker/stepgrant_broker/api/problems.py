@@ -66,6 +66,8 @@ STATUSES: Final[Mapping[str, Status]] = MappingProxyType(
         "step_in_doubt": Status(409, "The step may already have happened"),
         "suspected_duplicate": Status(409, "The call may be a completed step once more"),
         "run_ended": Status(409, "The run is over"),
+        "run_not_ended": Status(409, "The run goes on"),
+        "leases_not_confirmed": Status(409, "Credentials outside are not confirmed dead"),
         "prior_credential_live": Status(409, "An older credential may still work"),
         "grant_expired": Status(410, "The grant has expired"),
         "grant_revoked": Status(410, "The grant was revoked"),

@@ -21,6 +21,7 @@ from stepgrant_broker.api.routing import Call, Endpoint, Nothing, either, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.errors import Forbidden, InvalidRequest, NotFound, UnknownApproval, UnknownRun, UnknownStep
+from stepgrant_broker.domain.fold.common import the_run
 from stepgrant_broker.domain.reads import Page, StoredEntry
 from stepgrant_broker.domain.standing import Standing
 from stepgrant_broker.domain.state import Approval, ApprovalStatus, Step
@@ -85,21 +86,19 @@ async def _standing(api: Api, tenant: str, run: str) -> Standing:
 
 async def list_steps(api: Api, call: Call[Anybody, PageQuery]) -> Answer:
     """The steps of a run, in their order."""
-    await visible_run(api, call)
-    tenant, run = call.caller.tenant, call.segment("run")
-    rows = await api.ports.reads.steps(tenant, run, page_of(call.taken))
-    payloads = await _payloads(api, tenant, run, rows.rows)
-    return {"steps": [answers.step(step, payloads) for step in rows.rows], "next": rows.next}
+    of = the_run((await visible_run(api, call)).view)
+    rows = await api.ports.reads.steps(of.tenant, of.id, page_of(call.taken))
+    payloads = await _payloads(api, of.tenant, of.id, rows.rows)
+    return {"steps": [answers.step(step, payloads, of) for step in rows.rows], "next": rows.next}
 
 
 async def show_step(api: Api, call: Call[Anybody, Nothing]) -> Answer:
     """One step with its result."""
-    await visible_run(api, call)
-    tenant, run, key = call.caller.tenant, call.segment("run"), call.segment("step")
-    step = (await api.ports.store.load(Query(tenant, run=run, step=key))).view.steps.get(key)
+    of, key = the_run((await visible_run(api, call)).view), call.segment("step")
+    step = (await api.ports.store.load(Query(of.tenant, run=of.id, step=key))).view.steps.get(key)
     if step is None:
         raise UnknownStep("no such step in this run")
-    return answers.step(step, await _payloads(api, tenant, run, [step]))
+    return answers.step(step, await _payloads(api, of.tenant, of.id, [step]), of)
 
 
 async def _payloads(api: Api, tenant: str, run: str, steps: Iterable[Step]) -> Mapping[str, Payload]:
@@ -144,7 +143,8 @@ async def receipt(api: Api, call: Call[Anybody, ReceiptQuery]) -> HttpAnswer:
 
 async def show_decision(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
     """A recorded decision with the input it was made on, to be explained or replayed."""
-    if (await api.ports.store.load(Query(call.caller.tenant, run=call.segment("run")))).view.run is None:
+    of = (await api.ports.store.load(Query(call.caller.tenant, run=call.segment("run")))).view.run
+    if of is None:
         raise UnknownRun("no such run")
     tenant, run, wanted = call.caller.tenant, call.segment("run"), call.segment("decision")
     after = -1
@@ -153,7 +153,8 @@ async def show_decision(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
             entry = canonical.loads(row.data)
             made = entry.get("decision") if isinstance(entry, dict) else None
             if isinstance(entry, dict) and isinstance(made, dict) and made.get("decision_id") == wanted:
-                return await _decision(api, tenant, run, dict(entry), dict(made))
+                shown = await _decision(api, tenant, run, dict(entry), dict(made))
+                return {**shown, "erased": of.erased_at is not None}
         after = rows[-1].seq
     raise NotFound("no such decision in this run")
 
@@ -222,7 +223,7 @@ async def list_policies(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
 
 
 async def show_policy(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
-    """A policy with its sources."""
+    """A policy with its sources; none, where what is kept is no longer what was activated, but no text at all."""
     found = await api.ports.reads.policy(call.caller.tenant, call.segment("revision"))
     if found is None:
         raise NotFound("no such policy revision")

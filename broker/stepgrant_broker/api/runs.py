@@ -1,4 +1,4 @@
-"""Runs: open, queue, heartbeat, park, end. A person can only cancel."""
+"""Runs: open, queue, heartbeat, park, end. A person can only cancel, and erase what has ended."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any, Final
 from stepgrant import _wire
 from stepgrant_broker.api import parsing, shapes_runs
 from stepgrant_broker.api.context import Api
-from stepgrant_broker.api.routing import Call, Endpoint, agents, either
+from stepgrant_broker.api.routing import Call, Endpoint, Nothing, agents, either, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.usecases.end import Status, cancel_by_person, end
+from stepgrant_broker.usecases.erase import erase_run
 from stepgrant_broker.usecases.heartbeat import heartbeat
 from stepgrant_broker.usecases.open import open_run
 from stepgrant_broker.usecases.park import park
@@ -65,6 +66,11 @@ async def cancel_run(api: Api, call: Call[AgentCaller | PersonCaller, _wire.EndR
     return await cancel_by_person(api.ports, call.caller, call.segment("run"), call.request())
 
 
+async def erase_(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+    """Destroy the run's key, payloads and stored answers; entries stay and verify. This is final."""
+    return await erase_run(api.ports, call.caller, call.segment("run"))
+
+
 async def _end(api: Api, call: Call[Any, _wire.EndRun], caller: AgentCaller, status: Status) -> Answer:
     taken = call.taken
     if taken.epoch is None:
@@ -83,4 +89,5 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     agents("POST", "/v1/runs/{run}/complete", complete_run, _wire.EndRun, shapes_runs.EndedRun),
     agents("POST", "/v1/runs/{run}/fail", fail_run, _wire.EndRun, shapes_runs.EndedRun),
     either("POST", "/v1/runs/{run}/cancel", cancel_run, _wire.EndRun, shapes_runs.EndedRun),
+    people("POST", "/v1/runs/{run}/erase", erase_, Nothing, shapes_runs.ErasedRun),
 )

@@ -208,6 +208,7 @@ class StepView(msgspec.Struct):
     same_as: str | None
     duplicate_of: str | None
     suspected: bool
+    erased: bool
 
 
 class Steps(msgspec.Struct):

@@ -203,6 +203,7 @@ class DecisionView(msgspec.Struct):
     policy_revision: str
     engine: str | None
     input: Any
+    erased: bool
 
 
 class Disclosure(msgspec.Struct):
@@ -216,10 +217,14 @@ class Disclosure(msgspec.Struct):
 
 
 class Evidence(msgspec.Struct):
-    """Entries of a chain in order, with inputs of decisions and what questions are bound to; `next` as in `Entries`."""
+    """Entries of a chain in order, with inputs of decisions and what questions are bound to; `next` as in `Entries`.
+
+    `damaged`: commitments behind which something rests that does not open; somebody changed it.
+    """
 
     entries: list[EntryView]
     disclosures: list[Disclosure]
+    damaged: list[str]
     next: int | None
 
 

@@ -72,6 +72,12 @@ class EndedRun(msgspec.Struct):
     entries: int
 
 
+class ErasedRun(EndedRun):
+    """A run of which only its entries are left. `erased_at` in ms."""
+
+    erased_at: int
+
+
 class RunView(msgspec.Struct):
     """A run as it is listed and shown. `meters` are in units, `carries` are the labels of what it has read.
 
@@ -101,6 +107,7 @@ class RunView(msgspec.Struct):
     resumable: bool
     resumable_at: int | None
     tries: int
+    erased_at: int | None
 
 
 class ShownRun(RunView):

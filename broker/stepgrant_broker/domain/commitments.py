@@ -32,6 +32,18 @@ class Payload:
         return self.body if self.form == "value" else canonical.dumps(canonical.digest_bytes(self.body))
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Kept:
+    """A payload as it rests. `body` is encrypted under the key `key_id` of its chain, or in clear (`None`)."""
+
+    c: str
+    field: str
+    form: Literal["value", "preimage"]
+    body: bytes
+    key_id: str | None = None
+    nonce: bytes | None = None
+
+
 def opening(key: bytes, name: str, value: bytes) -> bytes:
     """The `r` that opens one commitment and tells nothing of others."""
     return hmac.digest(key, name.encode() + b"\x00" + value, hashlib.sha256)

@@ -96,7 +96,7 @@ BODY: Final[Mapping[EntryType, tuple[frozenset[str], frozenset[str]]]] = {
     EntryType.RUN_QUARANTINED: _body("by", "note_c"),
     EntryType.RUN_RELEASED: _body("", "note_c"),
     EntryType.RUN_ENDED: _body("status", "detail_c"),
-    EntryType.RUN_ERASED: _body("", "note_c"),
+    EntryType.RUN_ERASED: _body("", "operator"),
     EntryType.STEP_PREPARED: _body(
         "idempotency_key id_source settle_ms retry_failed digest_only position revision", "parent duplicate_of"
     ),

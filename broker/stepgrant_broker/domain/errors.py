@@ -11,7 +11,7 @@
     │                               StepDrift  StepInDoubt  DuplicateSuspected  RunEnded  PriorCredentialLive
     ├── Gone                        GrantExpired  GrantRevoked  ApprovalExpired
     ├── BudgetExhausted
-    └── Unavailable                 StoreUnavailable  FateUnknown  PolicyUnavailable  IssuerUnavailable
+    └── Unavailable                 StoreUnavailable  PayloadDamaged  FateUnknown  PolicyUnavailable  IssuerUnavailable
                                     IssuerRefused  SignerUnavailable  RetriesExhausted
 
 No HTTP here: one table in `api/problems.py` maps codes to statuses, one in `commands/` to exit codes.
@@ -28,12 +28,7 @@ class StepgrantFault(Exception):
     code: ClassVar[str] = "internal"
 
     def __init__(
-        self,
-        detail: str,
-        *,
-        field: str | None = None,
-        retry_after_ms: int | None = None,
-        **more: object,
+        self, detail: str, *, field: str | None = None, retry_after_ms: int | None = None, **more: object
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -266,6 +261,14 @@ class StoreUnavailable(Unavailable):
     """The ledger cannot record now (full disk, locked, corrupt, gone)."""
 
     code = "ledger_unavailable"
+
+
+class PayloadDamaged(StoreUnavailable):
+    """What rests behind the commitment `c` does not open: somebody changed it, or put it there from elsewhere."""
+
+    def __init__(self, c: str, field: str) -> None:
+        super().__init__(f"the stored {field} behind {c} does not open; run `stepgrant ledger verify`")
+        self.c, self.payload = c, field
 
 
 class FateUnknown(StoreUnavailable):

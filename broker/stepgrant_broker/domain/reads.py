@@ -133,6 +133,12 @@ class Reads(Protocol):
         The longest due first.
         """
 
+    async def erasable(self, state: str, before: int, limit: int) -> tuple[tuple[str, str], ...]:
+        """Runs that ended in this state at this time or before and are not erased, as (tenant, run), oldest first.
+
+        Those with open grants are left out: they cannot be erased yet.
+        """
+
     async def held(
         self, tenant: str, *, agent: str | None, workload: str | None, issuer: str | None
     ) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,5 @@ class Limits:
     max_args_bytes: int = 262_144
     max_input_bytes: int = 262_144
     max_tries: int = 8
+    kept_ms: Mapping[str, int] = field(default_factory=dict)
+    """How long the values of an ended run are kept, by its outcome; those of another one for ever."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from stepgrant_broker.domain.commitments import Payload
+from stepgrant_broker.domain.commitments import Kept, Payload
 from stepgrant_broker.domain.entries import Entry, Head
 from stepgrant_broker.domain.ports import SecretRecord, Wrapped
 from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step, View
@@ -130,7 +130,9 @@ class WriteSet:
 
     `expect_seq` is the chain's length that the decision saw (0: the run must not exist yet). `lease_until` moves the
     run's lease; `None` leaves it. `raise_guard` is the only way to move the tenant's guard (a `Tenant` row leaves it).
-    `erase` names the commitments whose payloads are dropped with this commit.
+    `erase` names the commitments whose payloads are dropped with this commit. `key` is the chain's wrapped key, under
+    which the payloads are sealed; a chain that begins brings it along as a row. `destroy` drops everything that stands
+    behind the run's commitments, its key with it.
     """
 
     tenant: str
@@ -138,13 +140,15 @@ class WriteSet:
     expect_seq: int
     entries: tuple[Entry, ...] = ()
     rows: tuple[Row, ...] = ()
-    payloads: tuple[Payload, ...] = ()
+    payloads: tuple[Payload | Kept, ...] = ()
     guard: int | None = None
     raise_guard: bool = False
     lease_until: int | None = None
     proof: ProofUse | None = None
     answer: StoredAnswer | None = None
     erase: tuple[str, ...] = ()
+    key: ChainKey | None = None
+    destroy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

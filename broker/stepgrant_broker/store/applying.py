@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.dialects import sqlite
 
+from stepgrant_broker.domain.commitments import Kept
 from stepgrant_broker.domain.entries import GENESIS
 from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofReplayed, VersionMoved
 from stepgrant_broker.domain.state import Run
@@ -25,8 +26,10 @@ from stepgrant_broker.store.breaking import AFTER, AFTER_ENTRIES, AFTER_PROOF, A
 from stepgrant_broker.store.checking import chain_row
 from stepgrant_broker.store.faults import WriteSetMalformed
 from stepgrant_broker.store.statements import FIXED, ROWS_AT_ONCE, RUN_FIXED, Statements, Text, sqlite_dialect
+from stepgrant_broker.store.tables.ledger import ERASED
 
 if TYPE_CHECKING:
+    from stepgrant_broker.domain.commitments import Payload
     from stepgrant_broker.domain.ports import Failpoints
     from stepgrant_broker.domain.writes import Row, WriteSet
 
@@ -57,6 +60,8 @@ def apply(db: sqlite3.Connection, writes: WriteSet, now: int, failpoints: Failpo
     _write_many(db, SQL.payloads, payload_rows(writes))
     for c in writes.erase:
         _touched(db, SQL.erase, {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c})
+    for text in SQL.destroy if writes.destroy else ():
+        _touched(db, text, destroyed(writes))
 
 
 def _write(db: sqlite3.Connection, row: Row) -> None:
@@ -76,6 +81,11 @@ def in_portions(places: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[An
         yield places[start : start + ROWS_AT_ONCE]
 
 
+def destroyed(writes: WriteSet) -> dict[str, Any]:
+    """The binds of `Statements.destroy`."""
+    return {**ERASED, "w_tenant": writes.tenant, "w_run": writes.run}
+
+
 def entry_rows(writes: WriteSet) -> list[tuple[Any, ...]]:
     """The rows of the entries, in the order of `statements.ENTRY_COLUMNS`."""
     chain = writes.run or ""
@@ -91,9 +101,14 @@ def payload_rows(writes: WriteSet) -> list[tuple[Any, ...]]:
     passing, until = (None, None) if answer is None else (answer.answer_c, answer.expires_at)
     chain = writes.run or ""
     return [
-        (writes.tenant, chain, *rows.PAYLOAD.places(payload), until if c == passing else None)
+        (writes.tenant, chain, *rows.PAYLOAD.places(_kept(payload)), until if c == passing else None)
         for c, payload in {payload.c: payload for payload in writes.payloads}.items()
     ]
+
+
+def _kept(payload: Payload | Kept) -> Kept:
+    """As it rests: what nobody sealed rests in clear (`sealing.Clear`)."""
+    return payload if isinstance(payload, Kept) else Kept(payload.c, payload.field, payload.form, payload.body)
 
 
 def _spend_proof(db: sqlite3.Connection, writes: WriteSet) -> None:

@@ -47,6 +47,10 @@ def check(writes: WriteSet) -> None:
         _check_row(writes, row)
     if writes.lease_until is not None and writes.run is None:
         raise WriteSetMalformed("only a run has a lease")
+    if writes.key is not None:
+        _check_row(writes, writes.key)
+    if writes.destroy and not (isinstance(chain, Run) and chain.erased_at is not None and not writes.payloads):
+        raise WriteSetMalformed("only an erased run loses what stands behind its commitments")
     answer = writes.answer
     if answer is not None and (answer.tenant, answer.run) != (writes.tenant, writes.run or ""):
         raise WriteSetMalformed("a stored answer of another chain")

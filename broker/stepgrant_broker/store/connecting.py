@@ -88,6 +88,8 @@ def open_writer(file: DatabaseFile) -> sqlite3.Connection:
         db.execute("PRAGMA fullfsync = ON")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA journal_size_limit = 67108864")
+        # What was erased, and the key that it was encrypted with, must not stay behind in free pages.
+        db.execute("PRAGMA secure_delete = ON")
         # A savepoint keeps the pages that it changed; over 64 KB they would go to a temporary file, at each set.
         db.execute("PRAGMA temp_store = MEMORY")
     except BaseException:

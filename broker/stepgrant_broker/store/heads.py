@@ -72,7 +72,7 @@ def _statement(now: ColumnElement[int], by: Sequence[str]) -> Any:  # noqa: ANN4
         (tenant_key, and_(tenant_key.c.tenant == tenant, tenant_key.c.run == literal_column("''"))),
         (answers, and_(answers.c.tenant == tenant, answers.c.scope == bindparam("scope"), answers.c.expires_at > now)),
         (runs, and_(runs.c.tenant == tenant, *(runs.c[name] == bindparam(name) for name in by))),
-        (key, and_(key.c.tenant == runs.c.tenant, key.c.run == runs.c.id)),
+        (key, and_(key.c.tenant == runs.c.tenant, key.c.run == runs.c.id, runs.c.erased_at.is_(None))),
         (steps, and_(steps.c.tenant == runs.c.tenant, steps.c.run == runs.c.id, steps.c.key == step)),
     ):
         joined = joined.outerjoin(table, condition)

@@ -23,28 +23,29 @@ from stepgrant_broker.domain.writes import ChainKey, Loaded, Quarantine, Query, 
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.asking import Ask, Found, Plan, ask, one
 from stepgrant_broker.store.queries import Queries
+from stepgrant_broker.store.sealing import Clear
 
 LIVE_MAX: Final = 16
 SOUGHT_MAX: Final = 4
 Keep: TypeAlias = Callable[[Found], None]
 
 
-def load(sql: Queries, query: Query, now: int | None) -> Plan[Loaded]:
-    """What the query names, at this time, or at the database's. Raises `RowDamaged`."""
-    return _Loader(sql, query, now).load()
+def load(sql: Queries, query: Query, now: int | None, seal: Clear) -> Plan[Loaded]:
+    """What the query names, at this time, or at the database's. Raises `RowDamaged`, `PayloadDamaged`."""
+    return _Loader(sql, query, now, seal).load()
 
 
 class _Loader:
     """One load; collects what belongs together."""
 
-    def __init__(self, sql: Queries, query: Query, now: int | None) -> None:
+    def __init__(self, sql: Queries, query: Query, now: int | None, seal: Clear) -> None:
         self._sql = sql
         self._query = query
         self._given = now
+        self._seal = seal
         self._now = 0
         self._tenant = Tenant(query.tenant, 0, GENESIS, 0)
-        self._tenant_key: ChainKey | None = None
-        self._key: ChainKey | None = None
+        self._keys: dict[str, ChainKey] = {}
         self._answer: StoredAnswer | None = None
         self._run: Run | None = None
         self._lease = 0
@@ -56,6 +57,7 @@ class _Loader:
         self._epochs: dict[int, Epoch] = {}
         self._quarantines: tuple[Quarantine, ...] = ()
         self._payloads: dict[str, Payload] = {}
+        self._asked: set[str] = set()
 
     def load(self) -> Plan[Loaded]:
         found = yield from self._named()
@@ -75,8 +77,8 @@ class _Loader:
             tenant=self._tenant,
             view=self._view(),
             lease_until=self._lease,
-            key=self._tenant_key if self._run is None else self._key,
-            tenant_key=self._tenant_key,
+            key=self._keys.get("" if self._run is None else self._run.id),
+            tenant_key=self._keys.get(""),
             quarantines=self._quarantines,
             answer=self._answer,
             payloads=self._payloads,
@@ -118,13 +120,14 @@ class _Loader:
         ((row,),) = yield [head.ask(**binds)]
         self._now = row[0]
         self._tenant = head.part(row, "tenant") or self._tenant
-        self._tenant_key, self._answer = head.part(row, "tenant_key"), head.part(row, "answer")
+        self._answer = head.part(row, "answer")
+        self._keep_key(head.part(row, "tenant_key"))
         lease, has_approvals, self._has_quarantines = head.rest(row)
         run: Run | None = head.part(row, "run")
         if run is None or any(name != run.id for name in found):
             return
         self._run, self._lease, self._has_approvals = run, lease, has_approvals
-        self._key = head.part(row, "key")
+        self._keep_key(head.part(row, "key"))
         step: Step | None = head.part(row, "step")
         if step is not None:
             self._steps[step.key] = step
@@ -136,6 +139,7 @@ class _Loader:
             asked.append((self._about(self._sql.quarantines, now=self._given), self._keep_quarantines))
         answer = self._answer
         if answer is not None:
+            asked += self._key_of(answer.run)
             asked += self._payload(answer.run, answer.answer_c)
         if self._run is not None:
             for name in self._names:
@@ -237,9 +241,10 @@ class _Loader:
         return [(self._about(self._sql.approval, id=name), self._keep_approvals) for name in missing]
 
     def _payload(self, chain: str, c: str | None) -> list[tuple[Ask, Keep]]:
-        if c is None or c in self._payloads:
+        if c is None or c in self._asked:
             return []
-        return [(self._about(self._sql.payload, chain=chain, c=c), self._keep_payloads)]
+        self._asked.add(c)
+        return [(self._about(self._sql.payload, chain=chain, c=c), lambda found: self._open(chain, found))]
 
     def _keep_steps(self, found: Found) -> None:
         self._steps.update((step.key, step) for step in map(rows.STEP.decode, found))
@@ -256,5 +261,19 @@ class _Loader:
     def _keep_quarantines(self, found: Sequence[Sequence[Any]]) -> None:
         self._quarantines = tuple(map(rows.QUARANTINE.decode, found))
 
-    def _keep_payloads(self, found: Found) -> None:
-        self._payloads.update((payload.c, payload) for payload in map(rows.PAYLOAD.decode, found))
+    def _key_of(self, chain: str) -> list[tuple[Ask, Keep]]:
+        """The key of a chain that is neither the tenant's nor the run's: of a stored answer that was about another."""
+        if not chain or chain in self._keys or (self._run is not None and chain == self._run.id):
+            return []
+        return [(self._about(self._sql.chain_key, run=chain), self._keep_keys)]
+
+    def _keep_keys(self, found: Found) -> None:
+        for row in found:
+            self._keep_key(rows.CHAIN_KEY.decode(row))
+
+    def _keep_key(self, key: ChainKey | None) -> None:
+        if key is not None:
+            self._keys[key.run] = key
+
+    def _open(self, chain: str, found: Found) -> None:
+        self._payloads.update(self._seal.opened(self._keys.get(chain), map(rows.PAYLOAD.decode, found)))

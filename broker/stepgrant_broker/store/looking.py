@@ -13,6 +13,7 @@ from stepgrant_broker.domain.writes import Operator, PolicyText
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.asking import Plan, ask
 from stepgrant_broker.store.queries import Queries
+from stepgrant_broker.store.sealing import Clear
 
 
 def entries(sql: Queries, tenant: str, chain: str, after: int, limit: int) -> Plan[tuple[StoredEntry, ...]]:
@@ -23,35 +24,43 @@ def entries(sql: Queries, tenant: str, chain: str, after: int, limit: int) -> Pl
     return tuple(StoredEntry(*row) for row in found)
 
 
-def payloads(sql: Queries, tenant: str, chain: str, commitments: Sequence[str]) -> Plan[dict[str, Payload]]:
-    """The payloads that are there, by commitment."""
+def payloads(
+    sql: Queries, seal: Clear, tenant: str, chain: str, commitments: Sequence[str]
+) -> Plan[dict[str, Payload]]:
+    """The payloads that are there, by commitment. Raises `PayloadDamaged`."""
     asked = [ask(sql.payload, tenant=tenant, chain=chain, c=c) for c in dict.fromkeys(commitments)]
-    answers = yield asked
-    found = [rows.PAYLOAD.decode(row) for answer in answers for row in answer]
-    return {payload.c: payload for payload in found}
+    if not asked:
+        return {}
+    keys, *answers = yield [ask(sql.chain_key, tenant=tenant, run=chain), *asked]
+    key = rows.CHAIN_KEY.decode(keys[0]) if keys else None
+    return seal.opened(key, [rows.PAYLOAD.decode(row) for answer in answers for row in answer])
 
 
-def operator_by_token(sql: Queries, token_hash: str) -> Plan[tuple[Operator, str] | None]:
+def operator_by_token(sql: Queries, seal: Clear, token_hash: str) -> Plan[tuple[Operator, str] | None]:
     """The person with this token, and the name; nobody if removed, or if the name cannot be read any more.
 
     A person without a name could not be told from a run's principal, who must not approve.
     """
     (found,) = yield [ask(sql.operator_by_token, token_hash=token_hash)]
-    return (rows.OPERATOR.decode(found[0]), _name(found[0])) if found else None
+    return (rows.OPERATOR.decode(found[0]), _name(seal, found[0])) if found else None
 
 
-def operators(sql: Queries, tenant: str) -> Plan[tuple[tuple[Operator, str], ...]]:
+def operators(sql: Queries, seal: Clear, tenant: str) -> Plan[tuple[tuple[Operator, str], ...]]:
     """All people of the tenant; an erased name is empty."""
     (found,) = yield [ask(sql.operators, tenant=tenant)]
-    return tuple((rows.OPERATOR.decode(row), _name(row)) for row in found)
+    return tuple((rows.OPERATOR.decode(row), _name(seal, row)) for row in found)
 
 
-def _name(row: Sequence[Any]) -> str:
+def _name(seal: Clear, row: Sequence[Any]) -> str:
+    """The name of a row of `Queries.operators`: the person, the payload, and the key of the tenant's chain."""
     behind = row[len(rows.OPERATOR.columns) :]
-    if behind[0] is None:
+    kept, key = behind[: len(rows.PAYLOAD.columns)], behind[len(rows.PAYLOAD.columns) :]
+    if kept[0] is None:
         return ""
+    chain_key = None if key[0] is None else rows.CHAIN_KEY.decode(key)
+    (payload,) = seal.opened(chain_key, [rows.PAYLOAD.decode(kept)]).values()
     try:
-        name = canonical.loads(rows.PAYLOAD.decode(behind).body)
+        name = canonical.loads(payload.body)
     except canonical.CanonicalError:
         raise rows.RowDamaged("the name of an operator is damaged") from None
     if not isinstance(name, str):
@@ -75,6 +84,12 @@ def leases_due(sql: Queries, now: int, limit: int) -> Plan[tuple[tuple[str, str,
     """Grants for which something outside has to be taken back, the longest due first."""
     (found,) = yield [ask(sql.leases_due, now=now, limit=max(0, limit))]
     return tuple((tenant, run, jti) for tenant, run, jti in found)
+
+
+def erasable(sql: Queries, state: str, before: int, limit: int) -> Plan[tuple[tuple[str, str], ...]]:
+    """Runs that ended in this state, without open grants and not erased, the longest ended first."""
+    (found,) = yield [ask(sql.erasable, state=state, before=before, limit=max(0, limit))]
+    return tuple((tenant, run) for tenant, run in found)
 
 
 def held(

@@ -21,6 +21,7 @@ from stepgrant_broker.store.loading import load
 from stepgrant_broker.store.postgres_link import Link, Manner
 from stepgrant_broker.store.postgres_readers import PostgresReaders
 from stepgrant_broker.store.postgres_writer import Chore, PostgresWriter
+from stepgrant_broker.store.sealing import Clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,7 @@ class PostgresStore(Keeping):
         *,
         clock: Clock | None = None,
         failpoints: Failpoints | None = None,
+        seal: Clear | None = None,
         capacity: int = CAPACITY,
         readers: int = READERS,
         manner: Manner | None = None,
@@ -62,6 +64,7 @@ class PostgresStore(Keeping):
         self._log = sql.LOG
         self._keys = sql.KEYS
         self._clock = clock
+        self._seal = seal or Clear()
         writing = replace(manner, application=f"{manner.application}-writer")
         self._readers = PostgresReaders([Link(url, manner) for _ in range(readers)], capacity=capacity)
         self._writer = PostgresWriter(Link(url, writing), clock=clock, failpoints=failpoints, capacity=capacity)
@@ -84,7 +87,7 @@ class PostgresStore(Keeping):
 
     async def load(self, query: Query) -> Loaded:
         """What the query names, in one consistent view. Raises `StoreUnavailable`."""
-        return await self._readers.run(lambda: load(self._sql, query, self._time()))
+        return await self._readers.run(lambda: load(self._sql, query, self._time(), self._seal))
 
     async def commit(self, writes: WriteSet) -> None:
         """Apply durably and whole, or raise and leave nothing behind.
@@ -94,7 +97,7 @@ class PostgresStore(Keeping):
         back: the set was given.
         """
         checking.check(writes)
-        await self._writer.inbox.put(writes)
+        await self._writer.inbox.put(self._seal.into(writes))
 
     async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
         return cast("T", await self._writer.inbox.put(Chore(work, apart)))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, bindparam, exists, literal_column, or_, select
 from sqlalchemy.engine import Dialect
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql import ClauseElement, FromClause
 
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.fold.approvals import UNDECIDED
@@ -22,7 +22,8 @@ from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, RunState, 
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.heads import Head
 from stepgrant_broker.store.statements import ENTRIES, Moment, Text, at_most, by_index, columns_of, compile_for, given
-from stepgrant_broker.store.tables.base import CALLED, DUE, LIVE, OPEN, UNENDED, UNFINISHED
+from stepgrant_broker.store.tables.base import CALLED, DUE, KEPT, LIVE, OPEN, UNENDED, UNFINISHED
+from stepgrant_broker.store.tables.ledger import ERASED
 
 UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
 
@@ -30,6 +31,11 @@ UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalSt
 def words(column: ColumnElement[Any], values: Sequence[str]) -> ColumnElement[bool]:
     """`column` is one of these constants, which are words of ours, never input."""
     return or_(*(column == literal_column(f"'{value}'") for value in values))
+
+
+def is_kept(keys: FromClause) -> ColumnElement[bool]:
+    """The key of a chain was not destroyed."""
+    return keys.c.key_id != literal_column(f"'{ERASED['key_id']!s}'")
 
 
 def said(condition: str) -> ColumnElement[bool]:
@@ -161,7 +167,7 @@ class Queries:
 
     def _of_chain(self) -> None:
         self.tenants = self._by(rows.TENANT, order=[rows.TENANT.table.c.id])
-        self.chain_key = self._by(rows.CHAIN_KEY, "tenant", "run")
+        self.chain_key = self._by(rows.CHAIN_KEY, "tenant", "run", also=[is_kept(rows.CHAIN_KEY.table)])
         self.payload = self._by(rows.PAYLOAD, "tenant", "chain", "c")
         entries = (
             select(ENTRIES.c.seq, ENTRIES.c.data, ENTRIES.c.leaf_index)
@@ -180,15 +186,17 @@ class Queries:
             payloads.c.chain == literal_column("''"),
             payloads.c.c == operators.c.name_c,
         )
-        named = select(*columns_of(rows.OPERATOR), *columns_of(rows.PAYLOAD))
+        keys = rows.CHAIN_KEY.table
+        mine = and_(keys.c.tenant == operators.c.tenant, keys.c.run == literal_column("''"))
+        named = select(*columns_of(rows.OPERATOR), *columns_of(rows.PAYLOAD), *columns_of(rows.CHAIN_KEY))
         living = operators.c.removed_at.is_(None)
         self.operator_by_token = self.text(
-            named.select_from(operators.join(payloads, name)).where(
+            named.select_from(operators.join(payloads, name).outerjoin(keys, mine)).where(
                 operators.c.token_hash == bindparam("token_hash"), living
             )
         )
         self.operators = self.text(
-            named.select_from(operators.outerjoin(payloads, name))
+            named.select_from(operators.outerjoin(payloads, name).outerjoin(keys, mine))
             .where(operators.c.tenant == bindparam("tenant"))
             .order_by(operators.c.created_at, operators.c.id)
         )
@@ -225,6 +233,14 @@ class Queries:
                 "limit",
             )
         )
+        open_grant = select(grants.c.jti).where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))
+        erasable = (
+            select(runs.c.tenant, runs.c.id)
+            .where(said(KEPT), runs.c.state == bindparam("state"), runs.c.ended_at <= bindparam("before"))
+            .where(~exists(by_index(open_grant, grants, "ix_grants_pending").correlate(runs)))
+            .order_by(runs.c.ended_at)
+        )
+        self.erasable = self.text(at_most(by_index(erasable, runs, "ix_runs_kept"), "limit"))
         of_issuer = (
             select(grants.c.jti)
             .where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from stepgrant_broker.store import keys, listing, log, looking, rows, standings
+from stepgrant_broker.store import keys, listing, log, looking, rows, scanning, standings
 from stepgrant_broker.store.asking import Look, ask, every, one
 from stepgrant_broker.store.statements import Text
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.log import SignedHead, Tail
     from stepgrant_broker.domain.ports import SecretRecord
     from stepgrant_broker.domain.reads import Listed, Page, StoredEntry
+    from stepgrant_broker.domain.scanning import DerivedPage, RawEntry, Stray
     from stepgrant_broker.domain.standing import Standing
-    from stepgrant_broker.domain.state import Approval, Grant, Run, Step
+    from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step
     from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Tenant, Workload
     from stepgrant_broker.store.keys import KeyStatements
     from stepgrant_broker.store.log import LogStatements
     from stepgrant_broker.store.queries import Queries
+    from stepgrant_broker.store.sealing import Clear
 
 T = TypeVar("T")
 
@@ -31,6 +33,7 @@ class Reading(ABC):
 
     _sql: Queries
     _log: LogStatements
+    _seal: Clear
     _keys: KeyStatements
 
     @abstractmethod
@@ -105,7 +108,7 @@ class Reading(ABC):
 
     async def payloads(self, tenant: str, run: str, commitments: Sequence[str]) -> Mapping[str, Payload]:
         """Payloads of a chain (`run` empty: the tenant's own), by commitment; missing ones are left out."""
-        return await self._run(lambda: looking.payloads(self._sql, tenant, run, commitments))
+        return await self._run(lambda: looking.payloads(self._sql, self._seal, tenant, run, commitments))
 
     async def chain_key(self, tenant: str, run: str) -> ChainKey | None:
         """The wrapped key of a chain."""
@@ -125,11 +128,11 @@ class Reading(ABC):
 
     async def operator_by_token(self, token_hash: str) -> tuple[Operator, str] | None:
         """The person with this token hash, and the name; nobody if removed or nameless."""
-        return await self._run(lambda: looking.operator_by_token(self._sql, token_hash))
+        return await self._run(lambda: looking.operator_by_token(self._sql, self._seal, token_hash))
 
     async def operators(self, tenant: str) -> tuple[tuple[Operator, str], ...]:
         """All people of a tenant with names, oldest first; removed ones too."""
-        return await self._run(lambda: looking.operators(self._sql, tenant))
+        return await self._run(lambda: looking.operators(self._sql, self._seal, tenant))
 
     async def quarantines(self, tenant: str) -> tuple[Quarantine, ...]:
         """Kill switches that hold now."""
@@ -158,6 +161,10 @@ class Reading(ABC):
     async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
         """Grants whose credential outside has to be taken back, as (tenant, run, jti), the longest due first."""
         return await self._run(lambda: looking.leases_due(self._sql, now, limit))
+
+    async def erasable(self, state: str, before: int, limit: int) -> tuple[tuple[str, str], ...]:
+        """Runs that ended in this state by this time and can be erased, as (tenant, run), the longest ended first."""
+        return await self._run(lambda: looking.erasable(self._sql, state, before, limit))
 
     async def log_tail(self, limit: int) -> Tail:
         """The end of the tree, and up to `limit` leaves that wait."""
@@ -196,3 +203,31 @@ class Reading(ABC):
     ) -> tuple[str, ...]:
         """Runs that are not ended, of this agent, held by this workload, or with open grants of this issuer."""
         return await self._run(lambda: looking.held(self._sql, tenant, agent, workload, issuer))
+
+    async def run_row(self, tenant: str, run: str) -> tuple[Run | None, tuple[Epoch, ...]]:
+        """A run's row and its epochs."""
+        return await self._run(lambda: scanning.run_row(self._sql, tenant, run))
+
+    async def people(self, tenant: str) -> tuple[Operator, ...]:
+        """All people of a tenant, without their names; removed ones too."""
+        return await self._run(lambda: scanning.people(self._sql, tenant))
+
+    async def leaves_between(self, first: int, end: int) -> tuple[RawEntry, ...]:
+        """Entries whose leaf index is in this range, by index; more than one for an index, if somebody made it so."""
+        return await self._run(lambda: scanning.leaves_between(self._sql, first, end))
+
+    async def leaves_outside(self, size: int) -> tuple[RawEntry, ...]:
+        """Entries whose leaf index neither this tree has nor the one of now, a few of them."""
+        return await self._run(lambda: scanning.leaves_outside(self._sql, self._log, size))
+
+    async def entries_waiting(self, after: RawEntry | None, limit: int) -> tuple[RawEntry, ...]:
+        """Entries without a leaf index, behind this one."""
+        return await self._run(lambda: scanning.entries_waiting(self._sql, after, limit))
+
+    async def strays(self) -> tuple[Stray, ...]:
+        """Rows of tenants or runs that have no row, a few of each table."""
+        return await self._run(lambda: scanning.strays(self._sql))
+
+    async def misderived(self, table: str, after: tuple[str, ...] | None, limit: int) -> DerivedPage:
+        """Rows of `steps` or `grants` whose derived columns are not what the others give."""
+        return await self._run(lambda: scanning.misderived(self._sql, table, after, limit))

@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Table as CoreTable
 
-from stepgrant_broker.domain.commitments import Payload
+from stepgrant_broker.domain.commitments import Kept
 from stepgrant_broker.domain.grants import due_at, is_open, quiet_at
 from stepgrant_broker.domain.keys import SigningKey
 from stepgrant_broker.domain.ports import SecretRecord, Wrapped
@@ -231,7 +231,7 @@ SECRET: Final = Codec(tables.SecretRow, SecretRecord)
 SIGNING_KEY: Final = Codec(tables.SigningKeyRow, SigningKey)
 ANSWER: Final = Codec(tables.AnswerRow, StoredAnswer)
 PROOF: Final = Codec(tables.ProofRow, ProofUse)
-PAYLOAD: Final = Codec(tables.PayloadRow, Payload, own=("tenant", "chain", "key_id", "nonce", "expires_at"))
+PAYLOAD: Final = Codec(tables.PayloadRow, Kept, own=("tenant", "chain", "expires_at"))
 """Entries have no codec: their table holds the sealed bytes, not their fields (`statements.py`)."""
 
 WHOLE: Final[Mapping[type, Codec[Any]]] = {

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from sqlalchemy.dialects import sqlite
 
+from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.store import applying, checking, connecting, schema
 from stepgrant_broker.store.forgetting import Forgetting, Run
 from stepgrant_broker.store.keeping import Keeping
@@ -23,8 +25,9 @@ from stepgrant_broker.store.loading import load
 from stepgrant_broker.store.log import LogStatements, one_by_one
 from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.readers import Readers
+from stepgrant_broker.store.sealing import Clear
 from stepgrant_broker.store.statements import Text, sqlite_dialect
-from stepgrant_broker.store.writer import Apart, Glance, Writer
+from stepgrant_broker.store.writer import Apart, Glance, Truncation, Writer
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
@@ -55,6 +58,7 @@ class SqliteStore(Keeping):
         *,
         clock: Clock,
         failpoints: Failpoints | None = None,
+        seal: Clear | None = None,
         capacity: int = CAPACITY,
         busy_ms: int = connecting.BUSY_MS,
     ) -> None:
@@ -64,6 +68,8 @@ class SqliteStore(Keeping):
         self._log = LOG
         self._keys = KEYS
         self._clock = clock
+        self._seal = seal or Clear()
+        self._traces = True
         self._readers = Readers(file, capacity=capacity)
         self._forgetting = Forgetting(applying.SQL)
         self._failpoints = failpoints
@@ -83,7 +89,7 @@ class SqliteStore(Keeping):
         """What the query names, in one consistent view. Raises `StoreUnavailable`."""
 
         def look() -> Plan[Loaded]:
-            return load(SQL, query, self._clock.now())
+            return load(SQL, query, self._clock.now(), self._seal)
 
         if self._writer.inbox.load:
             return await self._readers.run(look)
@@ -97,7 +103,24 @@ class SqliteStore(Keeping):
         back: the set was given.
         """
         checking.check(writes)
-        await self._writer.inbox.put(lambda db, now: applying.apply(db, writes, now, self._failpoints))
+        sealed = self._seal.into(writes)
+        await self._writer.inbox.put(lambda db, now: applying.apply(db, sealed, now, self._failpoints))
+        if writes.destroy:
+            self._traces = True
+            with contextlib.suppress(StoreUnavailable):
+                # It is destroyed in the database; what the log's file still shows goes now, or with the next sweep.
+                await self._remove_traces()
+
+    async def forget_expired(self, now: int) -> int:
+        """As `Keeping`. The first of a process also removes what an erasure before it may have left in the log."""
+        gone = await super().forget_expired(now)
+        await self._remove_traces()
+        return gone
+
+    async def _remove_traces(self) -> None:
+        """Empty the write-ahead log: what was destroyed stands in it, until its file is cut or written over."""
+        if self._traces:
+            self._traces = not await self._writer.inbox.put(Truncation())
 
     async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
         def chore(db: sqlite3.Connection, _: int) -> T:

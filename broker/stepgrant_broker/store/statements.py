@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
@@ -36,6 +36,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from stepgrant_broker.domain.state import Approval, Grant, Step
 from stepgrant_broker.store import rows, tables
+from stepgrant_broker.store.tables.ledger import ERASED
 
 ENTRIES: Final = cast("CoreTable", vars(tables.EntryRow)["__table__"])
 ENTRY_COLUMNS: Final = ("tenant", "chain", "seq", "type", "step", "ts", "hash", "data")
@@ -132,6 +133,7 @@ class Statements:
         self.entries = {count: self._entries(count) for count in counts}
         self.payloads = {count: self._payloads(count) for count in counts}
         self.erase = self._text(delete(rows.PAYLOAD.table).where(*self._here(rows.PAYLOAD.table)))
+        self.destroy = tuple(self._destroy())
         self.forget_payloads = self._forget_payloads()
         self.walks = (Walk(dialect, rows.PROOF.table), Walk(dialect, rows.ANSWER.table))
 
@@ -220,6 +222,19 @@ class Statements:
         names = [[f"{name}_{number}" for name in columns] for number in range(count)]
         values: list[dict[str, Any]] = [dict(zip(columns, map(bindparam, some), strict=True)) for some in names]
         return _in_order(self._text(insert.values(values)), [name for some in names for name in some])
+
+    def _destroy(self) -> Iterator[Text]:
+        """Everything behind a run's commitments: payloads, answers, and its key, which is written over.
+
+        An answer's row commits to the call under the tenant's key. No index finds it by its run: every commit would
+        have to keep one.
+        """
+        for table, column in ((rows.PAYLOAD.table, "chain"), (rows.ANSWER.table, "run")):
+            mine = and_(table.c.tenant == bindparam("w_tenant"), table.c[column] == bindparam("w_run"))
+            yield self._text(delete(table).where(mine))
+        keys = rows.CHAIN_KEY.table
+        mine = and_(keys.c.tenant == bindparam("w_tenant"), keys.c.run == bindparam("w_run"))
+        yield self._text(update(keys).where(mine), tuple(ERASED))
 
     def _forget_payloads(self) -> Text:
         """Delete at most `w_limit` bodies whose time is over: few rows expire, and those have an index."""

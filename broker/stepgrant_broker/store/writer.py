@@ -16,6 +16,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
@@ -42,6 +43,11 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
+class Truncation:
+    """Copy the write-ahead log into the database and empty its file; True when nothing of it is left."""
+
+
+@dataclass(frozen=True, slots=True)
 class Apart:
     """Work whose transactions are counted apart, unless it shares one with others."""
 
@@ -53,6 +59,7 @@ class Apart:
 
 
 BATCH_MAX: Final = 128
+TRUNCATION_MS: Final = 100
 
 
 class Writer:
@@ -62,7 +69,7 @@ class Writer:
         self, file: connecting.DatabaseFile, *, clock: Clock, failpoints: Failpoints | None, capacity: int
     ) -> None:
         self.commits = self.commits_apart = 0
-        self.inbox: Inbox[Work | Glance] = Inbox(capacity)
+        self.inbox: Inbox[Work | Glance | Truncation] = Inbox(capacity)
         self._file = file
         self._clock = clock
         self._failpoints = failpoints
@@ -80,7 +87,9 @@ class Writer:
         sets: list[Job[Work]] = []
         for job in jobs:
             if isinstance(job.work, Glance):
-                answer([(job, self._glance(job.work))])
+                answer([(job, self._between(partial(look_at, look=job.work.look)))])
+            elif isinstance(job.work, Truncation):
+                answer([(job, self._between(self._truncated))])
             else:
                 sets.append(cast("Job[Work]", job))
         if sets:
@@ -92,12 +101,22 @@ class Writer:
                 self._checkpoint(self._failpoints)
         return bool(jobs)
 
-    def _glance(self, glance: Glance) -> object:
+    def _between(self, work: Callable[[sqlite3.Connection], object]) -> object:
+        """The outcome of what is done outside of any transaction that writes."""
         try:
-            return look_at(self._connected(), glance.look)
+            return work(self._connected())
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told and the thread lives on
             self._recover(error)
             return Failed(told(error))
+
+    def _truncated(self, db: sqlite3.Connection) -> bool:
+        # It has to wait for readers of older states, and everybody waits for it: better to try again later.
+        db.execute(f"PRAGMA busy_timeout = {TRUNCATION_MS}")
+        try:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(self._file.busy_ms)}")
+        return not busy
 
     def _checkpoint(self, failpoints: Failpoints) -> None:
         """Copy the log into the database with a failpoint beside it. SQLite does it inside a COMMIT, out of reach."""

@@ -15,7 +15,7 @@ from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.lost_ids import is_suspected
 from stepgrant_broker.domain.ports import Minted
 from stepgrant_broker.domain.standing import Standing, is_resumable, resumable_at
-from stepgrant_broker.domain.state import Approval, Grant, Step, StepState
+from stepgrant_broker.domain.state import Approval, Grant, Run, Step, StepState
 
 
 def revealed(payloads: Mapping[str, Payload], c: str | None) -> Any:  # noqa: ANN401 - any JSON value
@@ -146,11 +146,12 @@ def run(known: Standing) -> dict[str, Any]:
         "resumable": is_resumable(known),
         "resumable_at": resumable_at(known),
         "tries": value.tries,
+        "erased_at": value.erased_at,
     }
 
 
-def step(value: Step, payloads: Mapping[str, Payload]) -> dict[str, Any]:
-    """A step as it is shown to its run's holder and to people."""
+def step(value: Step, payloads: Mapping[str, Payload], of: Run) -> dict[str, Any]:
+    """A step as it is shown to its run's holder and to people; of an erased run, no value is left to be shown."""
     return {
         "key": value.key,
         "recorded": value.recorded,
@@ -175,6 +176,7 @@ def step(value: Step, payloads: Mapping[str, Payload]) -> dict[str, Any]:
         "same_as": value.same_as,
         "duplicate_of": value.duplicate_of,
         "suspected": is_suspected(value),
+        "erased": of.erased_at is not None,
     }
 
 

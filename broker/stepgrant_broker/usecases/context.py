@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final
 
 from stepgrant_broker.domain import aad
+from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.commitments import Committer
 from stepgrant_broker.domain.decisions import Decision
 from stepgrant_broker.domain.errors import StoreUnavailable
@@ -18,33 +18,6 @@ from stepgrant_broker.domain.writes import ChainKey
 from stepgrant_broker.usecases.turns import Turns
 
 KEY_BYTES: Final = 32
-KEYS_KEPT: Final = 4096
-
-
-class Keys:
-    """Unwrapped chain keys of recently used chains, in memory only."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str, bytes], bytes] = OrderedDict()
-
-    def unwrap(self, key: ChainKey, wrap: KeyWrap) -> bytes:
-        """The plain key. Raises `StoreUnavailable` when what rests does not unwrap."""
-        name = (key.tenant, key.run, key.wrapped.nonce)
-        plain = self._kept.get(name)
-        if plain is None:
-            plain = wrap.unwrap(key.wrapped, aad.chain_key(key.tenant, key.run))
-            self._kept[name] = plain
-            if len(self._kept) > KEYS_KEPT:
-                self._kept.popitem(last=False)
-        return plain
-
-    def forget(self, tenant: str, run: str) -> None:
-        """Drop a chain's key, as erasure must."""
-        for name in [name for name in self._kept if name[:2] == (tenant, run)]:
-            del self._kept[name]
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("chain keys can be neither pickled nor copied")
 
 
 @dataclass(frozen=True, slots=True)

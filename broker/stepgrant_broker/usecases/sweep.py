@@ -4,13 +4,14 @@ Rules:
 * A run whose lease has lapsed is parked, and what its holder had is revoked; expired proofs and stored answers go.
 * Whatever lives outside is taken back again and again until its issuer confirms it, however long that takes: intents
   whose broker died between mint and record, logins that nobody gave back, revocations that failed.
+* The values of runs whose time of keeping is over are erased, a few in each round, with an entry for each.
 * One thing that cannot be done must not keep the others waiting: an issuer that fails is left for the next round.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from stepgrant_broker.domain import runs
@@ -22,9 +23,12 @@ from stepgrant_broker.domain.state import Grant, GrantStatus, RunState
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import leases
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.erase import erase_kept
 from stepgrant_broker.usecases.transact import Change, Repeat, journal_for, transact
 
 BATCH: Final = 200
+ERASED_AT_ONCE: Final = 10
+"""Of one outcome in a round: the values of one run can be many rows, and nobody waits for them to go."""
 LONGEST_S: Final = 20.0
 """How long one credential outside may keep a round; a dead issuer is asked again in the next."""
 
@@ -37,6 +41,7 @@ class Swept:
     confirmed: int = 0
     unconfirmed: int = 0
     oldest_ms: int = 0
+    erased: int = 0
 
 
 async def sweep(ports: Ports) -> Swept:
@@ -50,10 +55,25 @@ async def sweep(ports: Ports) -> Swept:
             # One run that cannot be parked must not keep the others, or the clean-up, waiting.
             failed = fault
     swept = await _take_back_due(ports, now, parked)
+    erased = 0
+    for tenant, run in await _over(ports, now):
+        try:
+            await erase_kept(ports, tenant, run)
+            erased += 1
+        except StepgrantFault as fault:
+            failed = fault
     await ports.reads.forget_expired(now)
     if failed is not None:
         raise failed
-    return swept
+    return replace(swept, erased=erased)
+
+
+async def _over(ports: Ports, now: int) -> list[tuple[str, str]]:
+    """A few runs whose time of keeping is over."""
+    found: list[tuple[str, str]] = []
+    for state, kept_ms in ports.limits.kept_ms.items():
+        found += await ports.reads.erasable(state, now - kept_ms, ERASED_AT_ONCE)
+    return found
 
 
 async def _park_lapsed(ports: Ports, tenant: str, run: str) -> int:

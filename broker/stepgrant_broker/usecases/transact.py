@@ -24,6 +24,7 @@ from stepgrant_broker.domain.errors import (
     InvalidRequest,
     PolicyUnavailable,
     RetriesExhausted,
+    RunEnded,
     StepgrantFault,
 )
 from stepgrant_broker.domain.holding import refuse_clock_doubt
@@ -43,7 +44,8 @@ class Change(Generic[T]):
 
     `lease_until`: the run's new lease. `guarded`: refuse if the kill switch moved. `raising`: a fault to raise after
     the commit. `stored`: the JSON answer to keep for the Idempotency-Key (`None`: only that the key was used).
-    `erase`: commitments whose payloads are dropped with this commit.
+    `erase`: commitments whose payloads are dropped with this commit. `destroy`: everything behind the run's
+    commitments is, with the key of its chain.
     """
 
     answer: T
@@ -56,6 +58,7 @@ class Change(Generic[T]):
     stored: dict[str, Any] | None = None
     status: int = 200
     erase: tuple[str, ...] = ()
+    destroy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,10 @@ def journal_for(
     head: Head | None = None,
     key: ChainKey | None = None,
 ) -> Journal:
-    """A journal over what was loaded (or over another chain of the same view)."""
+    """A journal over what was loaded (or over another chain of the same view). Raises `RunEnded` for an erased run."""
+    run = loaded.view.run
+    if key is None and run is not None and run.erased_at is not None:
+        raise RunEnded(f"the run is {run.state.value}, and its key was destroyed when it was erased; that is final")
     return Journal(
         view=view if view is not None else loaded.view,
         head=head or loaded.head(),
@@ -196,8 +202,11 @@ def write_set(
     """The write set of a change: changed rows, entries, payloads, proof and stored answer."""
     journal = change.journal
     answer, payload = _stored(ports, loaded, change, scope, request)
-    payloads = tuple(journal.commit.payloads.values())
+    # What an erased run's last entry commits to goes with the rest.
+    payloads = () if change.destroy else tuple(journal.commit.payloads.values())
     rows = (*journal.changed(), *change.rows)
+    new = (row for row in change.rows if isinstance(row, ChainKey))
+    known = loaded.tenant_key if journal.head.run is None else loaded.key
     start = journal.entries[0].seq if journal.entries else journal.head.seq
     if journal.head.run is None and journal.entries and not any(isinstance(row, Tenant) for row in rows):
         head = journal.head
@@ -215,6 +224,8 @@ def write_set(
         proof=proof,
         answer=answer,
         erase=change.erase,
+        key=next(new, known),
+        destroy=change.destroy,
     )
 
 

@@ -22,6 +22,7 @@ from stepgrant_broker.api.app import create_app
 from stepgrant_broker.api.context import ApiSettings
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.config import PREFIX, SettingsError
+from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.identity.nonces import LABEL, Nonces
 from stepgrant_broker.issuers.jwt import JwtIssuer
@@ -36,7 +37,9 @@ from stepgrant_broker.policy import bundle as bundles
 from stepgrant_broker.policy import contract
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
+from stepgrant_broker.store.sealing import Seal
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.wiring.checking import the_log
 from stepgrant_broker.wiring.clock import SystemClock, SystemIds
 from stepgrant_broker.wiring.databases import check_database, is_built, migrate_database, open_store
 from stepgrant_broker.wiring.failpoints import parse
@@ -103,9 +106,10 @@ class Broker:
             ports.reads, ports.wrap, ports.signer, tenant or self.settings.tenant, run, log=self.log, **options
         )  # fmt: skip
 
-    def ledger_check(self, watch: Callable[[Progress], None] | None = None) -> LedgerCheck:
-        """A check of all chains and tables; iterate over its `findings()`."""
-        made = LedgerCheck(self.store, self.store, self.ports.wrap, bundles.digest_of)
+    def ledger_check(self, watch: Callable[[Progress], None] | None = None, **log: Any) -> LedgerCheck:  # noqa: ANN401
+        """A check of everything; iterate over its `findings()`. Options as of `wiring.checking.the_log`."""
+        seen = the_log(self.store, self.log, self.settings, **log)
+        made = LedgerCheck(self.store, self.store, self.ports.wrap, bundles.digest_of, log=seen)
         if watch is not None:
             made.watch = watch
         return made
@@ -181,7 +185,7 @@ async def opened(settings: Settings, *, looking: bool = False) -> AsyncIterator[
         yield broker
 
 
-def prepare(settings: Settings, *, create: bool) -> None:
+def prepare(settings: Settings, *, create: bool, build_database: Callable[[Settings], None] = migrate_database) -> None:
     """Bring the database to this version; with `create`, make database and keys where there is neither.
 
     Raises `SchemaMissing`, `SchemaNewer`, `SchemaForeign`, `StoreUnavailable`, `SignerUnavailable`.
@@ -196,7 +200,7 @@ def prepare(settings: Settings, *, create: bool) -> None:
         if settings.signer == "local":
             LocalSigner.open(settings.keys_folder, create=True)
         LocalWrap.open(settings.keys_folder, create=True)
-        migrate_database(settings)
+        build_database(settings)
     else:
         check_database(settings)
 
@@ -217,7 +221,9 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     wrap = LocalWrap.open(settings.keys_folder)
     vault, from_vault = _vault(stack, settings, clock)
     signer = signer_of(settings, vault, clock)
-    store = await asyncio.to_thread(open_store, settings, clock=seams.clock, failpoints=failpoints)
+    keys = Keys()
+    seal = Seal(wrap, keys)
+    store = await asyncio.to_thread(open_store, settings, clock=seams.clock, failpoints=failpoints, seal=seal)
     stack.push_async_callback(store.close)
     if failpoints is not None:
         failpoints.hit("start.recovery")
@@ -226,7 +232,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     jwt, static = JwtIssuer(signer, settings.public_url), StaticIssuer(store, wrap)
     issuers: dict[str, Issuer] = {jwt.name: jwt, static.name: static, **from_vault}
     ports = Ports(
-        store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits()
+        store, store, policy, contract.parse, issuers, signer, wrap, clock, ids, failpoints, settings.limits(), keys
     )
     metrics = Metrics()
     keeping = KeyKeeping(ports, store, signer, metrics)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
     from stepgrant_broker.domain.ports import Clock, Failpoints
     from stepgrant_broker.store.postgres import PostgresStore
+    from stepgrant_broker.store.sealing import Seal
 
     AnyStore: TypeAlias = SqliteStore | PostgresStore
 
@@ -45,13 +46,16 @@ def is_built(settings: Settings) -> bool:
     return schema.is_built(_url(settings))
 
 
-def open_store(settings: Settings, *, clock: Clock | None, failpoints: Failpoints | None) -> AnyStore:
-    """The store. `clock` is a test's; otherwise PostgreSQL's own counts, and for SQLite this process's."""
+def open_store(settings: Settings, *, clock: Clock | None, failpoints: Failpoints | None, seal: Seal) -> AnyStore:
+    """The store, which seals payloads by `seal`. `clock` is a test's.
+
+    Without one PostgreSQL's own clock counts, and for SQLite this process's.
+    """
     if settings.postgres_url is None:
-        return SqliteStore(settings.database_file, clock=clock or SystemClock(), failpoints=failpoints)
+        return SqliteStore(settings.database_file, clock=clock or SystemClock(), failpoints=failpoints, seal=seal)
     from stepgrant_broker.store.postgres import PostgresStore  # noqa: PLC0415 - an extra
 
-    return PostgresStore(_url(settings), clock=clock, failpoints=failpoints)
+    return PostgresStore(_url(settings), clock=clock, failpoints=failpoints, seal=seal)
 
 
 def _url(settings: Settings) -> str:

@@ -66,6 +66,18 @@ def register(root: typer.Typer) -> None:
             answer = broker.post(f"/v1/runs/{_segment(run_id)}/cancel")
         cli.out.emit(answer, lambda: cli.out.line(f"{run_id} is {plain.visible(answer['state'])}; this is final"))
 
+    @command(app, "erase", example="stepgrant run erase order-1729")
+    def erase(cli: Cli, run: RUN, yes: YES = False) -> None:
+        """Destroy what stands behind the entries of an ended run: arguments, inputs, results. Needs role operator.
+
+        The entries stay, and go on verifying; what they commit to can never be shown again, nor guessed.
+        """
+        with cli.broker() as broker:
+            run_id = resolve(broker, run)
+            cli.out.confirm(f"Erase all values of {plain.visible(run)} ({run_id}) for good?", yes=yes)
+            answer = broker.post(f"/v1/runs/{_segment(run_id)}/erase")
+        cli.out.emit(answer, lambda: cli.out.line(f"{run_id} is erased since {cli.out.when(answer['erased_at'])}"))
+
     @command(app, "release", example="stepgrant run release order-1729")
     def release(cli: Cli, run: RUN) -> None:
         """Let a run go on that was set aside after too many tries, or quarantined. Needs role operator."""

@@ -70,6 +70,8 @@ _BY_CODE: Final[Mapping[str, ExitCode]] = {
     "step_drift": ExitCode.CONFLICT,
     "step_in_doubt": ExitCode.CONFLICT,
     "run_ended": ExitCode.CONFLICT,
+    "run_not_ended": ExitCode.CONFLICT,
+    "leases_not_confirmed": ExitCode.CONFLICT,
     "prior_credential_live": ExitCode.CONFLICT,
     "suspected_duplicate": ExitCode.CONFLICT,
     "grant_expired": ExitCode.CONFLICT,

@@ -14,10 +14,12 @@ from conformance.store.making import unique
 from stepgrant_broker.domain.log import LogStore
 from stepgrant_broker.domain.ports import Clock, Failpoints, SecretSource, Store
 from stepgrant_broker.domain.reads import Reads
-from stepgrant_broker.store import connecting, schema
+from stepgrant_broker.store import schema
 from stepgrant_broker.store.postgres import PostgresStore
+from stepgrant_broker.store.sealing import Clear
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.store.tables import METADATA
+from stepgrant_broker.wiring.fresh import new_database
 
 if TYPE_CHECKING:
     import pytest
@@ -44,7 +46,9 @@ class Database(Protocol):
     adapter: str
     location: str
 
-    def open(self, clock: Clock, failpoints: Failpoints | None = None, *, capacity: int = 1024) -> AnyStore:
+    def open(
+        self, clock: Clock, failpoints: Failpoints | None = None, *, seal: Clear | None = None, capacity: int = 1024
+    ) -> AnyStore:
         """A store on it; several may be open at once."""
         ...
 
@@ -54,6 +58,8 @@ class Database(Protocol):
 
 
 class SqliteDatabase:
+    """A copy of a migrated one, as below."""
+
     adapter = "sqlite"
 
     def __init__(self, location: str) -> None:
@@ -62,11 +68,13 @@ class SqliteDatabase:
     @classmethod
     def make(cls, folder: Path, _: pytest.FixtureRequest) -> SqliteDatabase:
         path = folder / "store.db"
-        schema.migrate(connecting.url_of(path))
+        new_database(path)
         return cls(str(path))
 
-    def open(self, clock: Clock, failpoints: Failpoints | None = None, *, capacity: int = 1024) -> AnyStore:
-        return SqliteStore(Path(self.location), clock=clock, failpoints=failpoints, capacity=capacity)
+    def open(
+        self, clock: Clock, failpoints: Failpoints | None = None, *, seal: Clear | None = None, capacity: int = 1024
+    ) -> AnyStore:
+        return SqliteStore(Path(self.location), clock=clock, failpoints=failpoints, seal=seal, capacity=capacity)
 
     def snapshot(self) -> Snapshot:
         db = sqlite3.connect(self.location)
@@ -102,8 +110,10 @@ class PostgresDatabase:
         server.sql(f'create database "{name}" template "{model}"')
         return cls(server.url(name))
 
-    def open(self, clock: Clock, failpoints: Failpoints | None = None, *, capacity: int = 1024) -> AnyStore:
-        return PostgresStore(self.location, clock=clock, failpoints=failpoints, capacity=capacity, readers=2)
+    def open(
+        self, clock: Clock, failpoints: Failpoints | None = None, *, seal: Clear | None = None, capacity: int = 1024
+    ) -> AnyStore:
+        return PostgresStore(self.location, clock=clock, failpoints=failpoints, seal=seal, capacity=capacity, readers=2)
 
     def snapshot(self) -> Snapshot:
         with psycopg.connect(self.location) as db:

@@ -37,7 +37,7 @@ async def test_a_code_is_a_problem_document(code: str, tmp_path: Path) -> None:
 EFFECTS = {"grant_issued", "grant_redeemed", "step_completed", "step_recorded"}
 NOTHING_BEFORE = sorted(
     STATUSES.keys() - {"already_redeemed", "duplicate_request", "step_drift", "step_in_doubt", "suspected_duplicate",
-                       "prior_credential_live",
+                       "prior_credential_live", "leases_not_confirmed",
                        "grant_expired", "grant_revoked", "budget_exhausted", "conflict", "method_not_allowed"}
 )  # fmt: skip
 

@@ -242,6 +242,16 @@ class Story:
         keys = await self.broker.client.get("/v1/ledger/keys")
         assert receipt.verify(response.content, keys.content).complete
 
+    async def is_erased(self) -> None:
+        runs = f"/v1/runs/{self.run}"
+        decided = next(entry for entry in await _entries(self, runs) if entry["type"] == "decision")
+        erased = await self.person("POST", runs + "/erase")
+        assert (erased["state"], erased["erased_at"]) == ("completed", (await self.get(runs))["erased_at"])
+        shown = await self.get(runs + "/steps/s1")
+        assert (shown["erased"], shown["result"], shown["resource"], shown["state"]) == (True, None, None, "completed")
+        explained = await self.person("GET", f"{runs}/decisions/{decided['decision']['decision_id']}")
+        assert (explained["erased"], explained["input"], explained["effect"]) == (True, None, "allow")
+
 
 def _digest(body: dict[str, Any]) -> str:
     action = body["action"]
@@ -262,6 +272,7 @@ async def test_a_whole_story_is_answered_as_the_document_says(broker: Broker) ->
     await story.is_looked_at()
     await story.is_administered()
     await story.ends()
+    await story.is_erased()
     await broker.sequencer.round()
     for path in (
         "/.well-known/jwks.json", "/v1/ledger/keys", "/openapi.json", "/healthz", "/readyz", "/metrics",

@@ -33,7 +33,7 @@ PLANS = {
     "approval": ["SEARCH approvals USING PRIMARY KEY (tenant=? AND id=?)"],
     "approvals_of_step": ["SEARCH approvals USING INDEX ix_approvals_step (tenant=? AND run=? AND step=?)"],
     "approvals_unconsumed": ["SEARCH approvals USING INDEX ix_approvals_step (tenant=? AND run=?)"],
-    "chain_key": ["SEARCH chain_keys USING PRIMARY KEY (tenant=? AND run=?)"],
+    "chain_key": ["SEARCH chain_keys USING INDEX sqlite_autoindex_chain_keys_1 (tenant=? AND run=?)"],
     "payload": ["SEARCH payloads USING INDEX sqlite_autoindex_payloads_1 (tenant=? AND chain=? AND c=?)"],
     "entries": ["SEARCH entries USING INDEX sqlite_autoindex_entries_1 (tenant=? AND chain=? AND seq>?)"],
     "workload": ["SEARCH workloads USING INDEX sqlite_autoindex_workloads_2 (id=?)"],
@@ -43,6 +43,11 @@ PLANS = {
         "SEARCH runs USING INDEX ix_runs_unended (tenant=?)",
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH grants USING INDEX ix_grants_pending (tenant=? AND run=? AND is_open=?)",
+    ],
+    "erasable": [
+        "SEARCH runs USING INDEX ix_runs_kept (state=? AND ended_at>? AND ended_at<?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH grants USING COVERING INDEX ix_grants_pending (tenant=? AND run=? AND is_open=?)",
     ],
     "lapsed": ["SCAN runs USING INDEX ix_runs_unended", "USE TEMP B-TREE FOR ORDER BY"],
 }
@@ -68,10 +73,10 @@ def test_plan(db: sqlite3.Connection, name: str) -> None:
 
 HEAD = [
     "SEARCH tenants USING INDEX sqlite_autoindex_tenants_1 (id=?) LEFT-JOIN",
-    "SEARCH tenant_keys USING PRIMARY KEY (tenant=? AND run=?) LEFT-JOIN",
+    "SEARCH tenant_keys USING INDEX sqlite_autoindex_chain_keys_1 (tenant=? AND run=?) LEFT-JOIN",
     "SEARCH answers USING PRIMARY KEY (tenant=? AND scope=?) LEFT-JOIN",
     "",
-    "SEARCH chain_keys USING PRIMARY KEY (tenant=? AND run=?) LEFT-JOIN",
+    "SEARCH chain_keys USING INDEX sqlite_autoindex_chain_keys_1 (tenant=? AND run=?) LEFT-JOIN",
     "SEARCH steps USING PRIMARY KEY (tenant=? AND run=? AND key=?) LEFT-JOIN",
     "CORRELATED SCALAR SUBQUERY 2",
     "SEARCH approvals USING COVERING INDEX ix_approvals_step (tenant=? AND run=? AND step=?)",

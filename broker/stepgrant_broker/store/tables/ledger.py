@@ -5,6 +5,8 @@ Proofs and answers have no index over their end: whoever forgets them walks over
 
 from __future__ import annotations
 
+from typing import Final
+
 from stepgrant_broker.store.tables.base import (
     ABOUT_KEYS,
     INTEGRATED,
@@ -75,11 +77,18 @@ class PayloadRow(Table, table=True):
     expires_at: int | None = maybe_big()
 
 
+ERASED: Final = {"key_id": "erased------------", "nonce": bytes(12), "ciphertext": bytes(48)}
+"""As long as the key that it is written over: a `LocalWrap`'s key id, nonce, and 32 wrapped bytes."""
+
+
 class ChainKeyRow(Table, table=True):
-    """The wrapped key of a run's chain, or (`run` empty) of the tenant's own."""
+    """The wrapped key of a run's chain, or (`run` empty) of the tenant's own.
+
+    Rows are appended, and overwritten in their place by others of the same length, never deleted: then SQLite never
+    moves them between pages, which would leave copies in free space. A key that was destroyed is the row `ERASED`.
+    """
 
     __tablename__ = "chain_keys"
-    __table_args__ = ONE_TREE
     tenant: str = pk()
     run: str = pk()
     key_id: str

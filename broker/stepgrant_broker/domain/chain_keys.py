@@ -1,0 +1,58 @@
+"""Unwrapped keys of recently used chains, in memory only, shared by all who need them in one broker.
+
+Rules:
+* A key is known by its wrapped form: one that was wrapped anew, or that comes back after erasure, is another key here.
+* What is derived from a chain's key dies with it: `data_key` encrypts payloads, so destroying the one key that is at
+  rest makes commitments and payloads worthless together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from stepgrant_broker.domain import aad
+
+if TYPE_CHECKING:
+    from stepgrant_broker.domain.ports import KeyWrap
+    from stepgrant_broker.domain.writes import ChainKey
+
+KEYS_KEPT: Final = 4096
+_DATA_KEY: Final = b"stepgrant payload key v1"
+
+
+def data_key(chain_key: bytes) -> bytes:
+    """The key of a chain's payloads (32 bytes)."""
+    return hmac.digest(chain_key, _DATA_KEY, hashlib.sha256)
+
+
+class Keys:
+    """The keys. Threads may share it: a store opens payloads on the thread that reads them."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str, bytes], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def unwrap(self, key: ChainKey, wrap: KeyWrap) -> bytes:
+        """The plain key. Raises `StoreUnavailable` when what rests does not unwrap."""
+        name = (key.tenant, key.run, key.wrapped.nonce + key.wrapped.ciphertext)
+        plain = self._kept.get(name)
+        if plain is None:
+            plain = wrap.unwrap(key.wrapped, aad.chain_key(key.tenant, key.run))
+            with self._lock:
+                self._kept[name] = plain
+                if len(self._kept) > KEYS_KEPT:
+                    self._kept.popitem(last=False)
+        return plain
+
+    def forget(self, tenant: str, run: str) -> None:
+        """Drop a chain's key, as erasure must."""
+        with self._lock:
+            for name in [name for name in self._kept if name[:2] == (tenant, run)]:
+                del self._kept[name]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("chain keys can be neither pickled nor copied")
