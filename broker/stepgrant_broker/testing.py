@@ -38,6 +38,8 @@ from stepgrant_broker.wiring import (
     starter_with,
 )
 from stepgrant_broker.wiring.bootstrap import enrol_workload, new_operator
+from stepgrant_broker.wiring.broker import prepare
+from stepgrant_broker.wiring.fresh import new_database
 from stepgrant_broker.wiring.identity import identities_behind
 from stepgrant_broker.wiring.logs import configure_events
 from stepgrant_broker.wiring.seams import Seams
@@ -277,6 +279,9 @@ def start(
         "host": "127.0.0.1",
         "port": 0,
     }
-    listening = listen(explicit_settings(**given))
+    wanted = explicit_settings(**given)
+    if wanted.postgres_url is None:
+        prepare(wanted, create=True, build_database=lambda settings: new_database(settings.database_file))
+    listening = listen(wanted)
     made = explicit_settings(**{**given, "port": listening.port, "public_url": listening.url})
     return TestHost(made, listening, bundle, failpoints)
