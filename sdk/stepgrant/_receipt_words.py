@@ -13,24 +13,11 @@ from typing import Final
 from stepgrant._receipt_facts import Actor, Approval, Decision, Erased, Grant, Step
 from stepgrant._receipt_verified import Verified
 from stepgrant.cli import plain
+from stepgrant.cli._tell_grants import CAUSES
 
 NO_WITNESS: Final = (
     "No witness was asked for: that everybody is shown the same log is not proven. Verify with a log policy."
 )
-CAUSES: Final = {
-    "completed": "the work was done",
-    "failed": "the step failed",
-    "suspended": "the step was suspended",
-    "superseded": "the step started again",
-    "outcome_unknown": "its outcome was not known",
-    "fenced": "its holder was fenced",
-    "lease_lapsed": "its holder went silent",
-    "parked": "the run was parked",
-    "quarantined": "the kill switch",
-    "run_ended": "the run ended",
-    "restored": "the store was restored",
-    "operator": "by hand",
-}
 
 
 def when(ms: int | None) -> str:

@@ -8,7 +8,7 @@ from stepgrant.cli import plain
 from stepgrant.cli._telling import At, Life, Mark, Teller
 
 MICRO: Final = 1_000_000
-_CAUSES: Final = {
+CAUSES: Final = {
     "completed": "the work is done",
     "failed": "the step failed",
     "suspended": "the step was suspended",
@@ -20,6 +20,7 @@ _CAUSES: Final = {
     "quarantined": "the kill switch",
     "run_ended": "the run ends",
     "operator": "by hand",
+    "restored": "the store was restored",
 }
 
 
@@ -86,7 +87,7 @@ def revoked(teller: Teller, at: At) -> None:
         use = ", provably never used"
     elif life is not None and life.redeemed_at is None and at.cause != "completed":
         use = ", perhaps used"
-    cause = _CAUSES.get(str(at.cause), plain.visible(at.cause or "revoked"))
+    cause = CAUSES.get(str(at.cause), plain.visible(at.cause or "revoked"))
     asked = "" if at.body["confirmed"] else " (the issuer still has to confirm)"
     teller.say(at, Mark.CREDENTIAL, f"credential over {_since(teller, at)}{use}: {cause}{asked}")
 
