@@ -50,6 +50,7 @@ BODY_PLACES: Final[Mapping[tuple[str, str], str]] = {
     ("step_failed", "error_c"): "outcome.error",
     ("step_reconciled", "evidence_c"): "reconcile.evidence",
     ("duplicate_decided", "note_c"): "duplicate.note",
+    ("key_revoked", "note_c"): "key.note",
     ("store_restored", "note_c"): "restored.note",
 }
 

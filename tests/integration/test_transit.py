@@ -14,6 +14,7 @@ from fakes.clock import StandingClock
 from stepgrant._keys import verifying_key
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.ports import PublicKey
+from stepgrant_broker.signing.publishing import Timing
 from vaulted import client, mounted, transit_keys, transit_signer, unique
 
 if TYPE_CHECKING:
@@ -220,3 +221,52 @@ async def signed_again(signer: TransitSigner) -> str:
             with suppress(SignerUnavailable):
                 return (await signer.sign("grants", b"data")).kid
             await asyncio.sleep(0.05)
+
+
+async def test_heads_are_signed_by_both_versions_for_a_while(
+    vault_server: VaultServer, mount: str, names: dict[str, str]
+) -> None:
+    clock, timing = real_time(), Timing(heads_overlap_ms=50_000)
+    async with transit_signer(
+        vault_server, mount=mount, names=names, clock=clock, refresh_s=0, settle_s=100, timing=timing
+    ) as signer:
+        (old,) = [key.kid for key in await signer.public_keys("heads")]
+        await signer.make("heads")
+        await signer.make("grants")
+        assert [one.kid for one in await signer.sign_all("heads", b"data")] == [old]
+        new, _ = await signer.epochs("heads")
+        clock.tick(new.signs_from - clock.now())
+        made = await signer.sign_all("heads", b"data")
+        assert [one.kid for one in made] == [new.key.kid, old]
+        keys = {key.kid: key for key in await signer.public_keys("heads")}
+        for one in made:
+            verifying_key(keys[one.kid].jwk).verify(b"data", one.value)
+        assert len(await signer.sign_all("grants", b"data")) == 1
+        clock.tick(50_000)
+        assert [one.kid for one in await signer.sign_all("heads", b"data")] == [new.key.kid]
+
+
+async def test_a_withdrawn_version_gives_way_at_once(
+    vault_server: VaultServer, mount: str, names: dict[str, str]
+) -> None:
+    """Vault still shows it, and would sign with it: this broker does not ask."""
+    async with transit_signer(vault_server, mount=mount, names=names, refresh_s=LONG_S, settle_s=LONG_S) as signer:
+        (old,) = await kids(signer)
+        vault_server.request("POST", f"{mount}/keys/{names['grants']}/rotate")
+        signer.withdraw([old])
+        (new,) = await kids(signer)
+        assert (await signer.sign("grants", b"data")).kid == new != old
+        assert [epoch.key.kid for epoch in await signer.epochs("grants")] == [new, old]
+
+
+async def test_who_may_not_rotate_is_told_how(
+    vault_server: VaultServer, mount: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    from logins import broker_token  # noqa: PLC0415 - beside its one use
+    from stepgrant_broker.signing.transit import TransitSigner, transit_rules  # noqa: PLC0415 - as above
+
+    token = broker_token(vault_server, transit_rules(mount, names.values()), tmp_path)
+    async with client(vault_server.addr, token) as vault:
+        signer = TransitSigner(vault, mount, names, StandingClock())
+        with pytest.raises(SignerUnavailable, match=f"vault write -f {mount}/keys/{names['grants']}/rotate"):
+            await signer.make("grants")

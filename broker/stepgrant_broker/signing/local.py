@@ -188,8 +188,9 @@ class LocalSigner:
         if len(able) == 1:
             return able
         first = self._first(able)
-        ends = first.epoch.signs_from + self._timing.overlap_ms(purpose)
-        return [first, *(able[able.index(first) + 1 :] if self._now() < ends else ())]
+        overlap = self._timing.overlap_ms(purpose)
+        beside = overlap > 0 and self._now() < first.epoch.signs_from + overlap
+        return [first, *(able[able.index(first) + 1 :] if beside else ())]
 
     def _first(self, able: Sequence[LocalKey]) -> LocalKey:
         """The newest whose time has come by the clock, or that was seen here for as long, whatever the clock says."""

@@ -9,23 +9,23 @@ from typing import Final, TypeAlias
 
 import pytest
 
-from stepgrant_broker.domain.ports import Signer
+from stepgrant_broker.domain.ports import SigningKeys
 from stepgrant_broker.signing.local import LocalSigner
 from vaulted import transit_signer
 
 
 @asynccontextmanager
-async def local(_: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Signer]:
+async def local(_: pytest.FixtureRequest, folder: Path) -> AsyncIterator[SigningKeys]:
     yield LocalSigner.open(folder / "keys", create=True)
 
 
 @asynccontextmanager
-async def transit(request: pytest.FixtureRequest, _: Path) -> AsyncIterator[Signer]:
+async def transit(request: pytest.FixtureRequest, _: Path) -> AsyncIterator[SigningKeys]:
     async with transit_signer(request.getfixturevalue("vault_server")) as signer:
         yield signer
 
 
-Make: TypeAlias = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[Signer]]
+Make: TypeAlias = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[SigningKeys]]
 ADAPTERS: Final[Mapping[str, Make]] = {"local": local, "transit": transit}
 NEEDS: Final[Mapping[str, str]] = {"transit": "vault"}
 PARAMS: Final = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,14 @@ import pytest
 from conformance.signer.adapters import ADAPTERS, PARAMS
 from stepgrant._keys import PRIVATE_MEMBERS, JoseError, verifying_key
 from stepgrant_broker.domain.errors import SignerUnavailable
-from stepgrant_broker.domain.ports import Signer
+from stepgrant_broker.domain.ports import Signer, SigningKeys
 
 PURPOSES = {"grants": "ES256", "access": "ES256", "heads": "EdDSA"}
 BY_PURPOSE = pytest.mark.parametrize("purpose", PURPOSES)
 
 
 @pytest.fixture(params=PARAMS)
-async def signer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Signer]:
+async def signer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SigningKeys]:
     async with ADAPTERS[request.param](request, tmp_path) as made:
         yield made
 
@@ -58,6 +59,34 @@ async def test_each_purpose_has_keys_of_its_own(signer: Signer) -> None:
     """Or a signed head could be passed off as a grant."""
     kids = [key.kid for purpose in PURPOSES for key in await signer.public_keys(purpose)]
     assert len(set(kids)) == len(kids)
+
+
+@BY_PURPOSE
+async def test_signing_with_all_begins_with_the_one_that_signs(signer: SigningKeys, purpose: str) -> None:
+    newest = (await signer.public_keys(purpose))[0]
+    (made,) = await signer.sign_all(purpose, b"data")
+    assert made.kid == newest.kid
+    verifying_key(newest.jwk).verify(b"data", made.value)
+
+
+@BY_PURPOSE
+async def test_epochs_are_the_keys_where_they_rest(signer: SigningKeys, purpose: str) -> None:
+    (epoch,) = await signer.epochs(purpose)
+    assert (epoch.number, epoch.signs) == (1, True)
+    assert (epoch.key,) == await signer.public_keys(purpose)
+
+
+async def test_a_withdrawn_key_neither_signs_nor_is_it_published(signer: SigningKeys) -> None:
+    (grants,), (access,) = await signer.public_keys("grants"), await signer.public_keys("access")
+    signer.withdraw([grants.kid])
+    for call in (signer.sign, signer.sign_all):
+        with pytest.raises(SignerUnavailable, match="revoked"):
+            await call("grants", b"data")
+    with suppress(SignerUnavailable):  # or none at all
+        assert grants.kid not in [key.kid for key in await signer.public_keys("grants")]
+    assert (await signer.sign("access", b"data")).kid == access.kid
+    signer.withdraw([])
+    assert (await signer.sign("grants", b"data")).kid == grants.kid
 
 
 async def test_an_unknown_purpose_is_unavailable(signer: Signer) -> None:

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from conformance.store.making import unique
+from stepgrant_broker.domain.keys import KeyStore
 from stepgrant_broker.domain.log import LogStore
 from stepgrant_broker.domain.ports import Clock, Failpoints, SecretSource, Store
 from stepgrant_broker.domain.reads import Reads
@@ -30,7 +31,7 @@ Snapshot = Mapping[str, tuple[tuple[Any, ...], ...]]
 """All rows of all tables, by table."""
 
 
-class AnyStore(Store, Reads, SecretSource, LogStore, Protocol):
+class AnyStore(Store, Reads, SecretSource, LogStore, KeyStore, Protocol):
     """What an adapter implements; `commits` counts its durable transactions, `log_commits` those of the log apart."""
 
     @property

@@ -182,12 +182,16 @@ class Chain:
         return Chain(self.tenant, self.row)
 
     def adds(self, entries: int = 1, *, change: Mapping[str, Any] | None = None, **more: Any) -> WriteSet:
-        """A set of so many entries with the chain's row behind them; the chain moves on as if it were committed."""
+        """A set of so many entries with the chain's row behind them; the chain moves on as if it were committed.
+
+        `of`: their type and body.
+        """
         before = self.row
-        sealed = sealed_entries(Head(self.tenant, self.run, before.seq, before.head, before.last_ts), entries)
+        head = Head(self.tenant, self.run, before.seq, before.head, before.last_ts)
+        sealed = sealed_entries(head, entries, more.pop("of", None))
         if sealed:
-            head, last = canonical.b64u(sealed[-1].hash), sealed[-1].ts
-            self.row = replace(before, seq=before.seq + entries, head=head, last_ts=last, **(change or {}))
+            newest, last = canonical.b64u(sealed[-1].hash), sealed[-1].ts
+            self.row = replace(before, seq=before.seq + entries, head=newest, last_ts=last, **(change or {}))
         elif change:
             self.row = replace(before, **change)
         rows = (self.row, *more.pop("rows", ()))
@@ -198,8 +202,10 @@ class Chain:
         return WriteSet(self.tenant, self.run, self.row.seq, **more)
 
 
-def sealed_entries(head: Head, number: int) -> tuple[Entry, ...]:
-    kind, body = (
+def sealed_entries(
+    head: Head, number: int, of: tuple[EntryType, Mapping[str, Any]] | None = None
+) -> tuple[Entry, ...]:
+    kind, body = of or (
         (EntryType.RUN_PARKED, {"reason": "test"}) if head.run else (EntryType.OPERATOR_ACTION, {"action": "x"})
     )
     draft = {
