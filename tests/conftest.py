@@ -6,6 +6,7 @@
 - Loopback only. A test that looks up a name or connects elsewhere fails, whatever library does it (in its own process;
   what it starts is not watched).
 - The developer's own STEPGRANT_* settings do not reach a test.
+- With xdist the files that take longest start first (`LONG`), so that no worker is left alone with one at the end.
 - What Python compiles is kept in .cache/pycache, also where PYTHONDONTWRITEBYTECODE is set: hundreds of processes are
   started, and each would compile all that it imports, and rewrite all test modules, anew.
 
@@ -28,6 +29,19 @@ pytest_plugins = ("services",)
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+LONG = (
+    "integrations/test_langgraph_suite", "faults/test_matrix", "e2e/test_rehearse", "faults/test_orphans",
+    "security/fuzz/test_http_walk", "faults/test_broker_kills", "faults/test_agent_kills", "e2e/test_demo_real",
+    "faults/test_services_load", "packaging/test_wheel", "e2e/test_rehearse_command", "property/test_model",
+    "e2e/test_examples", "e2e/test_readme", "faults/test_vault_faults", "faults/test_zombie_schedules",
+    "faults/test_zombies", "faults/test_takeovers", "faults/test_clock_jumps", "faults/test_postgres_faults",
+    "faults/test_duplicates", "faults/test_opa_faults", "faults/test_opa_load", "faults/test_store_faults",
+    "security/fuzz/test_tokens", "e2e/test_demo", "integration/test_services_session", "integration/test_export",
+    "conformance/store/test_durability", "conformance/store/test_round_trip", "conformance/store/test_load",
+    "integration/test_postgres_replicas", "contract/api/test_codes", "contract/sdk/test_adapter_seam",
+    "soak/test_soak", "packaging/test_setup",
+)  # fmt: skip
+"""The test files that take longest, by their seconds; where the next one stands matters little."""
 LOCAL_NAMES = frozenset({"", "localhost"})
 
 
@@ -35,11 +49,12 @@ class OutsideLoopbackError(RuntimeError):
     """A test tried to leave this machine."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Clean the environment, load the Hypothesis profile, close the network: before any test module is imported."""
     for name in [name for name in os.environ if name.startswith("STEPGRANT_")]:
         del os.environ[name]
     _keep_what_is_compiled()
+    config.option.loadscopereorder = False  # xdist would begin with the files that have many tests, not much to do
     settings.register_profile("dev", max_examples=50, stateful_step_count=30, derandomize=True, deadline=None)
     settings.register_profile("ci", max_examples=200, stateful_step_count=50, derandomize=True, deadline=None)
     settings.register_profile(
@@ -52,6 +67,14 @@ def pytest_configure() -> None:
     )
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if IN_CI else "dev"))
     sys.addaudithook(_refuse_outside)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first, for xdist's workers; one process alone keeps to the order that was asked for."""
+    if hasattr(config, "workerinput"):
+        place = {str(ROOT / "tests" / f"{name}.py"): number for number, name in enumerate(LONG)}
+        items.sort(key=lambda item: place.get(str(item.path), len(LONG)))
 
 
 def _keep_what_is_compiled() -> None:
