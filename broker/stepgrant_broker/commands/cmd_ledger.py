@@ -1,43 +1,52 @@
-"""`stepgrant ledger verify`: read every chain of this host's database, fold it, and compare it with every table."""
+"""`stepgrant ledger verify` and `stepgrant ledger witness`: check this host's ledger, and watch over another's."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from stepgrant.cli import plain
 from stepgrant.cli.command import Cli, command, group
 from stepgrant.cli.exits import CommandError
-from stepgrant_broker.commands.local import finished
 from stepgrant_broker.commands.saying import said
-
-if TYPE_CHECKING:
-    from stepgrant_broker.ledger.findings import Finding, Progress
-
-STEP = 25
-"""Runs between two lines of progress on a terminal."""
 
 
 def register(root: typer.Typer) -> None:
     """Add the command to the group `ledger`."""
     app = group(root, "ledger", "The record that everything stands in.")
 
-    @command(app, "verify", remote=False, example="stepgrant ledger verify")
-    def verify(cli: Cli) -> None:
-        """Check every entry, table row and stored value of this host's database. Exit code 1 if anything is wrong.
+    @command(app, "verify", remote=False, example="stepgrant ledger verify --known-head head-of-last-year.txt")
+    def verify(
+        cli: Cli,
+        known_head: Annotated[
+            list[Path] | None,
+            typer.Option(
+                "--known-head",
+                "--since-head",
+                metavar="FILE",
+                help="A signed head of this log that was kept elsewhere (`curl .../v1/log/checkpoint`); may be given "
+                "again. Without one, a rollback to a whole backup cannot be seen.",
+            ),
+        ] = None,
+        log_policy: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="C2SP tlog-policy: believe only these log keys and witnesses."),
+        ] = None,
+        url: Annotated[
+            str | None, typer.Option(metavar="URL", help="Read head and tiles from this running broker, over HTTP.")
+        ] = None,
+    ) -> None:
+        """Check entries, tables, stored values, tiles and heads of this host's database. Exit code 1 for any finding.
 
-        It finds what was changed, removed or added behind the broker's back. A ledger that was rewritten whole, with
-        the broker's own keys, is found with an earlier receipt: `stepgrant receipt verify --earlier`.
+        It finds what was changed, removed or added behind the broker's back, and names the row. What nobody can find
+        from the database alone is that it is an older state of itself, or another one that was made with the broker's
+        own keys: for that it needs a head that was kept elsewhere.
         """
-        with said():
-            findings, progress = finished(_verify(cli))
-        value = {"ok": not findings, "findings": [_plain(one) for one in findings], **_counts(progress)}
-        cli.out.emit(value, lambda: _print(cli, findings, progress))
-        if findings:
-            raise typer.Exit(1)
+        from stepgrant_broker.commands.verifying import verify as work
+
+        work(cli, known_head or [], log_policy, url)
 
     @command(
         app,
@@ -87,52 +96,3 @@ def _witness(cli: Cli, name: str, logs: list[str], folder: Path, where: dict[str
         sys.stdout.flush()
 
     asyncio.run(run_witness(opened, explicit_settings(data_dir=folder, **where), ready))
-
-
-async def _verify(cli: Cli) -> tuple[list[Finding], Progress]:
-    from stepgrant_broker.config import load_settings
-    from stepgrant_broker.wiring import opened
-
-    show = cli.out.terminal and sys.stderr.isatty()
-
-    def watch(progress: Progress) -> None:
-        if show and progress.runs % STEP == 0:
-            sys.stderr.write(f"\r{plain.count(progress.runs, 'run')}, {progress.entries} entries ")
-            sys.stderr.flush()
-
-    async with opened(load_settings()) as broker:
-        check = broker.ledger_check(watch)
-        findings = [finding async for finding in check.findings()]
-    if show:
-        sys.stderr.write("\r\x1b[K")
-    return findings, check.progress
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    return {
-        "code": finding.code,
-        "tenant": finding.tenant,
-        "run": finding.run,
-        "seq": finding.seq,
-        "what": finding.what,
-    }
-
-
-def _counts(progress: Progress) -> dict[str, int]:
-    return {
-        "tenants": progress.tenants,
-        "runs": progress.runs,
-        "entries": progress.entries,
-        "values": progress.payloads,
-    }
-
-
-def _print(cli: Cli, findings: list[Finding], progress: Progress) -> None:
-    for finding in findings:
-        cli.out.line(plain.visible(finding), style="red")
-    entries = plain.count(progress.entries, "entry", "entries")
-    read = f"{entries} of {plain.count(progress.runs, 'run')} read, {progress.payloads} stored values opened"
-    if findings:
-        cli.out.line(f"{plain.count(len(findings), 'finding')}; {read}", style="bold red")
-    else:
-        cli.out.line(f"The ledger holds: {read}; tables and entries say the same.", style="green")

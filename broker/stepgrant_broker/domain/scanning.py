@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from stepgrant_broker.domain.state import Epoch, Run
+from stepgrant_broker.domain.writes import Operator
+
 
 @dataclass(frozen=True, slots=True)
 class RawEntry:
@@ -31,7 +34,7 @@ class RawEntry:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A row that is not as the rows around it are: its table, its key, and which columns are wrong (none: all of it)."""
+    """A row that is not as others say: its table, its key, and which columns are wrong (none: all of it)."""
 
     table: str
     key: tuple[tuple[str, str | int], ...]
@@ -39,13 +42,19 @@ class Stray:
 
 
 class Scans(Protocol):
-    """All raise `StoreUnavailable`."""
+    """All raise `StoreUnavailable`, and none opens a payload."""
+
+    async def run_row(self, tenant: str, run: str) -> tuple[Run | None, tuple[Epoch, ...]]:
+        """The run's row and its epochs."""
+
+    async def people(self, tenant: str) -> tuple[Operator, ...]:
+        """All people of a tenant, without their names; removed ones too."""
 
     async def leaves_between(self, first: int, end: int) -> tuple[RawEntry, ...]:
         """Entries whose leaf index is in this range, by index; more than one for an index, if somebody made it so."""
 
-    async def leaves_outside(self) -> tuple[RawEntry, ...]:
-        """Entries whose leaf index is none of the tree's, a few of them."""
+    async def leaves_outside(self, size: int) -> tuple[RawEntry, ...]:
+        """Entries whose leaf index neither this tree has nor the one of now, a few of them."""
 
     async def entries_waiting(self, after: RawEntry | None, limit: int) -> tuple[RawEntry, ...]:
         """Entries without a leaf index, behind this one."""

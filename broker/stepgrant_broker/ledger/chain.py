@@ -13,7 +13,8 @@ from stepgrant import canonical
 from stepgrant._receipt_entries import TYPES, check_link, read_event
 from stepgrant._receipt_errors import ChainBroken, EntryInvalid
 from stepgrant_broker.domain.entries import Entry, EntryMalformed, EntryType, check_members
-from stepgrant_broker.ledger.findings import Finding
+from stepgrant_broker.ledger import findings
+from stepgrant_broker.ledger.findings import Code, Finding
 
 if TYPE_CHECKING:
     from stepgrant._receipt_entries import Event
@@ -24,8 +25,10 @@ PAGE: Final = 500
 
 async def walk(
     reads: Reads, tenant: str, run: str | None, *, stop: int | None = None
-) -> AsyncIterator[tuple[Entry, Event]]:
-    """The chain's entries in order, each checked. Raises `Broken` with its finding at the first that does not hold.
+) -> AsyncIterator[tuple[Entry, Event, int | None]]:
+    """The chain's entries in order, each checked, with its leaf index.
+
+    Raises `Broken` with its finding at the first that does not hold.
 
     `stop`: how many entries to read at most (the chain may be growing).
     """
@@ -38,7 +41,7 @@ async def walk(
             return
         for stored in page:
             before = _checked(stored, before, tenant, run, seq)
-            yield _entry(stored, before, tenant, run), before
+            yield _entry(stored, before, tenant, run), before, stored.leaf_index
             seq += 1
 
 
@@ -50,30 +53,34 @@ class Broken(Exception):
         self.finding = finding
 
 
+def _broken(code: Code, tenant: str, run: str | None, seq: int, what: str) -> Broken:
+    return Broken(Finding(code, findings.entry(tenant, run, seq), what, seq))
+
+
 def _checked(stored: StoredEntry, before: Event | None, tenant: str, run: str | None, seq: int) -> Event:
     if stored.seq != seq:
-        raise Broken(Finding("entry_missing", tenant, run, f"entries {seq} to {stored.seq - 1} are gone", seq))
+        raise _broken(Code.ENTRY_MISSING, tenant, run, seq, f"entries {seq} to {stored.seq - 1} are gone")
     try:
         event = read_event(stored.data, seq)
     except EntryInvalid as error:
-        raise Broken(Finding("entry_unreadable", tenant, run, error.reason, seq)) from None
+        raise _broken(Code.ENTRY_UNREADABLE, tenant, run, seq, error.reason) from None
     try:
         check_link(event, before, tenant=tenant, run=run, position=seq)
     except ChainBroken as error:
         if error.reason == "wrong_hash" and before is not None:
             what = "its bytes are not those that the next entry was chained to"
-            raise Broken(Finding("entry_changed", tenant, run, what, seq - 1)) from None
-        raise Broken(Finding("entry_changed", tenant, run, error.reason, seq)) from None
+            raise _broken(Code.ENTRY_CHANGED, tenant, run, seq - 1, what) from None
+        raise _broken(Code.ENTRY_CHANGED, tenant, run, seq, error.reason) from None
     return event
 
 
 def _entry(stored: StoredEntry, event: Event, tenant: str, run: str | None) -> Entry:
     if event.type not in TYPES:
-        raise Broken(Finding("entry_unreadable", tenant, run, f"type {event.type} is not known here", event.seq))
+        raise _broken(Code.ENTRY_UNREADABLE, tenant, run, event.seq, f"type {event.type} is not known here")
     try:
         check_members(event.fields)
     except EntryMalformed as error:
-        raise Broken(Finding("entry_unreadable", tenant, run, str(error), event.seq)) from None
+        raise _broken(Code.ENTRY_UNREADABLE, tenant, run, event.seq, str(error)) from None
     digest = canonical.b64u_decode(event.hash)
     kind = EntryType(event.type)
     return Entry(tenant, run, event.seq, event.ts, kind, event.step, digest, stored.data, event.fields)
@@ -82,7 +89,7 @@ def _entry(stored: StoredEntry, event: Event, tenant: str, run: str | None) -> E
 def unfoldable(entry: Entry, error: Exception) -> Broken:
     """An entry that is chained rightly but says what cannot have happened: the whole chain was rewritten."""
     what = f"{entry.type.value} does not follow from the entries before it ({type(error).__name__})"
-    return Broken(Finding("entry_unfoldable", entry.tenant, entry.run, what, entry.seq))
+    return _broken(Code.ENTRY_UNFOLDABLE, entry.tenant, entry.run, entry.seq, what)
 
 
 UNFOLDABLE: Final = (LookupError, ValueError, TypeError, AttributeError)

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stepgrant import canonical
 from stepgrant_broker.domain.reads import Listed, Page
-from stepgrant_broker.ledger.findings import Finding
+from stepgrant_broker.ledger.findings import Code, Finding, Place, row
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.reads import Reads
+    from stepgrant_broker.domain.scanning import Scans
     from stepgrant_broker.domain.state import View
-    from stepgrant_broker.domain.writes import Quarantine, Tenant
+    from stepgrant_broker.domain.writes import Operator, Quarantine, Tenant, Workload
     from stepgrant_broker.ledger.tenant_fold import TenantView
 
 PAGE: Final = 500
 POLICY_MAX_BYTES: Final = 67_108_864
 Key = TypeVar("Key")
 Row = TypeVar("Row")
+Removed = TypeVar("Removed", "Workload", "Operator")
+Compared: TypeAlias = tuple[Callable[[Any], Place], Mapping[Any, object], Mapping[Any, object]]
+"""How a table names its rows, what its entries fold to, and what stands in it."""
 
 
-def compare(
-    tenant: str, run: str | None, table: str, folded: Mapping[Key, object], rows: Mapping[Key, object]
-) -> Iterator[Finding]:
-    """One finding for each key whose values are not equal."""
+def compare(at: Callable[[Key], Place], folded: Mapping[Key, object], rows: Mapping[Key, object]) -> Iterator[Finding]:
+    """One finding for each key whose values are not equal; `at` names a key's row."""
     for key in folded:
         if key not in rows:
-            yield Finding("row_missing", tenant, run, f"{table} {key}: its entries are there, its row is not")
+            yield Finding(Code.ROW_MISSING, at(key), "its entries are there, its row is not")
         elif folded[key] != rows[key]:
             what = ", ".join(differing(folded[key], rows[key]))
-            yield Finding("row_differs", tenant, run, f"{table} {key}: {what} is not what its entries say")
+            yield Finding(Code.ROW_DIFFERS, at(key), f"{what} is not what its entries say")
     for key in rows.keys() - folded.keys():
-        yield Finding("row_orphan", tenant, run, f"{table} {key}: no entry made this row")
+        yield Finding(Code.ROW_ORPHAN, at(key), "no entry made this row")
 
 
 def differing(one: object, other: object) -> list[str]:
@@ -48,8 +50,8 @@ async def everything(read: Callable[[Page], Awaitable[Listed[Row]]]) -> AsyncIte
     after: str | None = None
     while True:
         page = await read(Page(PAGE, after))
-        for row in page.rows:
-            yield row
+        for one in page.rows:
+            yield one
         if page.next is None:
             return
         after = page.next
@@ -60,40 +62,53 @@ async def run_tables(reads: Reads, view: View, stored: View, tenant: str, run: s
     steps = {row.key: row async for row in everything(lambda page: reads.steps(tenant, run, page))}
     grants = {row.jti: row async for row in everything(lambda page: reads.grants(tenant, page, run=run))}
     approvals = {row.id: row async for row in everything(lambda page: reads.approvals(tenant, page, run=run))}
-    pairs: list[tuple[str, Mapping[Any, object], Mapping[Any, object]]] = [
-        ("runs", {run: view.run}, {run: stored.run}),
-        ("epochs", view.epochs, stored.epochs),
-        ("steps", view.steps, steps),
-        ("grants", view.grants, grants),
-        ("approvals", view.approvals, approvals),
+    pairs: list[Compared] = [
+        (lambda key: row("runs", tenant=tenant, id=key), {run: view.run}, {run: stored.run}),
+        (lambda key: row("run_epochs", tenant=tenant, run=run, epoch=key), view.epochs, stored.epochs),
+        (lambda key: row("steps", tenant=tenant, run=run, key=key), view.steps, steps),
+        (lambda key: row("grants", tenant=tenant, run=run, jti=key), view.grants, grants),
+        (lambda key: row("approvals", tenant=tenant, run=run, id=key), view.approvals, approvals),
     ]
-    return [finding for table, folded, rows in pairs for finding in compare(tenant, run, table, folded, rows)]
+    return [finding for at, folded, rows in pairs for finding in compare(at, folded, rows)]
 
 
 async def tenant_tables(
-    reads: Reads, view: TenantView, row: Tenant, digest_of: Callable[[Mapping[str, str]], str] | None
+    reads: Reads, scans: Scans, view: TenantView, stands: Tenant, digest_of: Callable[[Mapping[str, str]], str] | None
 ) -> list[Finding]:
     """The tables of a tenant against its folded view; with `digest_of`, policy texts against their revisions."""
-    tenant = row.id
-    operators = {operator.id: operator for operator, _ in await reads.operators(tenant)}
+    tenant = stands.id
+    operators = {operator.id: operator for operator in await scans.people(tenant)}
     workloads = {workload.id: workload for workload in await reads.workloads(tenant)}
     switches = {(one.kind, one.name): one for one in await reads.quarantines(tenant) if not _outlives(one, view)}
     secrets = {secret.name: (secret.hosts, secret.header, secret.set_at) for secret in await reads.secrets(tenant)}
-    policies = {policy.revision: policy.activated_at for policy in await reads.policies(tenant)}
+    policies = {
+        policy.revision: (policy.activated_at, policy.counter, policy.digest) for policy in await reads.policies(tenant)
+    }
+    activated = {revision: (at, *_revision(revision)) for revision, at in view.policies.items()}
+    counter = 0 if view.revision is None else _revision(view.revision)[0]
     expected_secrets = {name: (known.hosts, known.header, known.set_at) for name, known in view.secrets.items()}
-    gone = {key for key, known in view.operators.items() if known.removed_at is not None} - operators.keys()
-    gone_workloads = {key for key, known in view.workloads.items() if known.removed_at is not None} - workloads.keys()
-    pairs: list[tuple[str, Mapping[Any, object], Mapping[Any, object]]] = [
-        ("tenants", {tenant: (view.seq, view.head, view.last_ts, view.revision)},
-         {tenant: (row.seq, row.head, row.last_ts, row.policy_revision)}),
-        ("workloads", {key: one for key, one in view.workloads.items() if key not in gone_workloads}, workloads),
-        ("operators", {key: one for key, one in view.operators.items() if key not in gone}, operators),
-        ("quarantines", view.switches, switches),
-        ("secrets", expected_secrets, secrets),
-        ("policies", view.policies, policies),
+    pairs: list[Compared] = [
+        (lambda _: row("tenants", id=tenant), {tenant: (view.seq, view.head, view.last_ts, view.revision, counter)},
+         {tenant: (stands.seq, stands.head, stands.last_ts, stands.policy_revision, stands.policy_counter)}),
+        (lambda key: row("workloads", tenant=tenant, id=key), _kept(view.workloads, workloads), workloads),
+        (lambda key: row("operators", tenant=tenant, id=key), _kept(view.operators, operators), operators),
+        (lambda key: row("quarantines", tenant=tenant, kind=key[0], name=key[1]), view.switches, switches),
+        (lambda key: row("secrets", tenant=tenant, name=key), expected_secrets, secrets),
+        (lambda key: row("policies", tenant=tenant, revision=key), activated, policies),
     ]  # fmt: skip
-    found = [finding for table, folded, rows in pairs for finding in compare(tenant, None, table, folded, rows)]
+    found = [finding for at, folded, rows in pairs for finding in compare(at, folded, rows)]
     return [*found, *(await _policy_texts(reads, tenant, view, digest_of))]
+
+
+def _revision(text: str) -> tuple[int, str]:
+    """`<counter>:<digest>`."""
+    counter, _, digest = text.partition(":")
+    return (int(counter) if counter.isdecimal() else -1), digest
+
+
+def _kept(folded: Mapping[str, Removed], rows: Mapping[str, object]) -> dict[str, Removed]:
+    """What has to be there: a removed one may have been forgotten."""
+    return {key: one for key, one in folded.items() if one.removed_at is None or key in rows}
 
 
 def _outlives(switch: Quarantine, view: TenantView) -> bool:
@@ -111,8 +126,8 @@ async def _policy_texts(
     for revision in view.policies:
         policy = await reads.policy(tenant, revision)
         if policy is not None and not _is_text_of(policy.text, revision, digest_of):
-            what = f"policies {revision}: the text is not the one that the revision names"
-            found.append(Finding("row_differs", tenant, None, what))
+            at = row("policies", tenant=tenant, revision=revision)
+            found.append(Finding(Code.ROW_DIFFERS, at, "the text is not the one that the revision names"))
     return found
 
 

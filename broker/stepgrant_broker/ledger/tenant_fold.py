@@ -26,9 +26,21 @@ class Secret:
     set_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """That the store was put back to `size` leaves, and what the log was called before and after."""
+
+    size: int
+    before: str | None
+    after: str
+
+
 @dataclass(slots=True)
 class TenantView:
-    """What a tenant's chain folds to. `policies` maps each revision to the time of its activation."""
+    """What a tenant's chain folds to. `policies` maps each revision to the time of its activation.
+
+    `restored` is about the installation: the same is entered in every tenant's chain.
+    """
 
     seq: int = 0
     head: str = GENESIS
@@ -39,6 +51,7 @@ class TenantView:
     switches: dict[tuple[str, str], Quarantine] = field(default_factory=dict)
     policies: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, Secret] = field(default_factory=dict)
+    restored: list[Restored] = field(default_factory=list)
 
     def apply(self, entry: Entry, event: Event) -> None:
         """Fold one entry of the tenant's chain."""
@@ -51,6 +64,8 @@ class TenantView:
                 self.policies[body["revision"]] = entry.ts
             case EntryType.OPERATOR_ACTION:
                 self._action(entry, body)
+            case EntryType.STORE_RESTORED:
+                self.restored.append(Restored(body["size"], body.get("previous_origin"), body["origin"]))
             case _:
                 pass
         self.seq, self.head, self.last_ts = entry.seq + 1, event.hash, entry.ts

@@ -1,46 +1,77 @@
-"""`stepgrant ledger verify`: read every chain, fold it, and compare what it says with every table.
+"""`stepgrant ledger verify`: read every chain, fold it, compare what it says with every table, and rebuild the log.
 
 Rules:
-* Streaming: entries come by pages, and no more than one run is in memory at a time.
+* Streaming: entries come by pages, and no more than a few runs are in memory at a time.
 * A chain that does not hold is not folded; its tables are then not compared, for nothing could be said of them.
-* With the local key, values behind commitments are checked too: a result or an argument that was changed at rest would
+* With the wrap key, values behind commitments are checked too: a result or an argument that was changed at rest would
   otherwise be replayed, or shown to whoever approves.
-* What this cannot find: a whole chain rewritten together with its tables by somebody with the broker's own power. Who
-  keeps an earlier receipt finds that (`stepgrant.receipt.Verified.continues`).
+* One change is told once: what the tree says of an entry that its chain has told already is left out.
+* What this cannot find: a store that was put back to an earlier state of itself, or that was rewritten whole by
+  somebody with the broker's own keys, unless a head that was kept elsewhere is shown (`check_log`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from stepgrant import canonical
-from stepgrant._receipt_entries import commitments
-from stepgrant_broker.domain import aad, fold
-from stepgrant_broker.domain.commitments import opening
-from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
+from stepgrant import tlog
+from stepgrant_broker.domain import fold
+from stepgrant_broker.domain.errors import PayloadDamaged, StoreUnavailable
+from stepgrant_broker.domain.ports import Store
+from stepgrant_broker.domain.scanning import Scans
 from stepgrant_broker.domain.state import View
 from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.ledger import findings as places
 from stepgrant_broker.ledger.chain import UNFOLDABLE, Broken, unfoldable, walk
+from stepgrant_broker.ledger.check_heads import Heads, keys_of
+from stepgrant_broker.ledger.check_log import LogCheck
+from stepgrant_broker.ledger.check_values import Opener, changed
 from stepgrant_broker.ledger.compare import everything, run_tables, tenant_tables
-from stepgrant_broker.ledger.findings import Finding, Progress
+from stepgrant_broker.ledger.findings import TREE, Code, Finding, Place, Progress
 from stepgrant_broker.ledger.tenant_fold import TenantView
 
 if TYPE_CHECKING:
-    from stepgrant._receipt_entries import Event
-    from stepgrant_broker.domain.commitments import Payload
-    from stepgrant_broker.domain.ports import KeyWrap, Store
+    from stepgrant.tlog.policy import LogPolicy
+    from stepgrant_broker.domain.log import LogStore
+    from stepgrant_broker.domain.ports import KeyWrap
     from stepgrant_broker.domain.reads import Reads
+    from stepgrant_broker.ledger.check_heads import KeptHead
+    from stepgrant_broker.ledger.readers import LogReader
+    from stepgrant_broker.ledger.tenant_fold import Restored
 
 TRIES: Final = 5
-BATCH: Final = 500
+AT_ONCE: Final = 4
+DERIVED: Final = ("grants", "steps")
+DERIVED_PAGE: Final = 1000
+REMEMBERED: Final = {"entries", "payloads", "steps", "grants"}
+TOLD: Final = 10_000
+"""So many rows of these tables are remembered as told."""
 
 
 def _nobody(progress: Progress) -> None:
     """Nobody watches."""
+
+
+class Checked(Store, Scans, Protocol):
+    """What a store has to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TheLog:
+    """The log as a check sees it: where its rows rest, how anybody reads it, and what others kept of it.
+
+    `policy`: the witnesses whose cosignatures count. `trusted`: the log's keys, of whoever brings them along; otherwise
+    those that the log itself publishes are believed.
+    """
+
+    store: LogStore
+    reader: LogReader
+    policy: LogPolicy | None = None
+    trusted: Sequence[tlog.NoteKey] = ()
+    known: Sequence[KeptHead] = ()
 
 
 @dataclass(slots=True)
@@ -48,15 +79,19 @@ class LedgerCheck:
     """What a check works with.
 
     Without `wrap`, values behind commitments are not checked; without `digest_of` (`policy.bundle.digest_of`), policy
-    texts are not compared with their revisions. `watch` is told after each run.
+    texts are not compared with their revisions; without `log`, the tree is not rebuilt. `watch` is told after each run
+    and each tile.
     """
 
-    store: Store
+    store: Checked
     reads: Reads
     wrap: KeyWrap | None = None
     digest_of: Callable[[Mapping[str, str]], str] | None = None
     watch: Callable[[Progress], None] = _nobody
+    log: TheLog | None = None
     progress: Progress = field(default_factory=Progress)
+    _told: set[Place] = field(default_factory=set)
+    _restored: list[Restored] = field(default_factory=list)
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Everything that is wrong, as it is found; nothing when all holds."""
@@ -64,35 +99,88 @@ class LedgerCheck:
             for part in (self._tenant, self._runs):
                 try:
                     async for finding in part(tenant.id):
-                        yield finding
+                        yield self._first(finding)
                 except StoreUnavailable as fault:
-                    yield Finding("unreadable", tenant.id, None, fault.detail)
+                    yield _unreadable(tenant.id, None, fault)
             self.progress.tenants += 1
             self.watch(self.progress)
+        for beside in (self._beside, self._of_log):
+            try:
+                async for finding in beside():
+                    if finding.at not in self._told:
+                        yield self._first(finding)
+            except StoreUnavailable as fault:
+                yield Finding(Code.UNREADABLE, TREE, fault.detail)
+            except UNFOLDABLE as error:
+                yield Finding(Code.UNREADABLE, TREE, f"what stands in it is of a wrong type ({type(error).__name__})")
+
+    def _first(self, finding: Finding) -> Finding:
+        if finding.at.table in REMEMBERED and len(self._told) < TOLD:
+            self._told.add(finding.at)
+        return finding
+
+    async def _beside(self) -> AsyncIterator[Finding]:
+        """Rows that no chain would ask for, and columns that are computed from others."""
+        for stray in await self.store.strays():
+            yield Finding(Code.ROW_ORPHAN, Place(stray.table, stray.key), "there is no tenant or run that it is of")
+        for table in DERIVED:
+            after: tuple[str, ...] | None = None
+            while True:
+                page = await self.store.misderived(table, after, DERIVED_PAGE)
+                for stray in page.wrong:
+                    what = f"{', '.join(stray.columns)} is not what the other columns give"
+                    yield Finding(Code.ROW_DIFFERS, Place(stray.table, stray.key), what)
+                after = page.next
+                if after is None:
+                    break
+
+    async def _of_log(self) -> AsyncIterator[Finding]:
+        log = self.log
+        if log is None:
+            return
+        own = log.trusted or [tlog.read_vkey(line) for line in await log.reader.vkeys()]
+        heads = Heads(keys_of(own, self._restored), log.policy, self.progress)
+        check = LogCheck(log.store, self.store, log.reader, heads, self.progress, self.watch, log.known)
+        async for finding in check.findings():
+            yield finding
 
     async def _runs(self, tenant: str) -> AsyncIterator[Finding]:
+        """All runs, a few at a time: while one waits for the store, another is folded."""
+        some: list[str] = []
         async for run, _ in everything(lambda page: self.reads.runs(tenant, page)):
-            for finding in await self._run(tenant, run.id):
-                yield finding
-            self.progress.runs += 1
-            self.watch(self.progress)
+            some.append(run.id)
+            if len(some) == AT_ONCE:
+                for finding in await self._several(tenant, some):
+                    yield finding
+                some = []
+        for finding in await self._several(tenant, some):
+            yield finding
+
+    async def _several(self, tenant: str, runs: Sequence[str]) -> list[Finding]:
+        found = await asyncio.gather(*(self._run(tenant, run) for run in runs))
+        self.progress.runs += len(runs)
+        self.watch(self.progress)
+        return [finding for of_run in found for finding in of_run]
 
     async def _tenant(self, tenant: str) -> AsyncIterator[Finding]:
         before = (await self.store.load(Query(tenant))).tenant
         view, opener = TenantView(), await self._opener(tenant, None)
         try:
-            async for entry, event in walk(self.reads, tenant, None, stop=before.seq):
+            order = _Order(tenant, None)
+            async for entry, event, leaf in walk(self.reads, tenant, None, stop=before.seq):
                 try:
                     view.apply(entry, event)
                 except UNFOLDABLE as error:
                     raise unfoldable(entry, error) from None
                 self.progress.entries += 1
-                for finding in await opener.add(event):
+                for finding in [*await opener.add(event), *order.add(entry.seq, leaf)]:
                     yield finding
         except Broken as broken:
             yield broken.finding
             return
-        for finding in [*await opener.flush(), *await tenant_tables(self.reads, view, before, self.digest_of)]:
+        self._restored += view.restored
+        compared = await tenant_tables(self.reads, self.store, view, before, self.digest_of)
+        for finding in [*await opener.finish(), *compared]:
             yield finding
 
     async def _run(self, tenant: str, run: str) -> list[Finding]:
@@ -105,89 +193,57 @@ class LedgerCheck:
                 if after.run is None or after.run.seq == length:
                     return found
         except StoreUnavailable as fault:
-            return [Finding("unreadable", tenant, run, fault.detail)]
-        return [Finding("not_checked", tenant, run, "it changed each time it was read; check again")]
+            return [_unreadable(tenant, run, fault)]
+        what = "it changed each time it was read; check again"
+        return [Finding(Code.NOT_CHECKED, places.chain(tenant, run), what)]
 
     async def _stored(self, tenant: str, run: str) -> View:
-        return (await self.store.load(Query(tenant, run=run, unfinished=True))).view
+        row, epochs = await self.store.run_row(tenant, run)
+        return View(row, epochs={one.epoch: one for one in epochs})
 
     async def _read_run(self, tenant: str, run: str, stored: View, length: int) -> list[Finding]:
         view, opener, found, count = View(), await self._opener(tenant, run), list[Finding](), 0
+        order = _Order(tenant, run)
         try:
             # One entry more than the row speaks of: what was written beside the row would be there.
-            async for entry, event in walk(self.reads, tenant, run, stop=length + 1):
+            async for entry, event, leaf in walk(self.reads, tenant, run, stop=length + 1):
                 try:
                     view = fold.apply(view, entry)
                 except UNFOLDABLE as error:
                     raise unfoldable(entry, error) from None
-                found.extend(await opener.add(event))
+                found.extend([*await opener.add(event), *order.add(entry.seq, leaf)])
                 count += 1
         except Broken as broken:
             return [*found, broken.finding]
         self.progress.entries += count
-        found.extend(await opener.flush())
+        found.extend(await opener.finish())
         if view.run is None:
-            return [*found, Finding("row_orphan", tenant, run, f"runs {run}: no entry made this row")]
+            return [*found, Finding(Code.ROW_ORPHAN, places.chain(tenant, run), "no entry made this row")]
         return [*found, *await run_tables(self.reads, view, stored, tenant, run)]
 
     async def _opener(self, tenant: str, run: str | None) -> Opener:
         return await Opener.of(self.reads, self.wrap, tenant, run, self.progress)
 
 
-@dataclass(slots=True)
-class Opener:
-    """Checks stored payloads against the commitments of one chain, a batch at a time."""
+def _unreadable(tenant: str, run: str | None, fault: StoreUnavailable) -> Finding:
+    """Why the store could not give a chain's rows."""
+    if isinstance(fault, PayloadDamaged):
+        return changed(tenant, run, fault.c, fault.payload)
+    return Finding(Code.UNREADABLE, places.chain(tenant, run), fault.detail)
 
-    reads: Reads
+
+@dataclass(slots=True)
+class _Order:
+    """Within a chain the tree's leaves have the order of the entries, and none waits behind which another stands."""
+
     tenant: str
     run: str | None
-    progress: Progress
-    key: bytes | None = None
-    problem: Finding | None = None
-    waiting: dict[str, int] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
+    newest: int | None = -1
 
-    @classmethod
-    async def of(cls, reads: Reads, wrap: KeyWrap | None, tenant: str, run: str | None, progress: Progress) -> Opener:
-        """An opener with the chain's key, or with the finding why there is none."""
-        opener = cls(reads, tenant, run, progress)
-        if wrap is None:
-            return opener
-        kept = await reads.chain_key(tenant, run or "")
-        if kept is None:
-            opener.problem = Finding("key_missing", tenant, run, "its key is gone; was it erased?")
-            return opener
-        try:
-            opener.key = wrap.unwrap(kept.wrapped, aad.chain_key(tenant, run or ""))
-        except StepgrantFault:
-            opener.problem = Finding("key_unusable", tenant, run, "its key does not unwrap with this broker's key")
-        return opener
-
-    async def add(self, event: Event) -> list[Finding]:
-        """Note an entry's commitments; findings come with full batches."""
-        if self.key is not None:
-            for _, c in commitments(event):
-                if c not in self.seen:
-                    self.seen.add(c)
-                    self.waiting[c] = event.seq
-        return await self.flush() if len(self.waiting) >= BATCH else []
-
-    async def flush(self) -> list[Finding]:
-        """Check what is waiting."""
-        found = [self.problem] if self.problem is not None else []
-        self.problem = None
-        if not self.waiting:
-            return found
-        payloads = await self.reads.payloads(self.tenant, self.run or "", tuple(self.waiting))
-        for c, payload in payloads.items():
-            self.progress.payloads += 1
-            if not self._opens(c, payload):
-                what = f"the stored {payload.field} is not what this entry commits to"
-                found.append(Finding("payload_changed", self.tenant, self.run, what, self.waiting[c]))
-        self.waiting.clear()
-        return found
-
-    def _opens(self, c: str, payload: Payload) -> bool:
-        value = payload.value()
-        r = opening(self.key or b"", payload.field, value)
-        return canonical.b64u(hmac.digest(r, value, hashlib.sha256)) == c
+    def add(self, seq: int, leaf: int | None) -> list[Finding]:
+        """The next entry's leaf index."""
+        before, self.newest = self.newest, leaf
+        if leaf is None or (before is not None and leaf > before):
+            return []
+        what = f"its leaf {leaf} does not stand behind that of the entry before it"
+        return [Finding(Code.LEAF_ORDER, places.entry(self.tenant, self.run, seq), what, seq)]

@@ -15,11 +15,13 @@ from sqlalchemy import Table as CoreTable
 from sqlalchemy import and_, bindparam, exists, literal_column, or_, select, tuple_
 
 from stepgrant_broker.domain.scanning import DerivedPage, RawEntry, Stray
+from stepgrant_broker.domain.state import Epoch, Run
+from stepgrant_broker.domain.writes import Operator
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.asking import Ask, Plan, ask
 from stepgrant_broker.store.log import LogStatements
 from stepgrant_broker.store.queries import Queries
-from stepgrant_broker.store.statements import ENTRIES, ENTRY_COLUMNS, Text, at_most
+from stepgrant_broker.store.statements import ENTRIES, ENTRY_COLUMNS, Text, at_most, columns_of
 from stepgrant_broker.store.tables.base import INTEGRATED, WAITING
 
 FEW: Final = 20
@@ -42,6 +44,19 @@ TABLES: Final = {
         rows.OPERATOR, rows.QUARANTINE, rows.POLICY, rows.SECRET,
     )
 } | {"entries": ENTRIES}  # fmt: skip
+
+
+@functools.cache
+def _run_by_id(sql: Queries) -> Text:
+    table = rows.RUN.table
+    here = and_(table.c.tenant == bindparam("tenant"), table.c.id == bindparam("id"))
+    return sql.text(select(*columns_of(rows.RUN)).where(here))
+
+
+@functools.cache
+def _people(sql: Queries) -> Text:
+    table = rows.OPERATOR.table
+    return sql.text(select(*columns_of(rows.OPERATOR)).where(table.c.tenant == bindparam("tenant")))
 
 
 @functools.cache
@@ -106,16 +121,28 @@ def _computed(codec: rows.Codec[Any]) -> tuple[str, ...]:
     return tuple(name for name in codec.bound if name not in codec.columns)
 
 
+def run_row(sql: Queries, tenant: str, run: str) -> Plan[tuple[Run | None, tuple[Epoch, ...]]]:
+    """A run's row and its epochs, in one view."""
+    found, epochs = yield [ask(_run_by_id(sql), tenant=tenant, id=run), ask(sql.epochs, tenant=tenant, run=run)]
+    return rows.RUN.decode(found[0]) if found else None, tuple(map(rows.EPOCH.decode, epochs))
+
+
+def people(sql: Queries, tenant: str) -> Plan[tuple[Operator, ...]]:
+    """People without names."""
+    (found,) = yield [ask(_people(sql), tenant=tenant)]
+    return tuple(map(rows.OPERATOR.decode, found))
+
+
 def leaves_between(sql: Queries, first: int, end: int) -> Plan[tuple[RawEntry, ...]]:
     """Entries with a leaf index in this range; of very many with one index, not all."""
     (found,) = yield [ask(_between(sql), first=first, end=end, limit=TWICE * (end - first))]
     return tuple(map(_raw, found))
 
 
-def leaves_outside(sql: Queries, log: LogStatements) -> Plan[tuple[RawEntry, ...]]:
-    """Entries with a leaf index that the tree of this very moment does not have."""
+def leaves_outside(sql: Queries, log: LogStatements, size: int) -> Plan[tuple[RawEntry, ...]]:
+    """Entries with a leaf index that neither a tree of this size has nor the one of this very moment."""
     (heads,) = yield [ask(log.head)]
-    size = heads[0][0] if heads else 0
+    size = max(size, heads[0][0] if heads else 0)
     (found,) = yield [ask(_outside(sql), size=size, limit=FEW)]
     return tuple(map(_raw, found))
 
@@ -168,4 +195,5 @@ def _wrong(codec: rows.Codec[Any], keys: Sequence[str], computed: Sequence[str],
         return None
     stored = dict(zip(computed, row[len(codec.columns) :], strict=False))
     names = tuple(name for name in computed if stored[name] != made[name])
-    return Stray(codec.table.name, tuple(zip(keys, row[-len(keys) :], strict=True)), names) if names else None
+    key = (("tenant", made["tenant"]), ("run", made["run"]), (keys[-1], row[-1]))
+    return Stray(codec.table.name, key, names) if names else None

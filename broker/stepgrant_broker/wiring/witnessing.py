@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
+    from stepgrant.tlog.policy import LogPolicy
     from stepgrant_broker.config import Settings
 
 PURPOSE: Final = "witness"
@@ -28,17 +29,27 @@ STORE: Final = "witness.db"
 
 def witnesses_of(stack: AsyncExitStack, settings: Settings) -> HttpWitnesses | None:
     """The witnesses that the settings name. Raises `SettingsError`."""
+    policy = policy_of(settings)
+    if policy is None:
+        return None
+    try:
+        client = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
+        stack.push_async_callback(client.aclose)
+        return HttpWitnesses(policy, client)
+    except ConfigurationError as error:
+        raise SettingsError([f"{PREFIX}LOG_POLICY_FILE: {settings.log_policy_file}: {error}"]) from None
+
+
+def policy_of(settings: Settings) -> LogPolicy | None:
+    """The log policy that the settings name. Raises `SettingsError`."""
     path = settings.log_policy_file
     if path is None:
         return None
     try:
-        policy = tlog.read_log_policy(path.read_text())
-        client = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
-        stack.push_async_callback(client.aclose)
-        return HttpWitnesses(policy, client)
+        return tlog.read_log_policy(path.read_text())
     except OSError as error:
         raise SettingsError([f"{PREFIX}LOG_POLICY_FILE: {path} cannot be read: {error.strerror}"]) from None
-    except (tlog.LogPolicyInvalid, ConfigurationError, UnicodeDecodeError) as error:
+    except (tlog.LogPolicyInvalid, UnicodeDecodeError) as error:
         raise SettingsError([f"{PREFIX}LOG_POLICY_FILE: {path}: {error}"]) from None
 
 
