@@ -173,7 +173,7 @@ async def _disclosures(
     if key is None:
         return []
     plain = wrap.unwrap(key.wrapped, aad.chain_key(tenant, run))
-    wanted = sorted({c for event in events for _, c in commitments(event)})
+    wanted = sorted({c for event in events for place, c in commitments(event) if place not in redact})
     shown: list[dict[str, Any]] = []
     for start in range(0, len(wanted), PAGE):
         asked = wanted[start : start + PAGE]

@@ -10,7 +10,14 @@ from fakes.ledgers import Ledger
 from fakes.tale import INPUT, PRINCIPAL
 from stepgrant import _receipt_entries, canonical, receipt, tlog
 from stepgrant_broker.domain import aad, entries
-from stepgrant_broker.domain.errors import NotFound, SignerUnavailable, StoreUnavailable, TooLarge, UnknownRun
+from stepgrant_broker.domain.errors import (
+    NotFound,
+    PayloadDamaged,
+    SignerUnavailable,
+    StoreUnavailable,
+    TooLarge,
+    UnknownRun,
+)
 from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.receipt import make_receipt
 from stepgrant_broker.ledger.sequencer import Sequencer
@@ -92,9 +99,22 @@ async def test_a_value_that_is_gone_stays_hidden(ledger: Ledger) -> None:
     assert "run.input" not in told.events[0].disclosed
 
 
-async def test_a_value_that_was_changed_at_rest_is_not_signed_over(ledger: Ledger) -> None:
-    ledger.change("UPDATE payloads SET body = CAST('\"forged\"' AS BLOB) WHERE field = 'outcome.result'")
-    with pytest.raises(StoreUnavailable, match=r"outcome\.result is not what its entry commits to"):
+FORGED = "UPDATE payloads SET body = CAST('\"forged\"' AS BLOB), key_id = {} WHERE field = 'outcome.result'"
+
+
+@pytest.mark.parametrize(
+    ("key_id", "kind", "said"),
+    [
+        ("key_id", PayloadDamaged, r"outcome\.result behind .* does not open"),
+        ("NULL", StoreUnavailable, r"outcome\.result is not what its entry commits to"),
+    ],
+    ids=["sealed", "in clear, of an older store"],
+)
+async def test_a_value_that_was_changed_at_rest_is_not_signed_over(
+    ledger: Ledger, key_id: str, kind: type[Exception], said: str
+) -> None:
+    ledger.change(FORGED.format(key_id))
+    with pytest.raises(kind, match=said):
         await make(ledger)
     assert (await verified(ledger, await make(ledger, redact={"outcome.result"}))).hidden > 0
 
