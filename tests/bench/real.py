@@ -22,7 +22,8 @@ import httpx
 from bench.agents import Agent
 from bench.broker import POLICY
 from bench.load import load
-from bench.run import ROUNDS, WARM, Figures, begins, child, yardstick_round
+from bench.run import ROUNDS, WARM, Figures, begins, yardstick_round
+from bench.server import child
 from stepgrant._exchange import WorkloadKey
 from stepgrant_broker.policy.opa_bundle import opa_bundle
 from stepgrant_broker.wiring import bundle_of

@@ -1,6 +1,7 @@
-"""`make bench`: what a governed step costs, as ratios to an empty FastAPI POST measured in the same run.
+"""`make bench`: what a governed step costs, as ratios to an empty FastAPI POST measured in the same run; and the log.
 
 Gates: broker CPU per begin <= 6x, p50 at one run <= 7x, durable commits per call <= 1 at one run and <= 0.5 at sixteen.
+Of the log: `bench/log.py`.
 Absolute figures are printed and told. Rounds are interleaved with the yardstick; figures are medians of the rounds.
 """
 
@@ -10,59 +11,21 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import stepgrant
+from bench import log
 from bench.agents import Agent
 from bench.load import Measured, load, post
+from bench.server import Child, child
 from stepgrant._exchange import WorkloadKey
 
-HERE = Path(__file__).parent
 CPU_GATE, P50_GATE, COMMITS_GATE_1, COMMITS_GATE_16 = 6.0, 7.0, 1.0, 0.5
 ROUNDS, WARM = 5, 200
-
-
-@dataclass
-class Child:
-    """A server process and what it said when it was ready."""
-
-    process: subprocess.Popen[str]
-    said: dict[str, str]
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return self.said["url"]
-
-    def ask(self) -> dict[str, str]:
-        """Send a line, read a line."""
-        if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("no pipes")
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer: dict[str, str] = json.loads(self.process.stdout.readline())
-        return answer
-
-
-@contextmanager
-def child(script: str, *arguments: str) -> Iterator[Child]:
-    """Start one of our server scripts; it ends with our end of the pipe."""
-    command = [sys.executable, str(HERE / script), *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        if process.stdout is None or process.stdin is None:
-            raise RuntimeError("no pipes")
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{script} did not start")
-        yield Child(process, json.loads(line))
-        process.stdin.close()
 
 
 @dataclass
@@ -155,16 +118,20 @@ def in_process(count: int) -> float:
         return float(done.said["p50_ms"])
 
 
-def report(figures: dict[str, float]) -> list[str]:
-    """Print the table; the gates that were missed."""
+def gates_of(figures: dict[str, float]) -> list[tuple[str, float, float, str]]:
+    """What has to hold of a step: name, value, the most that it may be, unit."""
     stick, cpu = figures["yardstick_p50_ms"], figures["yardstick_cpu_us"]
-    gates = [
+    return [
         ("broker CPU per begin, 1 run", figures["begin_1_cpu_us"] / cpu, CPU_GATE, "x yardstick"),
         ("broker CPU per begin, 16 runs", figures["begin_16_cpu_us"] / cpu, CPU_GATE, "x yardstick"),
         ("p50 of begin, 1 run", figures["begin_1_p50_ms"] / stick, P50_GATE, "x yardstick"),
         ("durable commits per begin, 1 run", figures["begin_1_commits"], COMMITS_GATE_1, ""),
         ("durable commits per begin, 16 runs", figures["begin_16_commits"], COMMITS_GATE_16, ""),
     ]
+
+
+def report(figures: dict[str, float], gates: list[tuple[str, float, float, str]]) -> list[str]:
+    """Print the table; the gates that were missed."""
     for name, value in figures.items():
         print(f"{name:28} {value:10.3f}")
     missed = []
@@ -175,17 +142,27 @@ def report(figures: dict[str, float]) -> list[str]:
     return missed
 
 
+PARTS = {"steps": (measure, gates_of), "log": (log.measure, log.gates)}
+
+
 def main() -> int:
     """Measure, print, and say whether the gates held."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=600, help="requests in a round")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="the log's full size")
+    parser.add_argument("--only", choices=[*PARTS], help="one part alone")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
     options = parser.parse_args()
-    figures = measure(options.count)
+    figures, gates = dict[str, float](), list[tuple[str, float, float, str]]()
+    for name, (part, part_gates) in PARTS.items():
+        if options.only in {None, name}:
+            found = part({"steps": options.count, "log": options.entries}[name])
+            figures |= found
+            gates += part_gates(found)
     if options.json:
         print(json.dumps(figures, indent=2))
         return 0
-    return 1 if report(figures) else 0
+    return 1 if report(figures, gates) else 0
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stepgrant import merkle, tlog
-from stepgrant.merkle import HASH_BYTES
-from stepgrant.tlog.tiles import WIDTH, bundle
+from stepgrant.merkle import HASH_BYTES, node_hash
+from stepgrant.tlog.tiles import HEIGHT, WIDTH, bundle
 from stepgrant_broker.domain.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stepgrant.merkle import Node, Range
+    from stepgrant.tlog import Tile
     from stepgrant_broker.domain.log import LogStore, SignedHead
     from stepgrant_broker.ledger.sequencer import Sequencer
 
@@ -78,11 +79,12 @@ class PublicLog:
 
 
 class _Nodes:
-    """The nodes of a tree, from tiles that were read in one go."""
+    """The nodes of a tree, from tiles that were read in one go. What a tile gives is computed once for all proofs."""
 
     def __init__(self, size: int, tiles: dict[tuple[int, int], bytes]) -> None:
         self._size = size
         self._tiles = tiles
+        self._levels: dict[tuple[int, int], list[list[bytes]]] = {}
 
     @classmethod
     async def of(cls, store: LogStore, nodes: Iterable[Node], size: int) -> _Nodes:
@@ -91,8 +93,19 @@ class _Nodes:
 
     def node(self, node: Node) -> bytes:
         tile = tlog.tile_with(node, self._size)
+        place = (tile.level or 0, tile.number)
+        if place not in self._levels:
+            self._levels[place] = self._computed(tile)
+        above = node.level - HEIGHT * place[0]
+        return self._levels[place][above][node.number - (tile.number * WIDTH >> above)]
+
+    def _computed(self, tile: Tile) -> list[list[bytes]]:
+        """The tile's hashes, and the complete nodes above them, level by level."""
         data = self._tiles.get((tile.level or 0, tile.number), b"")[: tile.width * HASH_BYTES]
-        try:
-            return tlog.node_in(node, tile, data)
-        except tlog.TileInvalid as error:
-            raise StoreUnavailable(f"the log is damaged: {error}") from None
+        if len(data) != tile.width * HASH_BYTES:
+            raise StoreUnavailable(f"the log is damaged: {tile.path} has {len(data)} bytes")
+        levels = [[data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]]
+        while len(levels[-1]) > 1:
+            below = levels[-1]
+            levels.append([node_hash(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)])
+        return levels

@@ -1,4 +1,4 @@
-"""A ledger that the real use cases wrote once, copied for each test."""
+"""A ledger that the real use cases wrote once, copied for each test; and a log of a store of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from conformance.store.making import NOW, SetClock
 from fakes.ledgers import Ledger, copied, write
+from logs import ORIGIN
+from stepgrant_broker.ledger.sequencer import Sequencer
+from stepgrant_broker.signing.local import LocalSigner
+from stepgrant_broker.store import schema
+from stepgrant_broker.store.connecting import url_of
+from stepgrant_broker.store.sqlite import SqliteStore
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +29,23 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 async def ledger(written: tuple[Path, str], tmp_path: Path) -> AsyncIterator[Ledger]:
     async with copied(*written, tmp_path / "ledger") as ledger:
         yield ledger
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    path = tmp_path / "log.db"
+    schema.migrate(url_of(path))
+    opened = SqliteStore(path, clock=SetClock())
+    await opened.log_origin(ORIGIN)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> LocalSigner:
+    return LocalSigner.open(tmp_path / "keys", create=True)
+
+
+@pytest.fixture
+def sequencer(store: SqliteStore, signer: LocalSigner) -> Sequencer:
+    return Sequencer(store, signer, SetClock(NOW + 5), ORIGIN)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from conformance.store.making import NOW, Chain, SetClock
+from conformance.store.making import Chain, SetClock
+from logs import ORIGIN, signed_head
 from stepgrant import merkle, tlog
 from stepgrant.tlog import note as notes
-from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
+from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.log import Growth
 from stepgrant_broker.domain.ports import PublicKey
 from stepgrant_broker.ledger import sequencer as sequencing
@@ -21,11 +22,7 @@ from stepgrant_broker.ledger.pacing import ALONE, BESIDE
 from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
-from stepgrant_broker.store import schema
-from stepgrant_broker.store.connecting import url_of
 from stepgrant_broker.store.sqlite import SqliteStore
-
-ORIGIN = "broker.example/log"
 
 
 class SlowLog(SqliteStore):
@@ -33,35 +30,6 @@ class SlowLog(SqliteStore):
 
     async def log_append(self, growth: Growth) -> bool:
         return False
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    path = tmp_path / "log.db"
-    schema.migrate(url_of(path))
-    opened = SqliteStore(path, clock=SetClock())
-    await opened.log_origin(ORIGIN)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def signer(tmp_path: Path) -> LocalSigner:
-    return LocalSigner.open(tmp_path / "keys", create=True)
-
-
-@pytest.fixture
-def sequencer(store: SqliteStore, signer: LocalSigner) -> Sequencer:
-    return Sequencer(store, signer, SetClock(NOW + 5), ORIGIN)
-
-
-async def signed_head(sequencer: Sequencer) -> tlog.Head:
-    """The counted head, its signature verified with the log's keys."""
-    assert sequencer.counted is not None
-    head, note = tlog.read_signed_head(sequencer.counted.note, ORIGIN)
-    assert len(note.verified(await sequencer.keys())) == 1
-    assert (head.size, head.root) == (sequencer.counted.size, sequencer.counted.root)
-    return head
 
 
 async def test_an_empty_log_has_no_head(sequencer: Sequencer, store: SqliteStore) -> None:
@@ -268,60 +236,3 @@ async def test_after_a_start_the_newest_head_that_counts_is_found_again(
 
 
 # ----------------------------------------------------------------------------------------------------- the public face
-
-
-async def test_every_leaf_is_proven_from_what_is_public_alone(sequencer: Sequencer, store: SqliteStore) -> None:
-    chain = Chain.of_run()
-    await store.commit(chain.adds(300))
-    await sequencer.round()
-    head = await signed_head(sequencer)
-    public = PublicLog(store, sequencer)
-    fetched = {tile: await public.tile(tile.path) for tile in tlog.tiles_of(head.size)}
-    assert None not in fetched.values()
-
-    def read(node: merkle.Node) -> bytes:
-        tile = tlog.tile_with(node, head.size)
-        return tlog.node_in(node, tile, fetched[tile] or b"")
-
-    assert merkle.tree_root(head.size, read) == head.root
-    entries = await store.entries("acme", chain.run)
-    for entry in entries[::37]:
-        assert entry.leaf_index is not None
-        proof = await public.inclusion(entry.leaf_index, head.size)
-        assert proof == merkle.proof_of(merkle.inclusion_ranges(entry.leaf_index, head.size), read)
-        leaf = merkle.leaf_hash((await store.log_leaves(entry.leaf_index, 1))[0])
-        merkle.verify_inclusion(leaf, entry.leaf_index, head.size, proof, head.root)
-
-
-async def test_tiles_are_the_same_bytes_for_ever(sequencer: Sequencer, store: SqliteStore) -> None:
-    chain, public = Chain.of_run(), PublicLog(store, sequencer)
-    await store.commit(chain.adds(200))
-    await sequencer.round()
-    partial = {path: await public.tile(path) for path in ("tile/0/000.p/200", "tile/entries/000.p/200")}
-    assert all(partial.values())
-    assert await public.tile("tile/0/000.p/201") is None
-    assert await public.tile("tile/0/000") is None
-    assert await public.tile("tile/entries/000") is None
-    assert await public.tile("tile/1/000.p/1") is None
-    await store.commit(chain.adds(100))
-    await sequencer.round()
-    assert {path: await public.tile(path) for path in partial} == partial
-    assert await public.tile("tile/0/000") is not None
-    assert await public.tile("tile/entries/000") is not None
-    assert await public.tile("tile/1/000.p/1") is not None
-    assert (await public.vkeys())[0].startswith(f"{ORIGIN}+")
-
-
-async def test_a_damaged_tile_is_told_and_proves_nothing(
-    sequencer: Sequencer, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await store.commit(Chain.of_run().adds(20))
-    await sequencer.round()
-    real = store.log_tiles
-
-    async def cut(wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-        return {place: data[:-32] for place, data in (await real(wanted)).items()}
-
-    monkeypatch.setattr(store, "log_tiles", cut)
-    with pytest.raises(StoreUnavailable, match="the log is damaged"):
-        await PublicLog(store, sequencer).inclusion(3, 20)
