@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from processes import started, stepgrant
+from processes import stepgrant
 from stepgrant import merkle, tlog
 from stepgrant.merkle import Edge, leaf_hash
 from stepgrant_broker.testing import start
+from witnesses import NAME, witness
 
 pytestmark = pytest.mark.timeout(240)  # processes of their own may have to wait for a busy machine
 ORIGIN = "broker.example/log"
-NAME = "witness.example"
 
 
 class Log:
@@ -43,28 +39,6 @@ class Log:
     @staticmethod
     def _edge(leaves: list[bytes]) -> tuple[Edge, list[tuple[merkle.Node, bytes]]]:
         return Edge().append(map(leaf_hash, leaves))
-
-
-@dataclass
-class Running:
-    """The witness's process."""
-
-    url: str
-    key: tlog.NoteKey
-    pid: int
-
-    def add(self, body: bytes) -> httpx.Response:
-        return httpx.post(f"{self.url}/add-checkpoint", content=body, timeout=30)
-
-
-@contextmanager
-def witness(folder: Path, log: tlog.NoteKey, *, kill: bool = False) -> Iterator[Running]:
-    command = ("ledger", "witness", "--name", NAME, "--log", log.vkey, "--folder", str(folder), "--port", "0")
-    with started(folder.parent, folder.parent / "witness.log", *command) as process:
-        found = process.wait_for(rf"witness {NAME} (\S+) (http://127\.0\.0\.1:\d+)\n")
-        yield Running(found[2], tlog.read_vkey(found[1]), process.process.pid)
-        process.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        assert process.ended() == (-signal.SIGKILL if kill else 0)
 
 
 @pytest.fixture
