@@ -123,13 +123,15 @@ async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[st
         receipt = await broker.receipt(run)
         head, _ = tlog.read_signed_head(receipt["log"]["checkpoint"].encode())
         steps = [canonical.loads(entry.data) for entry in await broker.ports.reads.entries("acme", run)]
-        step = next(str(one["step"]) for one in steps if isinstance(one, dict) and one["type"] == "grant_issued")
+        issued = [one for one in steps if isinstance(one, dict) and one["type"] == "grant_issued"]
+        step = str(issued[0]["step"])
         public = {"keys": [dict(key.jwk) for key in await broker.ports.signer.public_keys("heads")]}
         return {
             "entry_v1/run.jsonl": await chain(broker.ports.reads, run),
             "entry_v1/tenant.jsonl": await chain(broker.ports.reads, None),
             "entry_v1/keys.json": canonical.dumps(public),
             "receipt_v2/run.json": canonical.dumps(receipt),
+            "receipt_v2/grant.json": canonical.dumps(await broker.receipt(run, scope=("grant", _approved(issued)))),
             "receipt_v2/step.json": canonical.dumps(await broker.receipt(run, scope=("step", step))),
             "log_v1/vkey": "".join(f"{line}\n" for line in await broker.log.vkeys()).encode(),
             "log_v1/checkpoint": receipt["log"]["checkpoint"].encode(),
@@ -137,6 +139,12 @@ async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[st
             "log_v1/tile-entries": await broker.log.tile(tlog.Tile(None, 0, head.size).path) or b"",
             "log_v1/proof-of-entry-0": _proof(receipt, public),
         }
+
+
+def _approved(issued: list[dict[str, Any]]) -> str:
+    """The first grant that spent an approval; of a life without people the first one."""
+    jti = next((one for one in issued if "approval" in one), issued[0])["grant"]["jti"]
+    return str(jti)
 
 
 def _proof(value: dict[str, Any], keys: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ PINNED = {
     "entry_v1/restored_tenant.jsonl": "sha-256:jr77KIMk2QlMME8aGMEK_E0TgodutbSiykcmTwySAUg",
     "entry_v1/keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
     "receipt_v2/run.json": "sha-256:TyxyBAgSUUbQtmhDIJvo7tlyLsmOxWX2utGouRkDfcs",
+    "receipt_v2/grant.json": "sha-256:i2SX7z-bl9fjDN3Y1Ohr_iYqW9JSS8fwHfCCMBNd34o",
     "receipt_v2/step.json": "sha-256:Ct6RjGPmsiXDZ0yLa1sAaXykOdaZvaYn9bwLrd_sc14",
     "log_v1/vkey": "sha-256:qdY71dYOPuT60ackEFWENMWAyxa5ie-Dz9hzM6IqU_s",
     "log_v1/checkpoint": "sha-256:END9OFEmgccA6yxrrRO2Nh60seywu_onhfFtyyBhyQg",
@@ -169,3 +171,11 @@ def test_the_log_of_before_verifies() -> None:
     assert step.scope[0] == "step"
     assert {event.step for event in step.events} == {step.scope[1]}
     assert set(step.policies) <= set(told.policies)
+    grant = receipt.verify((HERE / "receipt_v2" / "grant.json").read_bytes(), files["vkey"])
+    assert [event.type for event in grant.events] == [
+        "step_prepared", "decision", "approval_requested", "approval_decided", "decision", "grant_issued",
+        "grant_revoked",
+    ]  # fmt: skip
+    assert grant.policies == told.policies
+    life, whole = grant.grant(grant.scope[1]), told.grant(grant.scope[1])
+    assert replace(life, holder=whole.holder) == whole  # the entry that attested the holder is not in the part
