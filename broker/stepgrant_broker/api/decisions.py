@@ -43,6 +43,7 @@ def _as_json(found: Evidence, limit: int) -> dict[str, Any]:
     return {
         "entries": [{"seq": row.seq, "data": canonical.b64u(row.data), "leaf_index": row.leaf_index} for row in rows],
         "disclosures": list(found.disclosures),
+        "damaged": list(found.damaged),
         "next": rows[-1].seq if len(rows) == limit else None,
     }
 

@@ -40,9 +40,9 @@ class Chain:
     def read(self, page: Page) -> Iterator[Shown]:
         """The entries of the next page. Raises `EntryInvalid`, `ChainBroken` at the first that does not hold."""
         values = {str(one["c"]): one for one in page["disclosures"]}
+        damaged = frozenset(page["damaged"])
         for row in page["entries"]:
-            data = _bytes(row["data"])
-            yield _shown(self._entry(data), values)
+            yield _shown(self._entry(_bytes(row["data"])), values, damaged)
 
     def _entry(self, data: bytes) -> tuple[Entry, Event]:
         before = self._before
@@ -66,10 +66,12 @@ def _bytes(text: str) -> bytes:
         raise EntryInvalid("not base64url", reason="entry_unreadable") from None
 
 
-def _shown(read: tuple[Entry, Event], values: Mapping[str, Any]) -> Shown:
+def _shown(read: tuple[Entry, Event], values: Mapping[str, Any], damaged: frozenset[str]) -> Shown:
     entry, event = read
     if entry.fields["decision"] is None:
         return Shown(entry)
+    if entry.fields["decision"]["input_c"] in damaged:
+        return Shown(entry, spoiled=True)
     own = [values[c] for c in sorted({c for _, c in commitments(event)}) if c in values]
     try:
         (opened,), _, _ = disclose(own, (event,))

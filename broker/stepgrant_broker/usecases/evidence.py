@@ -10,12 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from stepgrant import canonical
 from stepgrant_broker.domain.commitments import Payload, opening
-from stepgrant_broker.domain.reads import StoredEntry
+from stepgrant_broker.domain.errors import PayloadDamaged
+from stepgrant_broker.domain.reads import Reads, StoredEntry
 from stepgrant_broker.usecases.context import Ports
 
 _PLACES: Final = (("decision", "input_c"), ("body", "binding_c"))
@@ -23,10 +25,14 @@ _PLACES: Final = (("decision", "input_c"), ("body", "binding_c"))
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Entries in the order of the chain, and disclosures in the order of their commitments (as in a receipt)."""
+    """Entries in the order of the chain, and disclosures in the order of their commitments (as in a receipt).
+
+    `damaged`: the commitments behind which something rests that does not open.
+    """
 
     entries: tuple[StoredEntry, ...]
-    disclosures: tuple[dict[str, Any], ...]
+    disclosures: tuple[dict[str, Any], ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 async def evidence(ports: Ports, tenant: str, run: str | None, *, after: int, limit: int) -> Evidence:
@@ -35,10 +41,28 @@ async def evidence(ports: Ports, tenant: str, run: str | None, *, after: int, li
     wanted = sorted({c for row in rows for c in _commitments(row.data)})
     key = await ports.reads.chain_key(tenant, run or "") if wanted else None
     if key is None:
-        return Evidence(rows, ())
-    payloads = await ports.reads.payloads(tenant, run or "", wanted)
+        return Evidence(rows)
+    payloads, damaged = await _payloads(ports.reads, tenant, run or "", wanted)
     plain = ports.keys.unwrap(key, ports.wrap)
-    return Evidence(rows, tuple(_disclosure(plain, payloads[c]) for c in wanted if c in payloads))
+    return Evidence(rows, tuple(_disclosure(plain, payloads[c]) for c in wanted if c in payloads), damaged)
+
+
+async def _payloads(
+    reads: Reads, tenant: str, chain: str, wanted: Sequence[str]
+) -> tuple[Mapping[str, Payload], tuple[str, ...]]:
+    """What rests behind these commitments, and those behind which it does not open."""
+    try:
+        return await reads.payloads(tenant, chain, wanted), ()
+    except PayloadDamaged:
+        # One that was changed must not hide the others.
+        payloads: dict[str, Payload] = {}
+        damaged: list[str] = []
+        for c in wanted:
+            try:
+                payloads.update(await reads.payloads(tenant, chain, [c]))
+            except PayloadDamaged:
+                damaged.append(c)
+        return payloads, tuple(damaged)
 
 
 def _commitments(data: bytes) -> list[str]:

@@ -126,6 +126,21 @@ def test_the_input_is_that_of_now_not_that_of_then(host: TestHost, run: Run, roo
     assert told[4000]["effect"] == "allow"
 
 
+def test_the_time_is_that_of_now(host: TestHost, run: Run, root: list[str], tmp_path: Path) -> None:
+    asked()
+    host.advance(300)
+    rules = Path(folder(tmp_path, SETTINGS)) / "stepgrant" / "clock.rego"
+    at = host.clock.now() // 1000
+    rules.write_text(
+        f'package stepgrant.rules.clock\n\ndeny contains "too_late" if input.time.unix >= {at}\n\n'
+        f'deny contains "attested_late" if input.identity.attested_at >= {at}\n',
+        encoding="utf-8",
+    )
+    done = run("policy", "preflight", str(rules.parents[1]), "--json", *root)
+    rules.unlink()
+    assert [one["candidate"]["reasons"] for one in done.json["actions"]] == [["attested_late", "too_late"]] * 2
+
+
 def test_a_step_in_doubt_is_asked_of_nobody(run: Run, root: list[str], tmp_path: Path) -> None:
     @stepgrant.tool(effect="once", name="card.charge", step_id="charge")
     def charge(amount: int) -> str:
