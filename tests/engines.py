@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pytest
 
@@ -16,10 +16,23 @@ from stepgrant_broker.policy.embedded import EmbeddedEngine
 
 Make: TypeAlias = Callable[..., Awaitable[EmbeddedEngine]]
 """(bundle, revision, **limits of the engine) to an engine that is closed after the test."""
+PATIENCE_S: Final = 20.0
 
 
 async def decided(engine: EmbeddedEngine, policy_input: bytes | None = None) -> Decision:
     return parse((await engine.evaluate(policy_input or call())).raw)
+
+
+async def served(engine: EmbeddedEngine, policy_input: bytes | None = None) -> Decision:
+    """The decision, as soon as there is one again; the last refusal if there is none in time."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await decided(engine, policy_input)
+        except PolicyUnavailable:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.01)
 
 
 async def outcome(engine: EmbeddedEngine, policy_input: bytes) -> str:

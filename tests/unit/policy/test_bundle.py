@@ -34,7 +34,7 @@ FILES = {
 
 def write(root: Path, files: dict[str, str]) -> Path:
     names = list(files)
-    random.shuffle(names)
+    random.Random(0).shuffle(names)
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(files[name], encoding="utf-8")

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from engines import Make, decided, outcome, pid_of, until_gone
+from engines import Make, decided, outcome, pid_of, served, until_gone
+from lateness import lateness
 from policies import ALLOW, SLOW, call, one, slow
 from stepgrant_broker.domain.decisions import Allow
 from stepgrant_broker.domain.errors import PolicyUnavailable
@@ -23,20 +24,22 @@ async def test_more_callers_than_the_queue_holds_are_refused_at_once(make: Make)
     engine = await make(one(SLOW), max_waiting=2, deadline_s=5)
     waiting = [asyncio.ensure_future(engine.evaluate(slow(60))) for _ in range(2)]
     await asyncio.sleep(0)
-    before = time.monotonic()
-    with pytest.raises(PolicyUnavailable, match="too many decisions are waiting") as caught:
-        await engine.evaluate(call())
-    assert time.monotonic() - before < 0.1
+    async with lateness() as late:
+        before = time.monotonic()
+        with pytest.raises(PolicyUnavailable, match="too many decisions are waiting") as caught:
+            await engine.evaluate(call())
+        took = time.monotonic() - before
+    assert took < 0.1 + late.seconds
     assert caught.value.retry_after_ms
     await asyncio.gather(*waiting)
     assert isinstance(await decided(engine), Allow)
 
 
 async def test_a_hang_costs_its_process_and_nobody_elses_decision(make: Make) -> None:
-    engine = await make(one(SLOW), deadline_s=0.5)
+    engine = await make(one(SLOW), deadline_s=1.5)
     process = pid_of(engine)
     hanging = asyncio.ensure_future(engine.evaluate(slow(300)))
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(0.75)
     waiting = [asyncio.ensure_future(decided(engine)) for _ in range(5)]
     with pytest.raises(PolicyUnavailable, match="no decision within"):
         await hanging
@@ -54,7 +57,7 @@ async def test_a_hang_ends_though_its_caller_went_away(make: Make) -> None:
     with pytest.raises(asyncio.CancelledError):
         await leaving
     await until_gone(process)
-    assert isinstance(await decided(engine), Allow)
+    assert isinstance(await served(engine), Allow)
 
 
 async def test_a_hang_that_begins_when_nobody_waits_for_it_any_more_is_ended_too(make: Make) -> None:
@@ -71,18 +74,21 @@ async def test_a_hang_that_begins_when_nobody_waits_for_it_any_more_is_ended_too
     await until_gone(process)
     # Earlier than by the process's own alarm, unless this machine is very slow.
     assert time.monotonic() - before < max(2 * takes + QUERY_S - 0.1, 5 * takes)
-    assert isinstance(await decided(engine), Allow)
+    assert isinstance(await served(engine), Allow)
 
 
 async def test_a_long_queue_alone_costs_no_process(make: Make) -> None:
-    engine = await make(one(SLOW), deadline_s=0.3)
+    policy = one(SLOW)
+    rego, before = Rego(policy.modules, policy.data), time.monotonic()
+    rego.evaluate(slow(40))
+    engine = await make(policy, deadline_s=15 * (time.monotonic() - before))
     process = pid_of(engine)
-    answers = await asyncio.gather(*(engine.evaluate(slow(30)) for _ in range(40)), return_exceptions=True)
+    answers = await asyncio.gather(*(engine.evaluate(slow(40)) for _ in range(40)), return_exceptions=True)
     late = [answer for answer in answers if isinstance(answer, PolicyUnavailable)]
     assert 0 < len(late) < 40
     # What nobody waits for any more is dropped, so the next caller does not wait for it either.
     await asyncio.sleep(0.2)
-    assert isinstance(await decided(engine), Allow)
+    assert isinstance(await served(engine), Allow)
     assert pid_of(engine) == process
 
 
@@ -90,14 +96,7 @@ async def test_a_killed_process_is_replaced(make: Make) -> None:
     engine = await make(one(ALLOW))
     for _ in range(3):
         os.kill(pid_of(engine), signal.SIGKILL)
-        before = time.monotonic()
-        served = False
-        while not served and time.monotonic() - before < 1:
-            try:
-                served = isinstance(await decided(engine), Allow)
-            except PolicyUnavailable:
-                await asyncio.sleep(0.01)
-        assert served
+        assert isinstance(await served(engine), Allow)
 
 
 async def test_a_query_that_ends_the_process_takes_no_other_with_it(make: Make) -> None:
@@ -112,15 +111,14 @@ async def test_a_query_that_ends_the_process_takes_no_other_with_it(make: Make) 
 
 
 async def test_losing_process_after_process_is_unavailable_for_a_moment(make: Make) -> None:
-    engine = await make(one(ALLOW), max_losses=2, loss_window_s=0.5)
+    engine = await make(one(ALLOW), max_losses=2, loss_window_s=1.5)
     for _ in range(2):
         assert isinstance(await decided(engine), Allow)
         os.kill(pid_of(engine), signal.SIGKILL)
         await asyncio.sleep(0.05)
     with pytest.raises(PolicyUnavailable, match="lost too often"):
         await engine.evaluate(call())
-    await asyncio.sleep(0.5)
-    assert isinstance(await decided(engine), Allow)
+    assert isinstance(await served(engine), Allow)
 
 
 async def test_a_process_that_talks_nonsense_is_killed(make: Make) -> None:

@@ -94,7 +94,7 @@ def test_a_query_that_takes_too_long_is_answered_for() -> None:
         before = time.monotonic()
         answer = process.ask(slow(400), seconds=0.1)
         assert answer.error == "no decision within 0.1 s"
-        assert time.monotonic() - before < 1
+        assert time.monotonic() - before < 5  # it would take 20 s
 
 
 def test_memory_has_a_limit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 import pytest
@@ -11,14 +12,18 @@ from stepgrant.tlog import Tile, TileInvalid, node_in, read_path, tile_with, til
 from stepgrant.tlog.tiles import bundle, read_bundle
 
 SIZE = 70_000
-EDGE, MADE = Edge().append(leaf_hash(n.to_bytes(4, "big")) for n in range(SIZE))
-NODES = dict(MADE)
+
+
+@functools.cache
+def nodes() -> dict[Node, bytes]:
+    """Of a tree of `SIZE` leaves; not made where the module is only collected."""
+    return dict(Edge().append(leaf_hash(n.to_bytes(4, "big")) for n in range(SIZE))[1])
 
 
 def tile_bytes(tile: Tile) -> bytes:
     """The tile, from nodes that were made another way."""
     level = 8 * (tile.level or 0)
-    return b"".join(NODES[Node(level, tile.number * 256 + at)] for at in range(tile.width))
+    return b"".join(nodes()[Node(level, tile.number * 256 + at)] for at in range(tile.width))
 
 
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 65_535, 65_536, 65_537, SIZE])
@@ -29,12 +34,12 @@ def test_root_of_a_tree_is_computed_from_its_tiles(size: int) -> None:
         tile = tile_with(node, size)
         return node_in(node, tile, stored[tile.path])
 
-    assert tree_root(size, read) == subtree_root(Range(0, size), NODES.__getitem__)
+    assert tree_root(size, read) == subtree_root(Range(0, size), nodes().__getitem__)
     dice = random.Random(size)
     for _ in range(50):
         begin, end = sorted((dice.randrange(size + 1), dice.randrange(size + 1)))
         for node in nodes_of(Range(begin, end)):
-            assert read(node) == NODES[node]
+            assert read(node) == nodes()[node]
 
 
 def test_tiles_of_a_size() -> None:
@@ -80,7 +85,7 @@ def test_node_that_a_tree_has_not_is_refused(node: Node, size: int) -> None:
 
 def test_tile_of_another_length_is_refused() -> None:
     tile = tile_with(Node(1, 0), 5)
-    assert node_in(Node(1, 0), tile, tile_bytes(tile)) == node_hash(NODES[Node(0, 0)], NODES[Node(0, 1)])
+    assert node_in(Node(1, 0), tile, tile_bytes(tile)) == node_hash(nodes()[Node(0, 0)], nodes()[Node(0, 1)])
     with pytest.raises(TileInvalid, match="tile_length"):
         node_in(Node(1, 0), tile, tile_bytes(tile)[:-1])
 
