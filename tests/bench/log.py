@@ -17,7 +17,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import httpx
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from bench.server import Child
     from stepgrant_broker.config import Settings
 
+Gate: TypeAlias = tuple[str, float, float, str]
+"""What was measured, its value, the most that it may be, and the unit."""
 FEW: Final = 10_000
 RATE_GATE, PROOF_GATE_MS, MEMORY_GATE_MIB, DELAY_GATE = 5_000.0, 2.0, 20.0, 1.5
 PROOFS: Final = 500
@@ -162,8 +164,8 @@ def measure(count: int, rounds: int = ROUNDS) -> dict[str, float]:
     }
 
 
-def gates(figures: dict[str, float]) -> list[tuple[str, float, float, str]]:
-    """What has to hold: name, value, the most that it may be, unit."""
+def gates(figures: dict[str, float]) -> list[Gate]:
+    """What has to hold of the log."""
     return [
         ("time for 1,000 entries integrated", 1e6 / figures["log_integrated_per_s"], 1e6 / RATE_GATE, "ms"),
         ("proof of inclusion and its check, p50", figures["log_proof_p50_ms"], PROOF_GATE_MS, "ms"),

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import stepgrant
-from bench import log
+from bench import checking, log
 from bench.agents import Agent
 from bench.load import Measured, load, post
+from bench.log import Gate
 from bench.server import Child, child
 from stepgrant._exchange import WorkloadKey
 
@@ -118,8 +119,8 @@ def in_process(count: int) -> float:
         return float(done.said["p50_ms"])
 
 
-def gates_of(figures: dict[str, float]) -> list[tuple[str, float, float, str]]:
-    """What has to hold of a step: name, value, the most that it may be, unit."""
+def gates_of(figures: dict[str, float]) -> list[Gate]:
+    """What has to hold of a step."""
     stick, cpu = figures["yardstick_p50_ms"], figures["yardstick_cpu_us"]
     return [
         ("broker CPU per begin, 1 run", figures["begin_1_cpu_us"] / cpu, CPU_GATE, "x yardstick"),
@@ -130,7 +131,7 @@ def gates_of(figures: dict[str, float]) -> list[tuple[str, float, float, str]]:
     ]
 
 
-def report(figures: dict[str, float], gates: list[tuple[str, float, float, str]]) -> list[str]:
+def report(figures: dict[str, float], gates: list[Gate]) -> list[str]:
     """Print the table; the gates that were missed."""
     for name, value in figures.items():
         print(f"{name:28} {value:10.3f}")
@@ -142,7 +143,19 @@ def report(figures: dict[str, float], gates: list[tuple[str, float, float, str]]
     return missed
 
 
-PARTS = {"steps": (measure, gates_of), "log": (log.measure, log.gates)}
+def verified(entries: int) -> dict[str, float]:
+    """`stepgrant ledger verify` over so many entries."""
+    found = checking.measure(entries)
+    return {"verify_entries": found.entries, "verify_s": found.seconds, "verify_memory_mib": found.rss_mib}
+
+
+def verified_gates(figures: dict[str, float]) -> list[Gate]:
+    """What has to hold of it, for any number of entries."""
+    seconds = figures["verify_s"] * checking.GATE_ENTRIES / figures["verify_entries"]
+    return [(f"ledger verify of {checking.GATE_ENTRIES} entries", seconds, checking.GATE_S, "s")]
+
+
+PARTS = {"steps": (measure, gates_of), "verify": (verified, verified_gates), "log": (log.measure, log.gates)}
 
 
 def main() -> int:
@@ -153,10 +166,11 @@ def main() -> int:
     parser.add_argument("--only", choices=[*PARTS], help="one part alone")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
     options = parser.parse_args()
-    figures, gates = dict[str, float](), list[tuple[str, float, float, str]]()
+    sizes = {"steps": options.count, "verify": checking.GATE_ENTRIES, "log": options.entries}
+    figures, gates = dict[str, float](), list[Gate]()
     for name, (part, part_gates) in PARTS.items():
         if options.only in {None, name}:
-            found = part({"steps": options.count, "log": options.entries}[name])
+            found = part(sizes[name])
             figures |= found
             gates += part_gates(found)
     if options.json:
