@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgrant_broker.signing.transit import TransitSigner
+from stepgrant_broker.signing.transit_wrap import KEY_TYPE, Transit
 from stepgrant_broker.vault.client import Vault
 from stepgrant_broker.vault.login import Login
 from stepgrant_broker.vault.methods import TokenFile
@@ -39,6 +40,13 @@ def transit_keys(server: VaultServer, mount: str) -> dict[str, str]:
     for purpose, kind in TYPES.items():
         server.request("POST", f"{mount}/keys/sg-{purpose}", {"type": kind})
     return {purpose: f"sg-{purpose}" for purpose in TYPES}
+
+
+def transit_of(server: VaultServer, vault: Vault, mount: str | None = None) -> Transit:
+    """A key that wraps, of one's own."""
+    mount = mount or mounted(server, "transit")
+    server.request("POST", f"{mount}/keys/sg-wrap", {"type": KEY_TYPE})
+    return Transit(vault, mount, "sg-wrap")
 
 
 @asynccontextmanager

@@ -21,9 +21,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stepgrant_broker.config_identity import IdentitySettings
-from stepgrant_broker.config_log import LogSettings
+from stepgrant_broker.config_log import LogSettings, RetentionSettings
 from stepgrant_broker.config_opa import PolicyEngineSettings
-from stepgrant_broker.config_retention import RetentionSettings
 from stepgrant_broker.config_signer import SignerSettings
 from stepgrant_broker.config_vault import VaultSettings
 from stepgrant_broker.domain.ids import TENANT

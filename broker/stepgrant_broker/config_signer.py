@@ -18,7 +18,13 @@ class SignerSettings(BaseModel):
     signer: Literal["local", "transit"] = Field(
         "local",
         description="Where the signing keys are: in keys_dir, or in the Vault at vault_addr. Trusted: who can use them "
-        "can make any grant. What wraps stored secrets stays in keys_dir either way.",
+        "can make any grant.",
+    )
+    key_wrap: Literal["local", "transit"] = Field(
+        "local",
+        description="What wraps the keys of payloads and the static secrets at rest: a key file in keys_dir, or one "
+        "that only the Vault at vault_addr can open; the broker then needs Vault to start. Trusted: who can use it "
+        "and reads the database reads all payloads.",
     )
     key_settle_s: int = Field(
         60,
@@ -41,6 +47,10 @@ class SignerSettings(BaseModel):
     )
     transit_key_heads: str = Field("stepgrant-heads", description="ed25519; signs run heads. Made by `vault setup`.")
 
+    transit_key_wrap: str = Field(
+        "stepgrant-wrap", description="aes256-gcm96; opens the wrap keys in keys_dir. Made by `vault setup`."
+    )
+
     @field_validator("transit_mount")
     @classmethod
     def _transit_is_a_path(cls, value: str) -> str:
@@ -48,7 +58,7 @@ class SignerSettings(BaseModel):
             raise ValueError("must be the mount's path, like transit or team/transit")
         return value
 
-    @field_validator("transit_key_grants", "transit_key_access", "transit_key_heads")
+    @field_validator("transit_key_grants", "transit_key_access", "transit_key_heads", "transit_key_wrap")
     @classmethod
     def _key_is_a_name(cls, value: str) -> str:
         if not NAME.fullmatch(value):
@@ -62,6 +72,10 @@ class SignerSettings(BaseModel):
             raise ValueError("transit_key_grants, transit_key_access and transit_key_heads must be three keys")
         if self.signer == "transit" and getattr(self, "vault_addr", None) is None:
             raise ValueError("signer transit needs vault_addr")
+        if self.transit_key_wrap in self.transit_keys.values():
+            raise ValueError("transit_key_wrap must be another key than those that sign")
+        if self.key_wrap == "transit" and getattr(self, "vault_addr", None) is None:
+            raise ValueError("key_wrap transit needs vault_addr")
         return self
 
     @property

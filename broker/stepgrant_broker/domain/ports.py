@@ -183,11 +183,18 @@ class Wrapped:
 class KeyWrap(Protocol):
     """Wraps run keys and static secrets for rest."""
 
+    @property
+    def key_id(self) -> str:
+        """The key that wraps now; older ones only unwrap."""
+
     def wrap(self, plain: bytes, aad: bytes) -> Wrapped:
         """Encrypt, bound to `aad`."""
 
     def unwrap(self, wrapped: Wrapped, aad: bytes) -> bytes:
         """Decrypt. Raises `WrapError` when key, nonce, bytes or `aad` are not those of `wrap`."""
+
+    async def refresh(self) -> None:
+        """Take up keys that were made since. Raises `SignerUnavailable`; what was known goes on being used."""
 
 
 class Clock(Protocol):

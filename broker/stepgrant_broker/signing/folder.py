@@ -105,7 +105,9 @@ class KeyFolder:
         """What changes whenever a file comes, goes, or is written. Raises `SignerUnavailable`."""
         try:
             with os.scandir(self.path) as found:
-                stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
+                # Files that are written aside come and go.
+                ours = (entry for entry in found if _NAME.fullmatch(entry.name))
+                stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in ours]
         except OSError as error:
             raise SignerUnavailable(f"cannot read {self.path}: {error.strerror}") from None
         return tuple(sorted((name, stat.st_ino, stat.st_mtime_ns, stat.st_mode) for name, stat in stats))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from stepgrant.merkle import EMPTY_ROOT
 from stepgrant_broker.domain.refusals import VersionMoved
-from stepgrant_broker.store import keys, log
+from stepgrant_broker.store import keys, log, rewrapping
 from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
 from stepgrant_broker.store.reading import Reading
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
     from stepgrant_broker.domain.keys import SigningKey
     from stepgrant_broker.domain.log import Growth, SignedHead
+    from stepgrant_broker.domain.ports import SecretRecord, Wrapped
+    from stepgrant_broker.domain.rewrapping import Place
+    from stepgrant_broker.domain.writes import ChainKey
     from stepgrant_broker.store.inbox import Inbox
+    from stepgrant_broker.store.rewrapping import RewrapStatements
 
 T = TypeVar("T")
 
@@ -56,6 +60,7 @@ class Keeping(Reading):
     _readers: _Readers
     _writer: _Writer
     _forgetting: Forgetting
+    _rewrap: RewrapStatements
 
     @abstractmethod
     async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
@@ -117,6 +122,28 @@ class Keeping(Reading):
     async def key_revoked(self, purpose: str, kid: str, at: int, size: int) -> bool:
         """Revoke a registered key; False if it was revoked before, or is not there."""
         return await self._do(lambda run: keys.revoked(self._keys, run, purpose, kid, at, size), apart=True)
+
+    async def chain_keys_under_others(self, key_id: str, after: Place, limit: int) -> tuple[ChainKey, ...]:
+        """Keys of chains that are wrapped by another key than this, behind (tenant, run)."""
+        return await self._run(lambda: rewrapping.chain_keys(self._rewrap, key_id, after, limit))
+
+    async def secrets_under_others(self, key_id: str, after: Place, limit: int) -> tuple[SecretRecord, ...]:
+        """Static secrets that are wrapped by another key than this, behind (tenant, name)."""
+        return await self._run(lambda: rewrapping.secrets(self._rewrap, key_id, after, limit))
+
+    async def rewrap(self, pairs: Sequence[tuple[ChainKey | SecretRecord, Wrapped]]) -> int:
+        """Replace what each wraps, if it is still the same; how many were."""
+        return await self._do(lambda run: rewrapping.rewrap(self._rewrap, run, pairs), apart=True)
+
+    async def seal_clear(self, after: Place, limit: int) -> tuple[int, Place | None]:
+        """Seal the payloads in clear among the next, behind (tenant, chain, c): how many, and where to go on."""
+        return await self._do(
+            lambda run: rewrapping.seal_clear(self._rewrap, run, self._seal, after, limit), apart=True
+        )
+
+    @abstractmethod
+    async def compact(self) -> None:
+        """Let nothing of rows that were written over stay in the database's file, where that is in our power."""
 
     async def close(self) -> None:
         """Finish what is queued and stop. Later calls raise `StoreUnavailable`; closing again does nothing."""

@@ -63,6 +63,7 @@ class PostgresStore(Keeping):
         self._sql = sql.READS
         self._log = sql.LOG
         self._keys = sql.KEYS
+        self._rewrap = sql.REWRAP
         self._clock = clock
         self._seal = seal or Clear()
         writing = replace(manner, application=f"{manner.application}-writer")
@@ -98,6 +99,9 @@ class PostgresStore(Keeping):
         """
         checking.check(writes)
         await self._writer.inbox.put(self._seal.into(writes))
+
+    async def compact(self) -> None:
+        """Nothing: its VACUUM makes room again without writing it over, and its log and backups are its owner's."""
 
     async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
         return cast("T", await self._writer.inbox.put(Chore(work, apart)))

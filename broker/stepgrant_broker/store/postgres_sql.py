@@ -13,6 +13,7 @@ from stepgrant_broker.domain.log import Leaf
 from stepgrant_broker.store.keys import KeyStatements
 from stepgrant_broker.store.log import LogStatements, Steps
 from stepgrant_broker.store.queries import Queries
+from stepgrant_broker.store.rewrapping import RewrapStatements
 from stepgrant_broker.store.statements import Statements, Text
 
 DIALECT: Final = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -60,6 +61,7 @@ SEQUENCING: Final = Text("SELECT pg_try_advisory_xact_lock(22505, 0)", ())
 """Held by the one that appends to the log, until its transaction ends."""
 LOG: Final = LogStatements(DIALECT, postgresql.insert, at_once, SEQUENCING)
 KEYS: Final = KeyStatements(DIALECT, postgresql.insert)
+REWRAP: Final = RewrapStatements(DIALECT)
 
 BEGIN_WRITE: Final = Text("BEGIN ISOLATION LEVEL READ COMMITTED", ())
 BEGIN_VIEW: Final = Text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())

@@ -41,6 +41,10 @@ class Clear:
         """The set as it is."""
         return writes
 
+    def sealed(self, key: ChainKey, payloads: Iterable[Payload]) -> list[Kept]:
+        """Raises `StoreUnavailable`: there are no keys."""
+        raise StoreUnavailable("nothing can be sealed by a store that was opened without keys")
+
     def opened(self, key: ChainKey | None, kept: Iterable[Kept]) -> dict[str, Payload]:
         """The payloads by commitment. Raises `StoreUnavailable` for one that is sealed."""
         found = {}

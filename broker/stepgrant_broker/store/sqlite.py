@@ -25,6 +25,7 @@ from stepgrant_broker.store.loading import load
 from stepgrant_broker.store.log import LogStatements, one_by_one
 from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.readers import Readers
+from stepgrant_broker.store.rewrapping import RewrapStatements
 from stepgrant_broker.store.sealing import Clear
 from stepgrant_broker.store.statements import Text, sqlite_dialect
 from stepgrant_broker.store.writer import Apart, Glance, Truncation, Writer
@@ -38,6 +39,7 @@ T = TypeVar("T")
 SQL: Final = Queries(sqlite_dialect())
 LOG: Final = LogStatements(sqlite_dialect(), sqlite.insert, one_by_one)
 KEYS: Final = KeyStatements(sqlite_dialect(), sqlite.insert)
+REWRAP: Final = RewrapStatements(sqlite_dialect())
 CAPACITY: Final = 1024
 
 
@@ -67,6 +69,7 @@ class SqliteStore(Keeping):
         self._sql = SQL
         self._log = LOG
         self._keys = KEYS
+        self._rewrap = REWRAP
         self._clock = clock
         self._seal = seal or Clear()
         self._traces = True
@@ -116,6 +119,10 @@ class SqliteStore(Keeping):
         gone = await super().forget_expired(now)
         await self._remove_traces()
         return gone
+
+    async def compact(self) -> None:
+        """Write the database anew, without what free space still holds of rows that were written over."""
+        self._traces = not await self._writer.inbox.put(Truncation(whole=True))
 
     async def _remove_traces(self) -> None:
         """Empty the write-ahead log: what was destroyed stands in it, until its file is cut or written over."""

@@ -44,7 +44,12 @@ class Glance:
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """Copy the write-ahead log into the database and empty its file; True when nothing of it is left."""
+    """Copy the write-ahead log into the database and empty its file; True when nothing of it is left.
+
+    `whole`: first write the whole database anew, without what free space still holds. Nobody else writes meanwhile.
+    """
+
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class Writer:
             if isinstance(job.work, Glance):
                 answer([(job, self._between(partial(look_at, look=job.work.look)))])
             elif isinstance(job.work, Truncation):
-                answer([(job, self._between(self._truncated))])
+                answer([(job, self._between(partial(self._truncated, whole=job.work.whole)))])
             else:
                 sets.append(cast("Job[Work]", job))
         if sets:
@@ -109,7 +114,9 @@ class Writer:
             self._recover(error)
             return Failed(told(error))
 
-    def _truncated(self, db: sqlite3.Connection) -> bool:
+    def _truncated(self, db: sqlite3.Connection, *, whole: bool) -> bool:
+        if whole:
+            db.execute("VACUUM")
         # It has to wait for readers of older states, and everybody waits for it: better to try again later.
         db.execute(f"PRAGMA busy_timeout = {TRUNCATION_MS}")
         try:

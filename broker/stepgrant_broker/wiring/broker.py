@@ -36,7 +36,6 @@ from stepgrant_broker.ledger.verify import LedgerCheck
 from stepgrant_broker.policy import bundle as bundles
 from stepgrant_broker.policy import contract
 from stepgrant_broker.signing.local import LocalSigner
-from stepgrant_broker.signing.wrap import LocalWrap
 from stepgrant_broker.store.sealing import Seal
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.wiring.checking import the_log
@@ -54,6 +53,7 @@ from stepgrant_broker.wiring.signers import signer_of
 from stepgrant_broker.wiring.sweeper import Sweeper
 from stepgrant_broker.wiring.watching import cancelled, watch_policy
 from stepgrant_broker.wiring.witnessing import witnesses_of
+from stepgrant_broker.wiring.wrapping import make_wrap_keys, wrap_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -199,7 +199,7 @@ def prepare(settings: Settings, *, create: bool, build_database: Callable[[Setti
         # Keys first: a database without keys would never get any.
         if settings.signer == "local":
             LocalSigner.open(settings.keys_folder, create=True)
-        LocalWrap.open(settings.keys_folder, create=True)
+        make_wrap_keys(settings)
         build_database(settings)
     else:
         check_database(settings)
@@ -218,8 +218,8 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     await asyncio.to_thread(prepare, settings, create=create)
     clock, ids = seams.clock or SystemClock(), seams.ids or SystemIds()
     failpoints = seams.failpoints or (parse(settings.failpoints) if settings.failpoints else None)
-    wrap = LocalWrap.open(settings.keys_folder)
     vault, from_vault = _vault(stack, settings, clock)
+    wrap = await wrap_of(settings, vault)
     signer = signer_of(settings, vault, clock)
     keys = Keys()
     seal = Seal(wrap, keys)

@@ -29,7 +29,8 @@ class Sweeper(Rounds):
         self._alarmed = False
 
     async def round(self) -> int:
-        """One round; how many runs were parked. Raises what the store raises."""
+        """One round; how many runs were parked. Raises what the store raises, and `SignerUnavailable`."""
+        await self._ports.wrap.refresh()
         swept = await sweep(self._ports)
         self._metrics.swept(swept.parked)
         self._metrics.leases(swept.confirmed, swept.unconfirmed, swept.oldest_ms / 1000)

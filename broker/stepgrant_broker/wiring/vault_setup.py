@@ -26,6 +26,7 @@ from stepgrant_broker.issuers.file import IssuerConfig
 from stepgrant_broker.signing.publishing import ALGORITHMS
 from stepgrant_broker.signing.transit import transit_rules
 from stepgrant_broker.signing.transit_keys import TYPES
+from stepgrant_broker.signing.transit_wrap import KEY_TYPE, wrap_rules
 from stepgrant_broker.vault import setup
 from stepgrant_broker.vault.client import Vault, data_of
 from stepgrant_broker.vault.faults import VaultBad, VaultFault, issuer_fault
@@ -87,10 +88,12 @@ def wanted_by(options: Options, issuers: Mapping[str, IssuerConfig], signer: Sig
     keys: dict[str, str] = {}
     if options.transit:
         rules |= transit_rules(signer.transit_mount, signer.transit_keys.values())
+        rules |= wrap_rules(signer.transit_mount, signer.transit_key_wrap)
         keys = {
             f"{signer.transit_mount}/keys/{name}": TYPES[ALGORITHMS[purpose]]
             for purpose, name in signer.transit_keys.items()
         }
+        keys[f"{signer.transit_mount}/keys/{signer.transit_key_wrap}"] = KEY_TYPE
     leases = [pattern for config in issuers.values() for pattern in config.leases()]
     policies[options.role] = broker_policy(rules, leases)
     logins, login_roles = _login(options)

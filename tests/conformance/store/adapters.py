@@ -15,6 +15,7 @@ from stepgrant_broker.domain.keys import KeyStore
 from stepgrant_broker.domain.log import LogStore
 from stepgrant_broker.domain.ports import Clock, Failpoints, SecretSource, Store
 from stepgrant_broker.domain.reads import Reads
+from stepgrant_broker.domain.rewrapping import RewrapStore
 from stepgrant_broker.store import schema
 from stepgrant_broker.store.postgres import PostgresStore
 from stepgrant_broker.store.sealing import Clear
@@ -31,7 +32,7 @@ Snapshot = Mapping[str, tuple[tuple[Any, ...], ...]]
 """All rows of all tables, by table."""
 
 
-class AnyStore(Store, Reads, SecretSource, LogStore, KeyStore, Protocol):
+class AnyStore(Store, Reads, SecretSource, LogStore, KeyStore, RewrapStore, Protocol):
     """What an adapter implements; `commits` counts its durable transactions, `log_commits` those of the log apart."""
 
     @property

@@ -4,6 +4,7 @@ import pytest
 
 from fakes.hand import Hand, allow
 from fakes.world import AUDIENCE
+from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.errors import (
     DuplicateRequest,
     Forbidden,
@@ -14,7 +15,7 @@ from stepgrant_broker.domain.errors import (
 )
 from stepgrant_broker.usecases import enroll as enrolling
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
-from stepgrant_broker.usecases.context import Keys, present
+from stepgrant_broker.usecases.context import present
 from stepgrant_broker.usecases.operators import authenticate_operator, create_operator, remove_operator
 from stepgrant_broker.usecases.set_secret import remove_secret, set_secret
 

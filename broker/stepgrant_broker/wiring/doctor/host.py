@@ -80,7 +80,9 @@ async def keys(settings: Settings) -> AsyncIterator[Found]:
         yield KEYS.fail("permissions", f"others can reach {names}", f"chmod -R go= {folder}; then think of new keys")
     else:
         yield KEYS.ok("permissions", f"{folder} is this user's alone")
-    checks: dict[str, Callable[[], object]] = {"wrapping": lambda: LocalWrap.open(folder)}
+    checks: dict[str, Callable[[], object]] = {}
+    if settings.key_wrap == "local":
+        checks["wrapping"] = lambda: LocalWrap.open(folder)
     if settings.signer == "local":
         checks["signing"] = lambda: LocalSigner.open(folder)
     for name, check in checks.items():
