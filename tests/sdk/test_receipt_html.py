@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count, pairwise
@@ -159,6 +161,16 @@ def test_each_detail_has_its_summary_first() -> None:
     starts = [number for number, (_, tag, _) in enumerate(read.seen) if tag == "details"]
     assert len(starts) > 30
     assert {read.seen[number + 1][1] for number in starts} == {"summary"}
+
+
+def test_it_is_made_with_the_base_install_alone() -> None:
+    """Whoever checks receipts needs no library for terminals, and no broker."""
+    code = (
+        "import sys, stepgrant._receipt_html\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'typer', 'rich', 'click', 'stepgrant_broker'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 # ------------------------------------------------------------------------------------------------- what it says

@@ -206,11 +206,18 @@ def test_evidence_outlives_the_broker(run: Run, root: list[str], host: TestHost,
     work("order-1")
     assert run("receipt", "get", "order-1", "--out", "r.json", *root).code == 0
     assert run("ledger", "keys", "--out", "k.json", *root).code == 0
+    assert run("receipt", "get", "order-1", "--step", "publish", "--out", "s.json", "--html", "s.html", *root).code == 0
     host.close()
     done = run("receipt", "verify", "r.json", "--key", "k.json", "--earlier", "early.json", "--show")
     assert done.code == 0
     assert "It is complete" in done.out
     assert "It continues the earlier receipt" in done.out
+    shown = run("receipt", "show", "r.json", "--key", "k.json", "--policies", "--html", "r.html")
+    assert "Missing" not in shown.out
+    assert "package stepgrant" in shown.out
+    pages = {name: (tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in ("r", "s")}
+    assert all("approved it at" in page and "package stepgrant" in page for page in pages.values())
+    assert "what else the run did is not in it" in run("receipt", "show", "s.json", "--key", "k.json").out
     data = (tmp_path / "r.json").read_bytes()
     (tmp_path / "bad.json").write_bytes(data[:2000] + bytes([data[2000] ^ 1]) + data[2001:])
     assert run("receipt", "verify", "bad.json", "--key", "k.json").code == ExitCode.REFUSED
