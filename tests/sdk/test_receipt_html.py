@@ -167,7 +167,8 @@ def test_it_is_made_with_the_base_install_alone() -> None:
     """Whoever checks receipts needs no library for terminals, and no broker."""
     code = (
         "import sys, stepgrant._receipt_html\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'typer', 'rich', 'click', 'stepgrant_broker'}))"
+        "found = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(found & {'typer', 'rich', 'click', 'stepgrant_broker'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout == "[]\n"
