@@ -12,7 +12,7 @@ from security.tamper.stolen import Given, Stolen, steal
 from security.tamper.victim import DATABASE, Victim, write
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
     return asyncio.run(write(tmp_path_factory.mktemp("victim")))
 
