@@ -18,7 +18,8 @@ class Verified:
     `hidden` counts the commitments of which no value is disclosed. `scope` is what it is about: (kind, id); a receipt
     of a step or grant has no run head (`kid` and `head_ts` None). `logged`: its place in the log. `policies`: the text
     of each revision, as far as the receipt has it. `digest`: `sha-256:…` of the receipt's bytes. `facts`:
-    what the questions below are answered from.
+    what the questions below are answered from. `key_revoked_at`: when the head's key was revoked (ms), if it was;
+    witnesses that you trust saw the entries in the log before.
     """
 
     tenant: str
@@ -36,6 +37,7 @@ class Verified:
     policies: Mapping[str, Mapping[str, str]]
     digest: str
     facts: Facts = field(repr=False, compare=False)
+    key_revoked_at: int | None = None
 
     def continues(self, earlier: Verified) -> None:
         """Compare with an earlier receipt of the same run. Raises `ChainBroken` (forked) when history was changed."""

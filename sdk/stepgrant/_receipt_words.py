@@ -40,6 +40,9 @@ def proven(verified: Verified) -> Iterator[str]:
         yield "It is complete: the run has ended, nothing can come after it."
     if verified.kid is not None:
         yield f"The run's head was signed at {when(verified.head_ts)} by the key {plain.visible(verified.kid)}."
+    if verified.key_revoked_at is not None:
+        at = when(verified.key_revoked_at)
+        yield f"That key was revoked at {at}; witnesses that you trust saw these entries in the log before."
     if verified.logged is None:
         return
     log = f"{plain.visible(verified.logged.origin)} of {verified.logged.size} entries"

@@ -146,6 +146,7 @@ def verify(
     if top["complete"] is not complete:
         raise ReceiptUnreadable("a receipt is complete exactly if its run has ended", reason="wrong_complete")
     policies = check_policies(top.get("policies", []), events)
+    over = trust.revoked.get(kid or "")
     events, disclosed, hidden = disclose(top["disclosures"], events)
     return Verified(
         tenant=tenant,
@@ -163,6 +164,7 @@ def verify(
         policies=policies,
         digest=digest_bytes(data),
         facts=gather(events, policies),
+        key_revoked_at=None if over is None else over.at,
     )
 
 

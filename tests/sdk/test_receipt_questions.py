@@ -10,6 +10,7 @@ import pytest
 
 from receipts import ORIGIN, START, WITNESSES, digest, jcs, vkey
 from stepgrant import receipt
+from stepgrant._keys import verifying_key
 from stories import APPROVER, HOLDER, REVISION, Run, erasure, eventful, issued, rechain, rewritten
 
 RUN = eventful()
@@ -169,6 +170,23 @@ def test_each_holder_is_known_by_its_key() -> None:
             body={"verdict": "done"})  # fmt: skip
     (actor,) = rewritten(run).step("s").who
     assert (actor.epoch, actor.id, actor.attested, actor.version) == (2, "wkl_2", "oidc", "7")
+
+
+def test_a_key_that_was_revoked_later_is_told() -> None:
+    run = eventful()
+    kid = verifying_key(run.book.key.jwk).jkt
+    times = {"revoked_at": START + 10**9, "revoked_size": 1000}
+    keys = {
+        "v": 1,
+        "kind": "stepgrant.keys",
+        "keys": [{"purpose": "heads", "kid": kid, "jwk": run.book.key.jwk, **times}],
+    }
+    trust = f"log {vkey(ORIGIN, 1, run.book.key)}\nwitness alice {vkey('alice', 4, WITNESSES['alice'])}\nquorum alice"
+    value = run.logged(change=lambda v: v["head"]["signature"].update(kid=kid), cosigned=("alice",))
+    told = receipt.verify(value, keys, log_policy=trust)
+    assert told.key_revoked_at == START + 10**9
+    assert "That key was revoked at 2027-01-26T21:46:40Z; witnesses that you trust saw" in receipt.as_html(told)
+    assert "revoked at 2027-01-26" not in receipt.as_html(TOLD)
 
 
 # ------------------------------------------------------------------------------------------------- what is not in it

@@ -15,7 +15,7 @@ from typing import Final
 from forging import ForgersKey, eddsa
 from receipts import ORIGIN, jcs, note_line, sha, tree, vkey
 from stepgrant import tlog
-from stepgrant._receipt_keys import read_keys
+from stepgrant._receipt_keys import read_keys, read_trust
 from stepgrant.errors import ReceiptError
 from stepgrant.merkle import HASH_BYTES, Node
 
@@ -89,11 +89,20 @@ class Log:
             Format("proofs", self.proofs(), self.read_proof),
             Format("requests", [request], _read_request),
             Format("policies", [self.policy], self.read_policy),
-            Format("keys", [jwks, self.policy.split()[5] + b"\n", jcs(self.key.jwk)], _read_keys),
+            Format("keys", [jwks, self._export(), self.policy.split()[5] + b"\n", jcs(self.key.jwk)], _read_keys),
             Format("paths", paths, _read_path),
             Format("bundles", bundles, _read_bundle),
             Format("tiles", [b"".join(self.leaves[:width]) for width in (1, 5, 64)], _read_tile),
         ]
+
+    def _export(self) -> bytes:
+        """What `stepgrant keys export` gives: two keys, one of them revoked."""
+        listed = []
+        for revoked, key in ((None, self.key), (7, self.alice)):
+            (kid,) = read_keys(key.jwk)
+            times = {"since": 1, "signs_from": 1, "until": None, "revoked_at": revoked, "revoked_size": revoked}
+            listed.append({"purpose": "heads", "kid": kid, "jwk": {**key.jwk, "kid": kid}, "number": 1, **times})
+        return jcs({"v": 1, "kind": "stepgrant.keys", "log": ORIGIN, "keys": listed})
 
     def read_head(self, data: bytes) -> Belief:
         """A head counts only with the text that was signed."""
@@ -140,7 +149,8 @@ def _read_request(data: bytes) -> Belief:
 
 
 def _read_keys(data: bytes) -> Belief:
-    return None if read_keys(data) else "no keys are keys"
+    trust = read_trust(data)
+    return None if trust.keys and trust.revoked.keys() <= trust.keys.keys() else "no keys are keys"
 
 
 def _read_path(data: bytes) -> Belief:
