@@ -176,7 +176,7 @@ def test_a_key_that_was_revoked_later_is_told() -> None:
     run = eventful()
     kid = verifying_key(run.book.key.jwk).jkt
     times = {"revoked_at": START + 10**9, "revoked_size": 1000}
-    keys = {
+    keys: dict[str, Any] = {
         "v": 1,
         "kind": "stepgrant.keys",
         "keys": [{"purpose": "heads", "kid": kid, "jwk": run.book.key.jwk, **times}],
