@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _keep_what_is_compiled()
     config.option.loadscopereorder = False  # xdist would begin with the files that have many tests, not much to do
     settings.register_profile("dev", max_examples=50, stateful_step_count=30, derandomize=True, deadline=None)
-    settings.register_profile("ci", max_examples=200, stateful_step_count=50, derandomize=True, deadline=None)
+    settings.register_profile("ci", max_examples=100, stateful_step_count=50, derandomize=True, deadline=None)
     settings.register_profile(
         "deep",
         max_examples=5000,

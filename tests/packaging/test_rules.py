@@ -109,7 +109,7 @@ def test_rule_holds(outcomes: dict[str, tuple[str, str]], name: str, expected: s
 
 def test_skip_is_a_failure_in_ci(tmp_path: Path) -> None:
     selected = (
-        SOURCE.partition("def test_warning")[0] + "\ndef test_profile():\n    assert settings().max_examples == 200\n"
+        SOURCE.partition("def test_warning")[0] + "\ndef test_profile():\n    assert settings().max_examples == 100\n"
     )
     code, out = pytest_run(tmp_path, {"test_it.py": selected}, CI="true")
 
