@@ -80,4 +80,3 @@ def test_a_parked_run_is_asked_ahead_and_then_its_record_made_again(
     assert (without.code, without.json["not_replayable"], without.json["equal"]) == (ExitCode.REFUSED, 5, 0)
     assert {one["why"] for one in without.json["findings"]} == {"engine_missing"}
     assert {str(one["engine"])[:5] for one in without.json["findings"]} == {"opa/1", "None"}
-    assert host.ledger_findings() == []
