@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.clock import ArmedFailpoints, StandingClock
+from fakes.erased_tale import erased_life, kept_life
 from fakes.hand import Hand
 from fakes.lost_tale import lost_life
 from fakes.restored_tale import restored_life
@@ -97,8 +98,13 @@ async def make(folder: Path) -> dict[str, bytes]:
     files = await _make(folder / "whole", whole_life)
     lost = await _make(folder / "lost", lost_life)
     restored = await _make(folder / "restored", restored_life)
+    erased = await _make(folder / "erased", erased_life)
+    kept = await _make(folder / "kept", kept_life)
     return {
         **files,
+        "entry_v1/erased.jsonl": erased["entry_v1/run.jsonl"],
+        "entry_v1/kept.jsonl": kept["entry_v1/run.jsonl"],
+        "receipt_v2/erased.json": erased["receipt_v2/run.json"],
         "entry_v1/lost.jsonl": lost["entry_v1/run.jsonl"],
         "entry_v1/restored.jsonl": restored["entry_v1/run.jsonl"],
         "entry_v1/restored_tenant.jsonl": restored["entry_v1/tenant.jsonl"],

@@ -34,6 +34,9 @@ _REASONS: Final = tuple(
         (r".+/roles/[^/]+", "Compares the role with what a grant allows, before anything is made."),
         (r".+/revoke", "Puts a certificate that was taken back on Vault's list."),
         (r".+/sign/[^/]+", "Signs the broker's tokens or run heads. The key cannot be read."),
+        (r".+/datakey/wrapped/[^/]+", "Makes a wrap key for what rests; it comes out wrapped only."),
+        (r".+/decrypt/[^/]+", "Opens the wrap keys in keys_dir, once at each start."),
+        (r".+/rewrap/[^/]+", "Brings the wrap keys in keys_dir under a newer version."),
         (r".+/keys/[^/]+", "Reads public keys: to publish them, and to check each signature."),
     )
 )

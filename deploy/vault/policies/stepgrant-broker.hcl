@@ -64,6 +64,16 @@ path "sys/leases/revoke" {
   required_parameters = ["lease_id", "sync"]
 }
 
+path "transit/datakey/wrapped/stepgrant-wrap" {
+  # Makes a wrap key for what rests; it comes out wrapped only.
+  capabilities = ["update"]
+}
+
+path "transit/decrypt/stepgrant-wrap" {
+  # Opens the wrap keys in keys_dir, once at each start.
+  capabilities = ["update"]
+}
+
 path "transit/keys/stepgrant-access" {
   # Reads public keys: to publish them, and to check each signature.
   capabilities = ["read"]
@@ -77,6 +87,11 @@ path "transit/keys/stepgrant-grants" {
 path "transit/keys/stepgrant-heads" {
   # Reads public keys: to publish them, and to check each signature.
   capabilities = ["read"]
+}
+
+path "transit/rewrap/stepgrant-wrap" {
+  # Brings the wrap keys in keys_dir under a newer version.
+  capabilities = ["update"]
 }
 
 path "transit/sign/stepgrant-access" {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.erased_tale import DAY_MS, ERASED_TYPES
 from fakes.lost_tale import LOST_TYPES
 from fakes.restored_tale import RESTORED_TYPES
 from fakes.tale import RUN_TYPES, TENANT_TYPES
@@ -25,6 +26,9 @@ PINNED = {
     "entry_v1/lost.jsonl": "sha-256:NqO2T6p6Qjr4zXT6FUKg8SeSM36cQAZvJHpyTCmt278",
     "entry_v1/restored.jsonl": "sha-256:SWBHRkudczVm3ngdcVlTPZM1RKY8A4neQ3sI_F0hBNU",
     "entry_v1/restored_tenant.jsonl": "sha-256:jr77KIMk2QlMME8aGMEK_E0TgodutbSiykcmTwySAUg",
+    "entry_v1/erased.jsonl": "sha-256:eaSivO76exDBQe_D5UzVP264NFX7lyLGMcPzGH1Hp-M",
+    "entry_v1/kept.jsonl": "sha-256:wiaXAonXmefJ7YuQgYrFtcCZYTNfjn6WPvPFFJlAzEc",
+    "receipt_v2/erased.json": "sha-256:e0VwMf6Tva4wPZ7tQzwbu_uslmeHxofIALkUI3OH_o0",
     "entry_v1/keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
     "receipt_v2/run.json": "sha-256:TyxyBAgSUUbQtmhDIJvo7tlyLsmOxWX2utGouRkDfcs",
     "receipt_v2/grant.json": "sha-256:i2SX7z-bl9fjDN3Y1Ohr_iYqW9JSS8fwHfCCMBNd34o",
@@ -56,7 +60,7 @@ def test_every_golden_file_is_pinned() -> None:
 async def test_the_same_acts_give_the_same_bytes(tmp_path: Path) -> None:
     """If this fails, an entry is written differently from before: see tests/vectors/make.py before regenerating."""
     made = await make(tmp_path)
-    for name in ("run.jsonl", "tenant.jsonl", "lost.jsonl", "restored.jsonl", "restored_tenant.jsonl"):
+    for name in ("run.jsonl", "tenant.jsonl", "lost.jsonl", "restored.jsonl", "restored_tenant.jsonl", "erased.jsonl"):
         for number, (now, before) in enumerate(zip(made[f"entry_v1/{name}"].splitlines(), lines(name), strict=True)):
             assert now.decode() == before.decode(), f"{name} line {number + 1}"
     assert made == {name: (HERE / name).read_bytes() for name in PINNED.keys() - NO_LONGER_MADE}
@@ -69,6 +73,8 @@ async def test_the_same_acts_give_the_same_bytes(tmp_path: Path) -> None:
         ("tenant.jsonl", TENANT_TYPES),
         ("lost.jsonl", LOST_TYPES),
         ("restored.jsonl", RESTORED_TYPES),
+        ("erased.jsonl", ERASED_TYPES),
+        ("kept.jsonl", ERASED_TYPES),
         ("restored_tenant.jsonl", TENANT_TYPES - {"decision"} | {"store_restored"}),
     ],
 )
@@ -136,6 +142,21 @@ def test_restores_of_before_are_folded_as_they_were() -> None:
     }
     assert [grant.status for grant in view.grants.values()] == [GrantStatus.REVOKED]
     assert [approval.status for approval in view.approvals.values()] == [ApprovalStatus.VOID]
+
+
+def test_erasures_of_before_are_folded_as_they_were() -> None:
+    asked, kept = (folded(name).run for name in ("erased.jsonl", "kept.jsonl"))
+    assert asked is not None
+    assert kept is not None
+    assert (asked.state, asked.erased_at, asked.ended_at) == (RunState.COMPLETED, asked.last_ts, asked.last_ts)
+    assert kept.erased_at == (kept.ended_at or 0) + 30 * DAY_MS
+
+
+def test_a_receipt_of_an_erased_run_shows_no_value_and_verifies() -> None:
+    data, keys = (HERE / "receipt_v2/erased.json").read_bytes(), (HERE / "entry_v1" / "keys.json").read_bytes()
+    told = receipt.verify(data, keys)
+    assert (told.complete, told.disclosed, told.events[-1].type) == (True, 0, "run_erased")
+    assert told.hidden > 0
 
 
 @pytest.mark.parametrize("name", ["entry_v1/receipt.json", "receipt_v2/run.json"])
