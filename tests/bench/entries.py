@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from stepgrant_broker.domain.entries import GENESIS, SALT_BYTES, Head, seal
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors" / "entry_v1" / "run.jsonl"
 CHAIN: Final = 1000
+BUSY_MS: Final = 60_000
 STARTS_AT: Final = 1_800_000_000_000
 LIFE: Final = ("step_prepared", "decision", "grant_issued", "grant_redeemed", "step_completed", "grant_revoked")
 MARKS: Final = {"prev": '"<prev>"', "run": '"<run>"', "salt": '"<salt>"', "seq": "71717171", "ts": "81818181"}
@@ -99,19 +101,21 @@ def sealed(count: int) -> list[bytes]:
     return made
 
 
-def fill(database: Path, count: int, first_run: int = 0) -> None:
-    """Put `count` entries into a database that no broker has open, waiting for the sequencer. Raises `ValueError`."""
+def fill(database: Path, count: int, first_run: int = 0, *, together: int = CHAIN) -> None:
+    """Put `count` entries into a database, so many in a transaction; they wait for the sequencer. Raises `ValueError`."""
     checked = 50
     if [row[7] for row in rows(min(count, checked))] != sealed(min(count, checked)):
         raise ValueError("the template does not make what the domain seals")
     with closing(sqlite3.connect(database, isolation_level=None)) as db:
-        # A crash here costs the filling only; the broker that opens it afterwards syncs as always.
+        # A crash here costs the filling only; a broker on the same file syncs as always.
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cache_size = -200000")
-        db.execute("BEGIN")
-        db.executemany(INSERT, rows(count, first_run))
-        db.execute("COMMIT")
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        made = rows(count, first_run)
+        while part := list(itertools.islice(made, together)):
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(INSERT, part)
+            db.execute("COMMIT")
 
 
 def hashes(database: Path, positions: Sequence[int]) -> dict[int, bytes]:

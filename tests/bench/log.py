@@ -136,7 +136,13 @@ def delay(rounds: int) -> dict[str, float]:
             for number in range(rounds):
                 until_integrated(client, size_of(client))
                 idle.append(begins(broker, BEGINS, "idle").p50)
-                fill(settings_of(folder).database_file, BACKLOG, first_run=number * (BACKLOG // CHAIN))
+                # All in one transaction: the sequencer would otherwise be done with them when the last one comes.
+                fill(
+                    settings_of(folder).database_file,
+                    BACKLOG,
+                    first_run=number * (BACKLOG // CHAIN),
+                    together=BACKLOG,
+                )
                 busy.append(begins(broker, BEGINS, "busy").p50)
                 left.append(BACKLOG * (number + 1) - size_of(client))
                 until_integrated(client, BACKLOG * (number + 1))

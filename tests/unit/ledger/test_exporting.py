@@ -24,6 +24,7 @@ from stepgrant_broker.store.sqlite import SqliteStore
 
 ORIGIN: Final = "broker.example/log"
 COUNT: Final = 23
+CHANGE: Final = "UPDATE entries SET data = CAST(replace(CAST(data AS TEXT), 'enforce', 'monitor') AS BLOB)"
 
 
 def plain(fields: Any, data: bytes, *, position: int, digest: bytes) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -185,7 +186,7 @@ async def test_a_log_that_became_shorter_is_refused(log: Log, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("sql", "said"),
     [
-        ("UPDATE entries SET data = CAST(upper(data) AS BLOB) WHERE leaf_index = 12", "position 12"),
+        (f"{CHANGE} WHERE leaf_index = 12", "position 12 is not the one that the log has there"),
         ("UPDATE entries SET leaf_index = NULL WHERE leaf_index = 12", "positions 10 to 14 are not all there"),
         ("DELETE FROM entries WHERE leaf_index = 12", "positions 10 to 14 are not all there"),
     ],
