@@ -102,7 +102,7 @@ def sealed(count: int) -> list[bytes]:
 
 
 def fill(database: Path, count: int, first_run: int = 0, *, together: int = CHAIN) -> None:
-    """Put `count` entries into a database, so many in a transaction; they wait for the sequencer. Raises `ValueError`."""
+    """Put `count` waiting entries into a database, `together` in a transaction. Raises `ValueError`."""
     checked = 50
     if [row[7] for row in rows(min(count, checked))] != sealed(min(count, checked)):
         raise ValueError("the template does not make what the domain seals")
