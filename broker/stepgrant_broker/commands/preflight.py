@@ -16,7 +16,7 @@ from stepgrant.cli import plain
 from stepgrant.cli.exits import CommandError
 from stepgrant_broker.commands import policy_files
 from stepgrant_broker.commands.policy_files import Engine, opa_said
-from stepgrant_broker.commands.recorded import Source, TextOf
+from stepgrant_broker.commands.recorded import TextOf, of_broker
 from stepgrant_broker.commands.replaying import candidate_of
 from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.domain.next_actions import NextAction, Unasked, fates, next_actions, weighed
@@ -131,7 +131,7 @@ def _active(broker: People) -> str:
 
 
 def _of_run(broker: People, run: str, engines: Engines, policies: tuple[Bundle, Bundle], report: Report) -> None:
-    source = Source(broker, run)
+    source = of_broker(broker, run)
     for _ in source.batches():
         # Each page is folded and let go; only the run as it stands is needed.
         continue

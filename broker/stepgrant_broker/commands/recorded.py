@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from stepgrant import canonical, receipt
 from stepgrant.cli.exits import CommandError
 from stepgrant.cli.people import segment
 from stepgrant.errors import StepgrantError
@@ -21,6 +23,7 @@ from stepgrant_broker.ledger.disclosed import BROKEN, UNFOLDABLE, Chain
 
 if TYPE_CHECKING:
     from stepgrant.cli.people import People
+    from stepgrant.receipt import Verified
 
 PAGE: Final = 200
 CLOCKS_MS: Final = 3_600_000
@@ -38,10 +41,10 @@ class Broken:
 
 
 class Source:
-    """One chain at the broker. After `batches` is through: the run as folded, its newest inputs, its bindings."""
+    """One chain out of its pages. After `batches` is through: the run as folded, its newest inputs, its bindings."""
 
-    def __init__(self, broker: People, run: str | None) -> None:
-        self.broker = broker
+    def __init__(self, pages: Iterator[Mapping[str, Any]], run: str | None) -> None:
+        self._pages = pages
         self.run = run
         self.decisions = Decisions()
         self.newest = Newest()
@@ -49,19 +52,14 @@ class Source:
 
     def batches(self) -> Iterator[list[Recorded]]:
         """The chain's decisions, a page at a time. `broken` is set where it ends too early."""
-        chain, after = Chain(self.run), -1
-        path = "/v1/ledger/decisions" if self.run is None else f"/v1/runs/{segment(self.run)}/decisions"
-        while True:
-            page = self.broker.get(path, after=after, limit=PAGE)
+        chain = Chain(self.run)
+        for page in self._pages:
             batch: list[Recorded] = []
             self._read(chain, page, batch)
-            last = page.get("next") is None or self.broken is not None
-            if last:
-                batch.extend(self.decisions.end())
             yield batch
-            if last:
-                return
-            after = int(page["next"])
+            if self.broken is not None:
+                break
+        yield list(self.decisions.end())
 
     def _read(self, chain: Chain, page: Mapping[str, Any], batch: list[Recorded]) -> None:
         seq: int | None = None
@@ -75,6 +73,39 @@ class Source:
         except UNFOLDABLE as error:
             what = f"does not follow from the entries before it ({type(error).__name__})"
             self.broken = Broken(self.run, seq, what)
+
+
+def of_broker(broker: People, run: str | None) -> Source:
+    """The chain of a run as the broker gives it; `None` is the tenant's own."""
+    return Source(_pages(broker, run), run)
+
+
+def _pages(broker: People, run: str | None) -> Iterator[Mapping[str, Any]]:
+    path = "/v1/ledger/decisions" if run is None else f"/v1/runs/{segment(run)}/decisions"
+    after: int | None = -1
+    while after is not None:
+        page = broker.get(path, after=after, limit=PAGE)
+        yield page
+        after = page["next"]
+
+
+def of_receipt(file: Path, keys: Path) -> tuple[Source, Verified]:
+    """The chain in a run's receipt, once it is verified. Raises `ReceiptError`, `CommandError`."""
+    data, known = (_bytes(path) for path in (file, keys))
+    verified = receipt.verify(data, known)
+    if verified.scope[0] != "run":
+        raise CommandError("only the receipt of a whole run says all that its decisions were made on")
+    top: Mapping[str, Any] = canonical.loads(data, max_bytes=receipt.MAX_BYTES)  # type: ignore[assignment]
+    entries = [{"data": entry} for entry in top["entries"]]
+    page = {"entries": entries, "disclosures": top["disclosures"], "damaged": []}
+    return Source(iter([page]), verified.run), verified
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}", code="not_found") from None
 
 
 def runs_since(broker: People, since: int | None) -> Iterator[str]:

@@ -15,7 +15,16 @@ from stepgrant.cli.exits import CommandError
 from stepgrant.errors import StepgrantError
 from stepgrant_broker.commands import policy_files
 from stepgrant_broker.commands.policy_files import Engine, opa_said
-from stepgrant_broker.commands.recorded import Broken, Source, TextOf, runs_around, runs_since, since_ms
+from stepgrant_broker.commands.recorded import (
+    Broken,
+    Source,
+    TextOf,
+    of_broker,
+    of_receipt,
+    runs_around,
+    runs_since,
+    since_ms,
+)
 from stepgrant_broker.domain.replaying import Recorded, Remade, recorded_terms
 from stepgrant_broker.policy.embedded import PROBE_DEADLINE_S
 from stepgrant_broker.policy.engines import Engines
@@ -35,12 +44,13 @@ STEP: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which decisions, as they were asked for. `candidate`: a policy's folder."""
+    """Which decisions, as they were asked for. `candidate`: a policy's folder; `receipt`: a file, and one of keys."""
 
     decision: str | None
     run: str | None
     since: str | None
     candidate: Path | None
+    receipt: tuple[Path, Path] | None = None
 
 
 @dataclass(slots=True)
@@ -200,24 +210,33 @@ def candidate_of(folder: Path) -> Bundle:
 
 
 def replay(cli: Cli, wanted: Wanted) -> Report:
-    """Make the wanted decisions again. Raises `CommandError`, `PolicyInvalid`, and the errors of the broker."""
+    """Make the wanted decisions again. Raises `CommandError`, `PolicyInvalid`, `ReceiptError`, the broker's errors."""
     since = None if wanted.since is None else since_ms(wanted.since)
     candidate = None if wanted.candidate is None else candidate_of(wanted.candidate)
     report = Report(None if candidate is None else candidate.digest)
-    with cli.broker() as broker, Engines(policy_files.tool_of(Engine.AUTO)) as engines, opa_said():
-        maker = Replay(engines, Texts(TextOf(broker)), candidate)
-        for source in _sources(cli, broker, wanted, since, report):
-            for batch in source.batches():
-                meant = [one for one in batch if _is_meant(one, wanted.decision, since)]
-                for made in maker.make(meant):
-                    report.add(made)
-                if wanted.decision is not None and meant:
-                    return report
-            if source.broken is not None:
-                report.add_broken(source.broken)
-    if wanted.decision is not None and not report.findings:
+    with Engines(policy_files.tool_of(Engine.AUTO)) as engines, opa_said():
+        if wanted.receipt is not None:
+            source, verified = of_receipt(*wanted.receipt)
+            _make(Replay(engines, Texts(verified.policies.get), candidate), iter([source]), wanted, since, report)
+        else:
+            with cli.broker() as broker:
+                sources = _sources(cli, broker, wanted, since, report)
+                _make(Replay(engines, Texts(TextOf(broker)), candidate), sources, wanted, since, report)
+    if wanted.decision is not None and not report.counts["decisions"] and not report.findings:
         raise CommandError(f"no decision {wanted.decision} is recorded", code="not_found")
     return report
+
+
+def _make(maker: Replay, sources: Iterator[Source], wanted: Wanted, since: int | None, report: Report) -> None:
+    for source in sources:
+        for batch in source.batches():
+            meant = [one for one in batch if _is_meant(one, wanted.decision, since)]
+            for made in maker.make(meant, beside=batch):
+                report.add(made)
+            if wanted.decision is not None and meant:
+                return
+        if source.broken is not None:
+            report.add_broken(source.broken)
 
 
 def _is_meant(one: Recorded, decision: str | None, since: int | None) -> bool:
@@ -227,7 +246,7 @@ def _is_meant(one: Recorded, decision: str | None, since: int | None) -> bool:
 def _sources(cli: Cli, broker: People, wanted: Wanted, since: int | None, report: Report) -> Iterator[Source]:
     """The chains to read: one run's, or every run's and the tenant's own."""
     if wanted.run is not None:
-        yield Source(broker, resolve(broker, wanted.run))
+        yield of_broker(broker, resolve(broker, wanted.run))
         return
     runs = runs_since(broker, since) if wanted.decision is None else runs_around(broker, wanted.decision)
     show = cli.out.terminal and sys.stderr.isatty()
@@ -235,7 +254,7 @@ def _sources(cli: Cli, broker: People, wanted: Wanted, since: int | None, report
         if show and number % STEP == 0:
             sys.stderr.write(f"\r{plain.count(number, 'run')}, {report.counts['decisions']} decisions ")
             sys.stderr.flush()
-        yield Source(broker, run)
+        yield of_broker(broker, run)
     if show:
         sys.stderr.write("\r\x1b[K")
     yield from _tenants_own(broker, report)
@@ -250,4 +269,4 @@ def _tenants_own(broker: People, report: Report) -> Iterator[Source]:
             raise
         report.notes.append("refused openings stand in the tenant's own chain, which only an operator can read")
         return
-    yield Source(broker, None)
+    yield of_broker(broker, None)

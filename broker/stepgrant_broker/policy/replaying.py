@@ -133,10 +133,15 @@ class Replay:
         self._engines = engines
         self._texts = texts
         self._candidate = candidate
+        self._named: str | None = None
+        """The engine that was named last."""
 
-    def make(self, decisions: Sequence[Recorded]) -> list[Made]:
-        """Each decision of one chain again, in their order. Raises `OpaToolFailed`."""
-        begun = [self._begin(one, engine) for one, engine in zip(decisions, self._engines_of(decisions), strict=True)]
+    def make(self, decisions: Sequence[Recorded], *, beside: Sequence[Recorded] = ()) -> list[Made]:
+        """Each decision of one chain again, in their order. Raises `OpaToolFailed`.
+
+        `beside`: the decisions that these were taken out of, which may name the engine of those that do not.
+        """
+        begun = [self._begin(one, self._engine_of(one, beside or decisions)) for one in decisions]
         groups: dict[tuple[str, str], list[int]] = {}
         for at, made in enumerate(begun):
             if made.why is None:
@@ -147,14 +152,15 @@ class Replay:
             self._under_candidate(begun, self._candidate)
         return begun
 
-    def _engines_of(self, decisions: Sequence[Recorded]) -> list[str]:
-        """The recorded one of each, else that of the next decision under the same text, or of the one before."""
-        engines: list[str] = []
-        for at, one in enumerate(decisions):
-            beside = (*decisions[at:], *reversed(decisions[:at]))
-            named = (other.engine for other in beside if other.revision == one.revision and other.engine is not None)
-            engines.append(next(named, self._engines.preferred))
-        return engines
+    def _engine_of(self, one: Recorded, beside: Sequence[Recorded]) -> str:
+        """The recorded one, else that of the next decision under the same text, of the one before, or of any before."""
+        if one.engine is not None:
+            self._named = one.engine
+            return one.engine
+        same = [other for other in beside if other.engine is not None and other.revision == one.revision]
+        after, before = ([o for o in same if o.seq > one.seq], [o for o in same if o.seq < one.seq])
+        nearest = after[:1] or before[-1:]
+        return (nearest[0].engine if nearest else self._named) or self._engines.preferred
 
     def _begin(self, one: Recorded, engine: str) -> Made:
         begun = Made(one, Verdict.EQUAL, engine, engine_assumed=one.engine is None)

@@ -186,3 +186,25 @@ def test_a_candidate_lists_what_it_would_have_decided_otherwise(run: Run, root: 
     rule.write_text("package stepgrant.rules.extra\n\nbroken(", encoding="utf-8")
     broken = run(*REPLAY, *words, *root)
     assert (broken.code, broken.out, "does_not_compile" in broken.err) == (ExitCode.REFUSED, "", True)
+
+
+def test_a_receipt_and_a_public_key_are_enough(
+    run: Run, root: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approved(run, root)
+    run("receipt", "get", "order-1", "--out", "r.json", *root)
+    run("ledger", "keys", "--out", "keys.json", *root)
+    run("receipt", "get", "order-1", "--step", "publish", "--out", "step.json", *root)
+    # Whoever got the file knows no broker.
+    monkeypatch.delenv("STEPGRANT_URL")
+    offline = ("--receipt", "r.json", "--key", "keys.json")
+    done = run(*REPLAY, *offline, "--candidate", folder(tmp_path, ask_no_more()))
+    assert (done.code, done.json["equal"], done.json["candidate"]["changed"]) == (0, 5, 2)
+    changed = (tmp_path / "r.json").read_bytes().replace(b"tool_needs_approval", b"tool_needs_an_answer")
+    (tmp_path / "changed.json").write_bytes(changed)
+    refused = run(*REPLAY, "--receipt", "changed.json", "--key", "keys.json")
+    assert (refused.code, refused.out, "receipt_invalid" in refused.err) == (ExitCode.REFUSED, "", True)
+    for words in (("--receipt", "r.json"), ("--key", "keys.json", "--run", "order-1"), (*offline, "--run", "order-1")):
+        assert run(*REPLAY, *words).code == ExitCode.USAGE
+    assert run(*REPLAY, "--receipt", "nowhere", "--key", "keys.json").code == ExitCode.NOT_FOUND
+    assert run(*REPLAY, "--receipt", "step.json", "--key", "keys.json").code != 0
