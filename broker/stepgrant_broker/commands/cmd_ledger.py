@@ -37,6 +37,10 @@ def register(root: typer.Typer) -> None:
         url: Annotated[
             str | None, typer.Option(metavar="URL", help="Read head and tiles from this running broker, over HTTP.")
         ] = None,
+        *,
+        ask_witnesses: Annotated[
+            bool, typer.Option("--ask-witnesses", help="Ask the witnesses of the log policy what they remember.")
+        ] = False,
     ) -> None:
         """Check entries, tables, stored values, tiles and heads of this host's database. Exit code 1 for any finding.
 
@@ -46,7 +50,7 @@ def register(root: typer.Typer) -> None:
         """
         from stepgrant_broker.commands.verifying import verify as work
 
-        work(cli, known_head or [], log_policy, url)
+        work(cli, known_head or [], log_policy, url, ask=ask_witnesses)
 
     @command(
         app,

@@ -29,13 +29,13 @@ UNSEEN: Final = (
 )
 
 
-def verify(cli: Cli, known: Sequence[Path], policy_file: Path | None, url: str | None) -> None:
+def verify(cli: Cli, known: Sequence[Path], policy_file: Path | None, url: str | None, *, ask: bool) -> None:
     """Check, tell, and exit with 1 if anything is wrong."""
     started = time.perf_counter()
     policy = None if policy_file is None else _policy(policy_file)
     kept = [_kept(path) for path in known]
     with said(), _shown(cli) as watch:
-        findings, progress, compared = finished(_check(watch, kept, policy, url))
+        findings, progress, compared = finished(_check(watch, kept, policy, url, ask=ask))
     seconds = time.perf_counter() - started
     value = {
         "ok": not findings,
@@ -51,12 +51,17 @@ def verify(cli: Cli, known: Sequence[Path], policy_file: Path | None, url: str |
 
 
 async def _check(
-    watch: Callable[[Progress], None], known: Sequence[KeptHead], policy: LogPolicy | None, url: str | None
+    watch: Callable[[Progress], None],
+    known: Sequence[KeptHead],
+    policy: LogPolicy | None,
+    url: str | None,
+    *,
+    ask: bool,
 ) -> tuple[list[Finding], Progress, int]:
     from stepgrant._errors import ConfigurationError
     from stepgrant_broker.config import load_settings
     from stepgrant_broker.wiring import opened
-    from stepgrant_broker.wiring.checking import log_at
+    from stepgrant_broker.wiring.checking import log_at, remembered
 
     async with AsyncExitStack() as stack:
         try:
@@ -66,7 +71,10 @@ async def _check(
         broker = await stack.enter_async_context(opened(load_settings(), looking=True))
         check = broker.ledger_check(watch, reader=reader, policy=policy, known=known)
         found = [finding async for finding in check.findings()]
-        return found, check.progress, len(check.log.known) if check.log is not None else 0
+        if ask:
+            told = {(one.code, one.at) for one in found}
+            found += [one for one in await remembered(broker) if (one.code, one.at) not in told]
+        return found, check.progress, ask + len(check.log.known if check.log is not None else ())
 
 
 def _kept(path: Path) -> KeptHead:
