@@ -30,16 +30,21 @@ ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 LONG = (
-    "integrations/test_langgraph_suite", "faults/test_matrix", "e2e/test_rehearse", "faults/test_orphans",
-    "security/fuzz/test_http_walk", "faults/test_broker_kills", "faults/test_agent_kills", "e2e/test_demo_real",
-    "faults/test_services_load", "packaging/test_wheel", "e2e/test_rehearse_command", "property/test_model",
-    "e2e/test_examples", "e2e/test_readme", "faults/test_vault_faults", "faults/test_zombie_schedules",
-    "faults/test_zombies", "faults/test_takeovers", "faults/test_clock_jumps", "faults/test_postgres_faults",
-    "faults/test_duplicates", "faults/test_opa_faults", "faults/test_opa_load", "faults/test_store_faults",
-    "security/fuzz/test_tokens", "e2e/test_demo", "integration/test_services_session", "integration/test_export",
-    "conformance/store/test_durability", "conformance/store/test_round_trip", "conformance/store/test_load",
+    "e2e/test_rehearse_command", "integrations/test_langgraph_suite", "e2e/test_rehearse", "faults/test_matrix",
+    "faults/test_orphans", "security/fuzz/test_http_walk", "faults/test_broker_kills", "faults/test_agent_kills",
+    "e2e/test_demo_real", "faults/test_services_load", "packaging/test_wheel", "contract/sdk/test_worker",
+    "property/test_model", "e2e/test_examples", "e2e/test_restore", "e2e/test_readme", "faults/test_vault_faults",
+    "faults/test_zombie_schedules", "faults/test_zombies", "faults/test_takeovers", "faults/test_clock_jumps",
+    "faults/test_postgres_faults", "faults/test_duplicates", "faults/test_opa_faults", "faults/test_opa_load",
+    "faults/test_store_faults", "security/tamper/test_matrix", "security/fuzz/test_tokens",
+    "security/fuzz/test_ledger_bytes", "e2e/test_demo", "e2e/test_evidence", "integration/test_restored",
+    "integration/test_export", "independent/test_go_reader", "integration/test_services_session",
+    "conformance/store/test_durability", "conformance/store/test_round_trip", "property/test_merkle",
+    "packaging/test_rules", "packaging/test_containers", "conformance/store/test_load",
     "integration/test_postgres_replicas", "contract/api/test_codes", "contract/sdk/test_adapter_seam",
-    "soak/test_soak", "packaging/test_setup",
+    "contract/sdk/test_doubt", "contract/sdk/test_steps", "security/identity/test_forged", "contract/cli/test_people",
+    "integrations/test_langgraph_calls", "conformance/policy/test_policy_engine", "soak/test_soak",
+    "packaging/test_setup",
 )  # fmt: skip
 """The test files that take longest, by their seconds; where the next one stands matters little."""
 LOCAL_NAMES = frozenset({"", "localhost"})

@@ -152,3 +152,10 @@ def test_nothing_makes_a_package_of_a_folder() -> None:
 
     assert [one for one in [ROOT, *folders] if (one / "__init__.py").exists() or (one / "conftest.py").exists()] == []
     assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+def test_the_files_that_start_first_are_there(pytestconfig: pytest.Config) -> None:
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    assert conftest is not None
+    assert len(set(conftest.LONG)) == len(conftest.LONG) > 0
+    assert [name for name in conftest.LONG if not (ROOT / "tests" / f"{name}.py").is_file()] == []
