@@ -39,6 +39,8 @@ from stepgrant_broker.store.sqlite import SqliteStore
 
 VALUE: Final = f"sk_live_{uuid.uuid4().hex}/+= %x"
 MARK: Final = f"order-{uuid.uuid4().hex}"
+"""A value of a payload. Nobody's secret, but it rests only sealed: in the answers, and in the target's book."""
+RUN: Final = f"told-{uuid.uuid4().hex}"
 """Not secret: where it is found, a secret would be, too."""
 TOOLS: Final = {
     name: {"effect": effect, "issuer": "static", "params": {"secret": "mail"}, "ttl": 4}
@@ -125,7 +127,7 @@ def set_secret(on: Scene, mail: str) -> None:
 
 def opened(on: Scene) -> Any:  # noqa: ANN401 - what `run` gives
     timeouts = stepgrant.Timeouts(broker=3)
-    return stepgrant.run("told", agent="worker", url=on.url, workload_key=on.agent_key, timeouts=timeouts)
+    return stepgrant.run(RUN, agent="worker", url=on.url, workload_key=on.agent_key, timeouts=timeouts)
 
 
 def first_life(made: Rest, on: Scene, mail: str) -> str:
@@ -251,7 +253,8 @@ def keep_data(made: Rest, on: Scene, run: str) -> None:
         kept = [(await store.chain_key(*name), aad.chain_key(*name)) for name in names]
         return [wrap.unwrap(key.wrapped, bound) for key, bound in kept if key is not None]
 
-    key_files = [path for name in ("keys", "workloads") for path in (on.data / name).iterdir()]
+    # The head that is kept beside the keys (`newest-head`) is public.
+    key_files = [path for name in ("keys", "workloads") for path in (on.data / name).iterdir() if path.suffix]
     everything = files(on.folder, key_files)
     for path, data in everything.items():
         made.keep("files", path.name, data)
@@ -275,10 +278,18 @@ def test_no_secret_rests(rest: Rest, place: str) -> None:
     assert found == {}, "run again: .venv/bin/pytest tests/security/test_secrets_at_rest.py"
 
 
+def test_no_payload_rests_in_clear(rest: Rest) -> None:
+    """Arguments, inputs, results and stored answers: no row and no file of the broker shows one; the API does."""
+    assert any(MARK.encode() in data for _, data in rest.places["answers"])
+    assert [name for name, data in rest.places["rows"] if MARK.encode() in data] == []
+    found = {name for name, data in rest.places["files"] if MARK.encode() in data}
+    assert found == {"book"}, "only the target, which did it, wrote it down"
+
+
 def test_the_search_would_find_them(rest: Rest) -> None:
     """What is no secret is found where it was put; everything that is secret is known; each form is recognized."""
     for place in ("files", "rows", "answers"):
-        assert any(MARK.encode() in data for _, data in rest.places[place]), place
+        assert any(RUN.encode() in data for _, data in rest.places[place]), place
     assert {name for name, _ in rest.places["files"]} >= {"stepgrant.db", "stepgrant.db-wal", "log", "book"}
     assert {kind for kind, _ in rest.places["tracebacks"]} == {
         "BrokerUnavailable", "CredentialMisuse", "SecretInResult", "StepFailed",
