@@ -14,10 +14,12 @@ from fakes.putback import Place, place_on
 from fakes.tale import answer_approval
 from stepgrant import merkle, tlog
 from stepgrant.receipt import verify
+from stepgrant_broker.config import SettingsError
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import (
     Quarantined,
     StaleEpoch,
+    StoreUnavailable,
     UnknownGrant,
     UnknownRun,
     WrongHolder,
@@ -31,6 +33,8 @@ from stepgrant_broker.usecases.end import end
 from stepgrant_broker.usecases.heartbeat import heartbeat
 from stepgrant_broker.usecases.quarantine import release
 from stepgrant_broker.wiring import Broker, opened
+from stepgrant_broker.wiring.doctor.findings import State
+from stepgrant_broker.wiring.doctor.records import newest
 from stepgrant_broker.wiring.failpoints import FailpointHit
 
 STORES = ["sqlite", pytest.param("postgres", marks=pytest.mark.needs("postgres"))]
@@ -134,6 +138,7 @@ async def test_no_broker_starts_over_it(put_back: PutBack) -> None:
         assert (await broker.store.log_tail(1)).head.size == known["head"].size
         assert await broker.store.log_origin("x") == known["head"].origin
         assert [finding.code async for finding in broker.ledger_check().findings()] == ["rolled_back"]
+        assert [(found.name, found.state) async for found in newest(broker)] == [("newest", State.FAIL)]
 
 
 async def test_nothing_of_the_lost_part_comes_back(
@@ -195,7 +200,10 @@ async def test_old_receipts_and_heads_stay_what_they_were(
         logged = verify(receipt, known["keys"]).logged
         assert logged is not None
         assert logged.origin == known["head"].origin
-    async with place.broker() as (broker, _):
+    with pytest.raises(SettingsError, match="LOG_ORIGIN"):
+        async with place.beside(log_origin="other.example/log"):
+            pytest.fail("it took a name that the log never had")
+    async with place.broker(log_origin=known["head"].origin) as (broker, _):
         now = await head(broker)
         assert now.origin == behind.origin
         assert now.size > known["head"].size
@@ -221,6 +229,25 @@ async def test_a_store_that_is_whole_is_not_restored(lived: PutBack, place: Plac
     async with place.broker() as (broker, hand):
         assert (await head(broker)).origin == name
         assert "store_restored" not in await hand.entries(None)
+
+
+@ON_A_FILE
+async def test_the_head_can_be_kept_elsewhere_and_what_cannot_be_kept_does_not_count(
+    place: Place, tmp_path: Path
+) -> None:
+    """The folder of the keys may be read-only, as mounted secrets are."""
+    (place.settings.newest_folder / "newest-head").unlink()
+    elsewhere = tmp_path / "elsewhere"
+    async with place.broker(log_newest_dir=elsewhere) as (broker, hand):
+        await hand.open("one-more")
+        with pytest.raises(StoreUnavailable, match="the newest head cannot be kept at"):
+            await broker.log.catch_up()
+        assert await broker.log.head() is None
+        elsewhere.mkdir()
+        assert (await head(broker)).size > 0
+        assert [(found.name, found.state) async for found in newest(broker)] == [("newest", State.OK)]
+    assert [path.name for path in elsewhere.glob("[!.]*")] == ["newest-head"]
+    assert not (place.settings.newest_folder / "newest-head").exists()
 
 
 @ON_A_FILE

@@ -85,7 +85,7 @@ async def test_a_witness_knows_more(watched: Watched) -> None:
         behind, done, vkey = await watched.place.restore(log_policy_file=watched.policy)
         assert (behind.origin, behind.known_size, done.runs) == (f"{watched.log.name}/r1", watched.seen, 1)
 
-        # The witness does not know the log's new name: no head of it counts, and the last of before goes on being shown.
+        # The witness does not know the log's new name: no head of it counts, and the last of before stays the newest.
         async with watched.place.broker(log_policy_file=watched.policy) as (broker, _):
             assert await counted(broker) <= behind.size
     new = tlog.read_vkey(vkey)

@@ -62,10 +62,9 @@ async def _restore(cli: Cli, note: str, *, yes: bool) -> tuple[Behind, Restored,
 
     async with opened(load_settings(), looking=True) as broker:
         behind = await look_behind(broker)
-        for why in behind.why:
-            cli.out.note(f"Rolled back: {plain.visible(why)}.")
         cli.out.confirm(
-            "Take this database as it is? What came after it is lost, and every run that is not ended is quarantined.",
+            f"This database was rolled back: {plain.visible('; '.join(behind.why))}.\n"
+            "Take it as it is? What came after it is lost, and every run that is not ended is quarantined.",
             yes=yes,
         )
         done, vkey = await restore_store(broker, behind, note, watch)
