@@ -90,7 +90,7 @@ def register(root: typer.Typer) -> None:
         from stepgrant_broker.ledger.key_export import export as document
 
         with said():
-            found, origin = finished(_registered())
+            found, origin = finished(_attested())
         data = dumps(document(found, origin))
         if out is None:
             sys.stdout.write(data.decode() + "\n")
@@ -110,6 +110,14 @@ async def _registered() -> tuple[tuple[SigningKey, ...], str]:
     async with opened(load_settings()) as broker:
         await broker.keys.round()
         return await broker.store.signing_keys(), broker.log.origin
+
+
+async def _attested() -> tuple[tuple[SigningKey, ...], str]:
+    from stepgrant_broker.config import load_settings
+    from stepgrant_broker.wiring import opened
+
+    async with opened(load_settings()) as broker:
+        return await broker.keys.attested(), broker.log.origin
 
 
 async def _rotate(purpose: str) -> tuple[SigningKey, str | None]:

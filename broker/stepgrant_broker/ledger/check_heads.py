@@ -106,21 +106,21 @@ class Heads:
         return True
 
 
-def keys_of(own: Iterable[tlog.NoteKey], restored: Iterable[Restored]) -> list[LogKey]:
+def keys_of(own: Iterable[LogKey], restored: Iterable[Restored]) -> list[LogKey]:
     """The log's keys under its name of now, and, up to where a restore ended it, under each name of before."""
     own = list(own)
     last: dict[str, int] = {}
     for one in restored:
         if one.before is not None:
             last[one.before] = min(one.size, last.get(one.before, one.size))
-    present = {key.name for key in own}
+    present = {one.key.name for one in own}
     return [
-        *(LogKey(key) for key in own),
+        *own,
         *(
-            LogKey(tlog.note_key(name, key.kind, key.public), size)
+            LogKey(tlog.note_key(name, one.key.kind, one.key.public), size if one.last is None else min(size, one.last))
             for name, size in last.items()
             if name not in present
-            for key in own
+            for one in own
         ),
     ]
 

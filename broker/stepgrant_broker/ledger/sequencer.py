@@ -109,15 +109,21 @@ class Sequencer:
         """The newest head, signed; None while the tree is empty."""
         head = (await self._store.log_tail(NO_LEAVES)).head
         newest = await self._store.log_published()
-        if head.size == 0 or (newest is not None and newest.size >= head.size and self._is_ours(newest)):
+        if head.size == 0 or (newest is not None and newest.size >= head.size and await self._is_ours(newest)):
             return newest
-        signed = SignedHead(head.size, head.root, head.ts, await self._sign(head))
+        signed = SignedHead(head.size, head.root, head.ts, _with_older(await self._sign(head), newest))
         await self._store.log_publish(signed, self.origin)
         return signed
 
-    def _is_ours(self, head: SignedHead) -> bool:
-        """False for one that was signed before a restore, under another name."""
-        return head.note.startswith(f"{self.origin}\n".encode())
+    async def _is_ours(self, head: SignedHead) -> bool:
+        """False for one that was signed before a restore, under another name, or by keys that were revoked since."""
+        if not head.note.startswith(f"{self.origin}\n".encode()):
+            return False
+        try:
+            known = {(key.name, key.id) for key in await self.keys()}
+            return any((one.name, one.key_id) in known for one in tlog.read_note(head.note).signatures)
+        except (SignerUnavailable, tlog.NoteInvalid):
+            return True  # Nothing could be signed anew, or it was changed at rest: it stays, for whoever checks.
 
     async def _sign(self, head: TreeHead) -> bytes:
         text = tlog.Head(self.origin, head.size, head.root).text
@@ -149,7 +155,7 @@ class Sequencer:
     async def _count(self, head: SignedHead) -> None:
         """Let witnesses see a head that does not count yet."""
         counted = self.counted
-        if counted is not None and counted.size >= head.size:
+        if counted is not None and counted.size >= head.size and await self._is_ours(counted):
             return
         if self._witnesses is None:
             await self._counts(head)
@@ -187,3 +193,13 @@ class Sequencer:
         except (tlog.NoteInvalid, tlog.WitnessesMissing):
             return False
         return True
+
+
+def _with_older(note: bytes, before: SignedHead | None) -> bytes:
+    """The note with what was signed before on the very same head: no witness's word is lost."""
+    made, older = tlog.read_note(note), None if before is None else tlog.read_note(before.note)
+    if older is None or older.text != made.text:
+        return note
+    known = {(one.name, one.key_id) for one in made.signatures}
+    more = [one for one in older.signatures if (one.name, one.key_id) not in known]
+    return tlog.Note(made.text, (*made.signatures, *more)).encoded()

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 from stepgrant import tlog
 from stepgrant_broker.domain import fold
 from stepgrant_broker.domain.errors import PayloadDamaged, StoreUnavailable
+from stepgrant_broker.domain.keys import KeyStore
 from stepgrant_broker.domain.ports import Store
 from stepgrant_broker.domain.scanning import Scans
 from stepgrant_broker.domain.state import View
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.ledger import findings as places
 from stepgrant_broker.ledger.chain import UNFOLDABLE, Broken, unfoldable, walk
-from stepgrant_broker.ledger.check_heads import Heads, keys_of
+from stepgrant_broker.ledger.check_heads import Heads, LogKey, keys_of
+from stepgrant_broker.ledger.check_keys import registry, revoked_keys
 from stepgrant_broker.ledger.check_log import LogCheck
 from stepgrant_broker.ledger.check_values import Opener, changed
 from stepgrant_broker.ledger.compare import everything, run_tables, tenant_tables
@@ -55,7 +57,7 @@ def _nobody(progress: Progress) -> None:
     """Nobody watches."""
 
 
-class Checked(Store, Scans, Protocol):
+class Checked(Store, Scans, KeyStore, Protocol):
     """What a store has to answer."""
 
 
@@ -104,7 +106,7 @@ class LedgerCheck:
                     yield _unreadable(tenant.id, None, fault)
             self.progress.tenants += 1
             self.watch(self.progress)
-        for beside in (self._beside, self._of_log):
+        for beside in (self._beside, self._of_keys, self._of_log):
             try:
                 async for finding in beside():
                     if finding.at not in self._told:
@@ -134,12 +136,20 @@ class LedgerCheck:
                 if after is None:
                     break
 
+    async def _of_keys(self) -> AsyncIterator[Finding]:
+        """The registry of signing keys against what all tenants' chains say of it."""
+        tenants = [tenant.id for tenant in await self.reads.tenants()]
+        for finding in await registry(self.store, tenants):
+            yield finding
+
     async def _of_log(self) -> AsyncIterator[Finding]:
         log = self.log
         if log is None:
             return
         own = log.trusted or [tlog.read_vkey(line) for line in await log.reader.vkeys()]
-        heads = Heads(keys_of(own, self._restored), log.policy, self.progress)
+        registered = await self.store.signing_keys()
+        good = [*map(LogKey, own), *([] if log.trusted else revoked_keys(registered, {key.name for key in own}))]
+        heads = Heads(keys_of(good, self._restored), log.policy, self.progress)
         check = LogCheck(log.store, self.store, log.reader, heads, self.progress, self.watch, log.known)
         async for finding in check.findings():
             yield finding

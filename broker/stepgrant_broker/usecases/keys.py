@@ -3,13 +3,14 @@
 Rules:
 * The registry comes first, each row by itself; entries follow, one commit for each tenant. A crash in between is made
   good by whoever comes next: what the registry has and a chain has not is entered.
+* Only a key that the signer itself has is entered: who can write into the database must not get a key vouched for.
 * A key that is revoked is over at once. Revoking is final, and needs no other key; whoever revokes the one that signs
   makes another first (`wiring/key_keeping.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant import canonical
@@ -50,17 +51,27 @@ async def register(keys: KeyStore, signer: SigningKeys, now: int) -> tuple[Signi
 
 
 async def enter(
-    ports: Ports, keys: KeyStore, tenant: str, *, by: By = BROKER, notes: dict[str, str] | None = None
+    ports: Ports,
+    keys: KeyStore,
+    tenant: str,
+    own: Collection[str],
+    *,
+    by: By = BROKER,
+    notes: Mapping[str, str] | None = None,
 ) -> int:
-    """Enter in this tenant's own chain what it has not heard of keys; how many entries. `notes`: why revoked, by kid.
+    """Enter in this tenant's own chain what it has not heard of keys; how many entries.
 
-    Raises `StoreUnavailable`, `RetriesExhausted`.
+    `own`: the ids that the signer has. `notes`: why revoked, by id. Raises `StoreUnavailable`, `RetriesExhausted`.
     """
     registered = await keys.signing_keys()
 
     async def work(loaded: Loaded) -> Change[int] | Repeat[int]:
         heard = {_name(canonical.loads(data)) for data in await keys.key_entries(tenant)}
-        missing = [one for one in _events(registered) if (one[0].value, one[1]["kid"]) not in heard]
+        missing = [
+            (kind, body)
+            for kind, body in _events(registered)
+            if (kind.value, body["kid"]) not in heard and (kind is EntryType.KEY_REVOKED or body["kid"] in own)
+        ]
         if not missing:
             return Repeat(0)
         key = loaded.tenant_key or ports.new_chain_key(tenant, "")

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from stepgrant_broker.domain.errors import Conflict, NotFound, SignerUnavailable
+from stepgrant_broker.domain.errors import Conflict, NotFound, SignerUnavailable, StoreUnavailable
 from stepgrant_broker.domain.journal import BROKER
+from stepgrant_broker.ledger.check_keys import registry
 from stepgrant_broker.signing.local import LocalSigner
+from stepgrant_broker.signing.publishing import HEADS
 from stepgrant_broker.usecases.keys import PURPOSES, enter, named, register, revoke
 from stepgrant_broker.usecases.tenant_call import LOCAL
 from stepgrant_broker.wiring.rounds import Rounds
@@ -106,25 +108,49 @@ class KeyKeeping(Rounds):
         if found.revoked_at is None and _is_newest(epochs, kid):
             await self._make(found.purpose, at_once=True)
             await self._round(LOCAL, {})
+            if found.purpose == HEADS:
+                # Until every replica signs with the new key too: a head above the size that is recorded now, and by the
+                # old key alone, would not count.
+                await asyncio.sleep(2 * EVERY_MS / 1000)
         head = await self._store.log_published()
         now = await self._ports.reads.now()
         revoked = await revoke(self._store, kid, now, 0 if head is None else head.size)
         await self._round(LOCAL, {} if note is None else {kid: note})
         return revoked
 
+    async def attested(self) -> tuple[SigningKey, ...]:
+        """All registered keys, each one told of by a chain or here with the signer: what may be given to auditors.
+
+        Raises `StoreUnavailable`, naming the row, when somebody wrote into the registry.
+        """
+        await self._round(LOCAL, {})
+        tenants = [tenant.id for tenant in await self._ports.reads.tenants()]
+        found = await registry(self._store, tenants)
+        registered = await self._store.signing_keys()
+        own = await self._own() if isinstance(self._signer, LocalSigner) else None
+        first = [one.kid for one in registered if not one.signs_from]
+        if found or (own is not None and not own.issuperset(first)):
+            what = str(found[0]) if found else "a first key is not in the key folder"
+            raise StoreUnavailable(f"the registry of signing keys was changed ({what}); run `stepgrant ledger verify`")
+        return registered
+
     async def _round(self, by: By, notes: dict[str, str]) -> int:
         registered = await register(self._store, self._signer, await self._ports.reads.now())
         self._withdraw(registered)
         entered = 0
         if registered != self._entered:
+            own = await self._own()
             for tenant in await self._ports.reads.tenants():
-                entered += await enter(self._ports, self._store, tenant.id, by=by, notes=notes)
+                entered += await enter(self._ports, self._store, tenant.id, own, by=by, notes=notes)
             self._entered = registered
         if isinstance(self._signer, LocalSigner):
             gone = await asyncio.to_thread(self._signer.destroy_ended)
             if gone:
                 _log.info("private_keys_destroyed", kids=list(gone))
         return entered
+
+    async def _own(self) -> set[str]:
+        return {epoch.key.kid for purpose in PURPOSES for epoch in await self._signer.epochs(purpose)}
 
     def _withdraw(self, registered: tuple[SigningKey, ...]) -> None:
         self._signer.withdraw([one.kid for one in registered if one.revoked_at is not None])

@@ -202,9 +202,7 @@ class Chain:
         return WriteSet(self.tenant, self.run, self.row.seq, **more)
 
 
-def sealed_entries(
-    head: Head, number: int, of: tuple[EntryType, Mapping[str, Any]] | None = None
-) -> tuple[Entry, ...]:
+def sealed_entries(head: Head, number: int, of: tuple[EntryType, Mapping[str, Any]] | None = None) -> tuple[Entry, ...]:
     kind, body = of or (
         (EntryType.RUN_PARKED, {"reason": "test"}) if head.run else (EntryType.OPERATOR_ACTION, {"action": "x"})
     )

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from fakes.clock import StandingClock
-from stepgrant import canonical
+from stepgrant import canonical, tlog
+from stepgrant._keys import SecretKey
 from stepgrant_broker.config import Settings
-from stepgrant_broker.domain.errors import Conflict, NotFound
+from stepgrant_broker.domain.errors import Conflict, NotFound, StoreUnavailable
 from stepgrant_broker.domain.keys import SigningKey
+from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.usecases import keys as usecase
 from stepgrant_broker.wiring import Broker, build, opened
 from stepgrant_broker.wiring.bootstrap import ensure_tenant
@@ -61,7 +63,7 @@ async def test_a_rotation_is_entered_in_every_chain_once(broker: Broker, clock: 
         "since": made.since, "signs_from": made.signs_from, "previous": old.kid,
     }  # fmt: skip
     assert await heard(broker) == await heard(broker, "globex") == [expected]
-    assert (await usecase.register(broker.store, broker.keys._signer, 0))[1].until == made.signs_from
+    assert (await broker.store.signing_keys())[1].until == made.signs_from
     assert [await broker.keys.round() for _ in range(2)] == [0, 0]
     assert [str(one) async for one in broker.ledger_check().findings()] == []
 
@@ -79,9 +81,11 @@ async def test_a_key_that_settles_is_not_passed_over(broker: Broker, clock: Stan
 
 async def test_what_a_crash_left_is_made_good_at_the_next_start(settings: Settings, clock: StandingClock) -> None:
     async with build(settings, create=True, seams=Seams(clock=clock)) as first:
-        known = await key_of(first, "grants")
         # As if it had died after the registry, and before the first entry.
-        await first.store.key_seen(replace(known, kid="k" * 43, number=2, signs_from=clock.now()))
+        signer = first.ports.signer
+        assert isinstance(signer, LocalSigner)
+        signer.make("grants")
+        await usecase.register(first.store, signer, clock.now())
         await first.store.key_revoked("heads", (await key_of(first, "heads")).kid, clock.now(), 7)
         assert await heard(first) == []
     async with build(settings, seams=Seams(clock=clock)) as second:
@@ -89,7 +93,7 @@ async def test_what_a_crash_left_is_made_good_at_the_next_start(settings: Settin
             ("key_rotated", "grants", "broker"),
             ("key_revoked", "heads", "broker"),
         ]
-        assert private(second) == ["access-1.jwk", "grants-1.jwk"]
+        assert private(second) == ["access-1.jwk", "grants-1.jwk", "grants-2.jwk"]
 
 
 async def test_a_tenant_that_comes_later_hears_of_it_all(settings: Settings, clock: StandingClock) -> None:
@@ -132,11 +136,12 @@ async def test_heads_count_up_to_the_size_of_the_log_at_the_time(broker: Broker)
     head = await broker.store.log_published()
     assert head is not None
     gone = await broker.keys.revoke((await key_of(broker, "heads")).kid)
-    assert gone.revoked_size == head.size > 0
+    assert gone.revoked_size is not None
+    assert gone.revoked_size >= head.size > 0
     await broker.log.catch_up()
     newest = await broker.store.log_published()
     assert newest is not None
-    assert newest.size > head.size
+    assert newest.size > gone.revoked_size
 
 
 async def test_a_command_beside_a_running_broker_reaches_it_within_a_round(
@@ -166,3 +171,46 @@ async def test_what_was_revoked_signs_nothing_from_the_first_moment_on(
         assert (await second.ports.signer.sign("heads", b"data")).kid == (await key_of(second, "heads")).kid != old.kid
         await second.keys.round()
     assert "d" not in json.loads(file.read_bytes())
+
+
+async def findings(broker: Broker) -> list[str]:
+    return [str(one) async for one in broker.ledger_check().findings()]
+
+
+async def test_a_head_by_a_revoked_key_is_signed_again_and_its_older_ones_hold(broker: Broker) -> None:
+    await broker.log.catch_up()
+    before = broker.log.counted
+    assert before is not None
+    (old,) = await broker.ports.signer.public_keys("heads")
+    # No chain tells anybody of it, so nothing comes after that head.
+    signer = broker.ports.signer
+    assert isinstance(signer, LocalSigner)
+    signer.make("heads", at_once=True)
+    signer.withdraw([old.kid])
+    await broker.log.catch_up()
+    after = broker.log.counted
+    assert after is not None
+    assert (after.size, after.root) == (before.size, before.root)
+    new, _ = tlog.read_note(after.note).signatures
+    assert tlog.read_note(after.note).signatures[1:] == tlog.read_note(before.note).signatures
+    assert [key.split("+")[1] for key in await broker.log.vkeys()] == [new.key_id.hex()]
+    await broker.log.catch_up()
+    assert broker.log.counted == after
+
+
+async def test_what_was_changed_in_the_registry_is_found(broker: Broker, clock: StandingClock) -> None:
+    await broker.log.catch_up()
+    first = await key_of(broker, "heads")
+    await broker.keys.revoke(first.kid)
+    await broker.log.catch_up()
+    assert await findings(broker) == []
+    known = await key_of(broker, "access")
+    stranger = SecretKey.generate("EdDSA").public
+    forged = replace(known, purpose="heads", kid=stranger.jkt, jwk=stranger.jwk, number=9, signs_from=clock.now())
+    await broker.store.key_seen(forged)
+    assert await broker.keys.round() == 0  # It is none of the signer's: no chain gets it told.
+    found = sorted(await findings(broker))
+    assert [one.partition(":")[0] for one in found] == ["row_differs", "row_orphan"]
+    assert stranger.jkt in found[1]
+    with pytest.raises(StoreUnavailable, match="the registry of signing keys was changed"):
+        await broker.keys.attested()
