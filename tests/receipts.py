@@ -139,7 +139,7 @@ class Book:
         about: dict[str, Callable[[dict[str, Any]], object]] = {
             "run": lambda entry: entry["run"],
             "step": lambda entry: entry["step"],
-            "grant": lambda entry: (entry.get("grant") or {}).get("jti"),
+            "grant": lambda entry: (entry["grant"] if isinstance(entry.get("grant"), dict) else {}).get("jti"),
         }
         mine = [at for at, entry in enumerate(entries) if about[scope[0]](entry) == scope[1] or at in extra]
         leaves: list[bytes] = []

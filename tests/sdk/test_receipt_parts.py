@@ -82,6 +82,18 @@ def test_what_comes_after_a_grant_is_not_behind_it() -> None:
         receipt.verify(value, run.book.jwks)
 
 
+def test_a_grant_does_not_rest_on_the_decision_of_another_attempt() -> None:
+    run = Run()
+    run.opened()
+    action = run.action("card.charge", "inv/9", "once", {"amount": 1})
+    run.add(10, "decision", step="charge", attempt=2, action=action, decision=run.decision("allow", "listed"), body={})
+    run.decided(11, "charge", action, "allow", "listed")
+    run.issued(12, "charge", action, "grn_1")
+    assert len(rewritten(run, scope=("grant", "grn_1"), extra=[2]).decisions) == 1
+    with pytest.raises(receipt.ChainBroken, match="entry_foreign at entry 0"):
+        receipt.verify(run.logged(scope=("grant", "grn_1"), extra=[1, 2]), run.book.jwks)
+
+
 def test_a_part_has_an_entry_of_its_own_and_may_say_that_it_was_erased() -> None:
     run = eventful()
     erasure(run)

@@ -87,6 +87,11 @@ def test_an_approval_says_who_when_and_what_it_came_to() -> None:
     assert (answer.who.kind, answer.who.subject, answer.who.id) == ("person", APPROVER, "opr_1")
 
 
+def test_who_approves_or_is_told_an_old_result_does_not_act() -> None:
+    assert [(one.kind, one.epoch) for one in TOLD.step("publish").who] == [("workload", 2), ("workload", 3)]
+    assert [(one.kind, one.epoch) for one in TOLD.step("read").who] == [("workload", 1)]  # replayed in epoch 2
+
+
 def test_a_quorum_has_several_answers_and_a_denial_settles_it() -> None:
     run = Run()
     run.opened()

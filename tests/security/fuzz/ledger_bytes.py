@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from forging import b64, eddsa
-from receipts import ORIGIN, WITNESSES, Book, finished, jcs, sha, vkey
+from receipts import ORIGIN, RUN, WITNESSES, Book, finished, jcs, sha, vkey
 from security.fuzz import log_bytes, odd_json
 from soak import result as soak
 from soak.result import Result
@@ -107,7 +107,8 @@ def _signed(rng: random.Random, book: Book) -> bytes:
         forged.entries[number] = jcs({**fields, "prev": b64(before)})
     held = b"".join(forged.entries)
     forged.disclosures = {c: one for c, one in forged.disclosures.items() if c.encode() in held}
-    return jcs(forged.receipt())
+    scope = rng.choice([None, ("run", RUN), ("step", "s1"), ("grant", "grn_1")])
+    return jcs(forged.receipt() if scope is None else forged.logged(scope=scope, extra=(1, 2)))
 
 
 def _one_receipt(rng: random.Random, desk: Desk, counts: Counter[str], *, signed: bool) -> str | None:
