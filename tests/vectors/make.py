@@ -15,10 +15,12 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fakes.clock import ArmedFailpoints, StandingClock
 from fakes.erased_tale import erased_life, kept_life
@@ -28,6 +30,7 @@ from fakes.restored_tale import restored_life
 from fakes.tale import whole_life
 from fakes.world import AUDIENCE
 from stepgrant import canonical, tlog
+from stepgrant._keys import SecretKey
 from stepgrant.receipt import verify
 from stepgrant_broker.config import explicit_settings
 from stepgrant_broker.domain.ids import ulid
@@ -108,15 +111,34 @@ async def make(folder: Path) -> dict[str, bytes]:
         "entry_v1/lost.jsonl": lost["entry_v1/run.jsonl"],
         "entry_v1/restored.jsonl": restored["entry_v1/run.jsonl"],
         "entry_v1/restored_tenant.jsonl": restored["entry_v1/tenant.jsonl"],
+        "entry_v1/signing_keys.jsonl": await _signing_keys(folder / "keys"),
     }
+
+
+async def _signing_keys(folder: Path) -> bytes:
+    """A tenant's chain in which a key followed another one, and that one was revoked."""
+    clock, keys = StandingClock(), folder / "keys"
+    keys.mkdir(mode=0o700, parents=True)
+    old, new = (SecretKey(ec.derive_private_key(number, ec.SECP256R1())) for number in (1, 2))
+    _key_file(keys / "access-1.jwk", old.to_private_jwk())
+    _key_file(keys / "access-2.jwk", {**new.to_private_jwk(), "signs_from": clock.now() - 1})
+    settings = explicit_settings(data_dir=folder, tenant="acme", test_mode=True, sweep_ms=600_000, log_every_ms=60_000)
+    policy = bundle_of({"stepgrant/main.rego": POLICY})
+    async with build(settings, create=True, policy=policy, seams=Seams(clock=clock, ids=FixedIds())) as broker:
+        await broker.keys.revoke(old.public.jkt, "a laptop was stolen")
+        return await chain(broker.ports.reads, None)
+
+
+def _key_file(path: Path, jwk: Mapping[str, object]) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(jwk, file)
 
 
 async def _make(folder: Path, life: Callable[[Hand], Awaitable[str]]) -> dict[str, bytes]:
     """The files of one life, lived by a broker of its own."""
     keys = folder / "broker" / "keys"
     keys.mkdir(mode=0o700, parents=True)
-    with os.fdopen(os.open(keys / "heads-1.jwk", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(HEADS_KEY, file)
+    _key_file(keys / "heads-1.jwk", HEADS_KEY)
     settings = explicit_settings(
         data_dir=folder / "broker", tenant="acme", test_mode=True, sweep_ms=600_000, log_every_ms=60_000
     )

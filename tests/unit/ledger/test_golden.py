@@ -29,6 +29,7 @@ PINNED = {
     "entry_v1/erased.jsonl": "sha-256:eaSivO76exDBQe_D5UzVP264NFX7lyLGMcPzGH1Hp-M",
     "entry_v1/kept.jsonl": "sha-256:wiaXAonXmefJ7YuQgYrFtcCZYTNfjn6WPvPFFJlAzEc",
     "receipt_v2/erased.json": "sha-256:e0VwMf6Tva4wPZ7tQzwbu_uslmeHxofIALkUI3OH_o0",
+    "entry_v1/signing_keys.jsonl": "sha-256:FNfG3KW1oiguar7bCKrfvjfsNzIMwHLg5FKhxnE8MP4",
     "entry_v1/keys.json": "sha-256:5iYzVofbrCIa8Hz02Olyxjdq-vgYKHigc1AmBxZRO4E",
     "receipt_v2/run.json": "sha-256:TyxyBAgSUUbQtmhDIJvo7tlyLsmOxWX2utGouRkDfcs",
     "receipt_v2/grant.json": "sha-256:i2SX7z-bl9fjDN3Y1Ohr_iYqW9JSS8fwHfCCMBNd34o",
@@ -75,6 +76,7 @@ async def test_the_same_acts_give_the_same_bytes(tmp_path: Path) -> None:
         ("restored.jsonl", RESTORED_TYPES),
         ("erased.jsonl", ERASED_TYPES),
         ("kept.jsonl", ERASED_TYPES),
+        ("signing_keys.jsonl", frozenset({"policy_activated", "key_rotated", "key_revoked"})),
         ("restored_tenant.jsonl", TENANT_TYPES - {"decision"} | {"store_restored"}),
     ],
 )
