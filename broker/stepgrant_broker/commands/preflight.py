@@ -89,9 +89,10 @@ class Report:
         for one in self.voided:
             why = f" ({one['why']})" if one["why"] else ""
             words = "would be void, and asked again" if one["candidate"] == "void" else "would be of no use"
-            out.line(f"{one['approval']} ({one['status']}) of step {plain.visible(one['step'])} {words}{why}")
+            out.line(plain.visible(f"{one['approval']} ({one['status']}) of step {one['step']} {words}{why}"))
         for one in self.unasked:
-            out.line(f"{one['run']} {plain.visible(one['step'])}: policy is not asked ({one['why']})", style="dim")
+            text = f"{one['run']} {one['step']}: policy is not asked ({one['why']})"
+            out.line(plain.visible(text), style="dim")
         for one in self.broken:
             out.line(plain.visible(f"{one['run']}: its chain does not hold: {one['what']}"), style="bold red")
         actions, runs = plain.count(len(self.actions), "next action"), plain.count(self.runs, "parked run")

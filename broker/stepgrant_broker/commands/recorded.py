@@ -86,7 +86,8 @@ def _pages(broker: People, run: str | None) -> Iterator[Mapping[str, Any]]:
     while after is not None:
         page = broker.get(path, after=after, limit=PAGE)
         yield page
-        after = page["next"]
+        # A broker that never comes to an end is not followed: an empty page is the last one.
+        after = page.get("next") if page.get("entries") else None
 
 
 def of_receipt(file: Path, keys: Path) -> tuple[Source, Verified]:

@@ -119,11 +119,11 @@ class Report:
         out.table(("decisions", "recorded", "candidate", "its reasons"), rows, empty="the candidate changes nothing")
         for one in self.changes:
             terms = f" ({', '.join(one['terms'])})" if one["terms"] else ""
-            out.line(
-                f"  {plain.visible(_place(one))} {plain.visible(one['tool'])}: {one['from']} "
-                f"[{plain.visible(plain.joined(one['recorded_reasons']))}] -> {plain.visible(one['to'])} "
-                f"[{plain.visible(one['reasons'])}]{plain.visible(terms)}"
+            before, after = (
+                f"{one['from']} [{plain.joined(one['recorded_reasons'])}]",
+                f"{one['to']} [{one['reasons']}]",
             )
+            out.line(plain.visible(f"  {_place(one)} {one['tool']}: {before} -> {after}{terms}"))
 
     def _sum(self) -> str:
         counts = self.counts

@@ -208,3 +208,15 @@ def test_a_receipt_and_a_public_key_are_enough(
         assert run(*REPLAY, *words).code == ExitCode.USAGE
     assert run(*REPLAY, "--receipt", "nowhere", "--key", "keys.json").code == ExitCode.NOT_FOUND
     assert run(*REPLAY, "--receipt", "step.json", "--key", "keys.json").code != 0
+
+
+def test_an_erased_run_is_not_replayable_and_hides_no_other(run: Run, root: list[str]) -> None:
+    approved(run, root)
+    assert run("run", "erase", "order-1", "--yes", *root).code == 0
+    alone = run(*REPLAY, "--run", "order-1", *root)
+    assert (alone.code, alone.json["not_replayable"], alone.json["equal"]) == (ExitCode.REFUSED, 5, 0)
+    assert {one["why"] for one in alone.json["findings"]} == {"input_erased"}
+    asked("order-2")
+    both = run(*REPLAY, "--since", "2020-01-01", *root)
+    counts = [both.json[name] for name in ("equal", "not_replayable", "tampered", "different")]
+    assert (both.code, counts) == (0, [3, 5, 0, 0])

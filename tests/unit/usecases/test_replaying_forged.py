@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -12,8 +12,11 @@ from fakes.hand import Hand, ask
 from fakes.records import GRANT, Entry, decisions_in, made, page_of, replay, rewritten, texts, verdicts
 from fakes.tale import answer_approval
 from stepgrant import canonical
-from stepgrant_broker.commands.recorded import Source
+from stepgrant_broker.commands.recorded import Source, of_broker
 from stepgrant_broker.policy.replaying import Verdict, Why
+
+if TYPE_CHECKING:
+    from stepgrant.cli.people import People
 
 
 def _grant(entry: Entry, name: str, value: Any) -> None:  # noqa: ANN401 - JSON
@@ -181,3 +184,20 @@ async def test_a_broker_cannot_pass_off_another_input_for_the_recorded_one(
 
     assert verdicts(found) == {Verdict.TAMPERED: 2}
     assert {one.why for one in found} == {Why.INPUT_CHANGED}
+
+
+async def test_a_broker_whose_pages_never_end_is_left(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    page = await page_of(broker, run)
+    asked: list[str] = []
+
+    class Endless:
+        def get(self, path: str, **_: object) -> dict[str, Any]:
+            asked.append(path)
+            return {**page, "next": 0}
+
+    source = of_broker(cast("People", Endless()), run)
+
+    assert [one.seq for batch in source.batches() for one in batch] == [0]
+    assert source.broken is not None
+    assert len(asked) == 2
