@@ -67,7 +67,8 @@ async def test_a_round_ends_in_time_with_a_head_and_says_that_more_waits(
 ) -> None:
     monkeypatch.setattr(sequencing, "ROUND_S", 0.0)
     await store.commit(Chain.of_run().adds(ALONE + 50))
-    for integrated, size, behind in ((ALONE, ALONE, True), (50, ALONE + 50, False), (0, ALONE + 50, False)):
+    monkeypatch.setattr(sequencing, "AT_LEAST", 1)
+    for integrated, size, behind in ((ALONE, ALONE, True), (50, ALONE + 50, True), (0, ALONE + 50, False)):
         assert await sequencer.round() == integrated
         assert (await signed_head(sequencer)).size == size
         assert sequencer.behind is behind

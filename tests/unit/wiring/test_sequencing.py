@@ -66,5 +66,6 @@ async def test_a_backlog_does_not_wait_for_the_next_round(broker: Broker, monkey
     monkeypatch.setattr(pacing, "ALONE", 1)
     monkeypatch.setattr(pacing, "BESIDE", 1)
     monkeypatch.setattr(rounds, "ROUND_S", 0.0)
+    monkeypatch.setattr(rounds, "AT_LEAST", 1)
     assert await broker.sequencing.round() == waiting
     assert not (await broker.store.log_tail(1)).leaves
