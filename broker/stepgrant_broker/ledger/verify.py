@@ -24,7 +24,7 @@ from stepgrant_broker.domain.keys import KeyStore
 from stepgrant_broker.domain.ports import Store
 from stepgrant_broker.domain.scanning import Scans
 from stepgrant_broker.domain.state import View
-from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.domain.writes import Query, Tenant
 from stepgrant_broker.ledger import findings as places
 from stepgrant_broker.ledger.chain import UNFOLDABLE, Broken, unfoldable, walk
 from stepgrant_broker.ledger.check_heads import Heads, LogKey, keys_of
@@ -97,12 +97,17 @@ class LedgerCheck:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Everything that is wrong, as it is found; nothing when all holds."""
-        for tenant in await self.reads.tenants():
+        tenants: Sequence[Tenant] = ()
+        try:
+            tenants = await self.reads.tenants()
+        except StoreUnavailable as fault:
+            yield Finding(Code.UNREADABLE, places.row("tenants"), fault.detail)
+        for tenant in tenants:
             for part in (self._tenant, self._runs):
                 try:
                     async for finding in part(tenant.id):
                         yield self._first(finding)
-                except StoreUnavailable as fault:
+                except (StoreUnavailable, *UNFOLDABLE) as fault:
                     yield _unreadable(tenant.id, None, fault)
             self.progress.tenants += 1
             self.watch(self.progress)
@@ -111,10 +116,8 @@ class LedgerCheck:
                 async for finding in beside():
                     if finding.at not in self._told:
                         yield self._first(finding)
-            except StoreUnavailable as fault:
-                yield Finding(Code.UNREADABLE, TREE, fault.detail)
-            except UNFOLDABLE as error:
-                yield Finding(Code.UNREADABLE, TREE, f"what stands in it is of a wrong type ({type(error).__name__})")
+            except (StoreUnavailable, *UNFOLDABLE) as fault:
+                yield Finding(Code.UNREADABLE, TREE, _why(fault))
 
     def _first(self, finding: Finding) -> Finding:
         if finding.at.table in REMEMBERED and len(self._told) < TOLD:
@@ -202,7 +205,7 @@ class LedgerCheck:
                 after = await self._stored(tenant, run)
                 if after.run is None or after.run.seq == length:
                     return found
-        except StoreUnavailable as fault:
+        except (StoreUnavailable, *UNFOLDABLE) as fault:
             return [_unreadable(tenant, run, fault)]
         what = "it changed each time it was read; check again"
         return [Finding(Code.NOT_CHECKED, places.chain(tenant, run), what)]
@@ -235,11 +238,18 @@ class LedgerCheck:
         return await Opener.of(self.reads, self.wrap, tenant, run, self.progress)
 
 
-def _unreadable(tenant: str, run: str | None, fault: StoreUnavailable) -> Finding:
-    """Why the store could not give a chain's rows."""
+def _unreadable(tenant: str, run: str | None, fault: Exception) -> Finding:
+    """Why a chain's rows could not be read."""
     if isinstance(fault, PayloadDamaged):
         return changed(tenant, run, fault.c, fault.payload)
-    return Finding(Code.UNREADABLE, places.chain(tenant, run), fault.detail)
+    return Finding(Code.UNREADABLE, places.chain(tenant, run), _why(fault))
+
+
+def _why(fault: Exception) -> str:
+    """What the store says; or that a column holds what its type does not allow, as SQLite lets it."""
+    if isinstance(fault, StoreUnavailable):
+        return fault.detail
+    return f"what stands in it is of a wrong type ({type(fault).__name__})"
 
 
 @dataclass(slots=True)
