@@ -86,19 +86,23 @@ def put_back(data: Path, copy: Path) -> None:
     (data / "stepgrant.db").chmod(0o600)
 
 
-def test_after_a_restore_a_zombie_gets_nothing(
-    run: Run, tmp_path: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, copy, charged = tmp_path / "data", tmp_path / "noon.db", list[int]()
+def tools(charged: list[int], backup: Callable[[], None]) -> tuple[Callable[..., int], Callable[..., int]]:
+    """An agent's tools; the database is copied while the second one does its work."""
 
     def charge(amount: int) -> int:
-        copied(data / "stepgrant.db", copy)
+        backup()
         charged.append(amount)
         return amount
 
     look = stepgrant.tool(name="book.read", effect="read", step_id="look-{number}")(lambda number: number)
-    pay = stepgrant.tool(name="card.charge", effect="once", step_id="pay")(charge)
+    return look, stepgrant.tool(name="card.charge", effect="once", step_id="pay")(charge)
 
+
+def test_after_a_restore_a_zombie_gets_nothing(
+    run: Run, tmp_path: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, copy, charged = tmp_path / "data", tmp_path / "noon.db", list[int]()
+    look, pay = tools(charged, lambda: copied(data / "stepgrant.db", copy))
     zombie = ExitStack()
     assert run("db", "migrate").code == 0
     with serving(tmp_path, settings, "first"):
