@@ -119,7 +119,10 @@ def ended(teller: Teller, at: At) -> None:
 
 def erased(teller: Teller, at: At) -> None:
     """`run_erased`."""
-    teller.begin(at, f"{at.who} erased what the run's commitments stand for", Mark.PERSON)
+    if at.cause == "retention":
+        teller.begin(at, "the values of this run were erased: their time of keeping was over", Mark.RUN)
+    else:
+        teller.begin(at, f"{at.who} erased what the run's commitments stand for", Mark.PERSON)
 
 
 def _holder(at: At) -> str:
