@@ -131,16 +131,7 @@ def verify(
     tenant, run = _text(top, "tenant"), _text(top, "run")
     scope = _scope(top, run)
     events = _events(top, tenant, run) if scope[0] == "run" else some_events(top["entries"], tenant, run, scope)
-    kid, head_ts = None, None
-    if scope[0] == "run":
-        kid, head_ts = check_head(top["head"], events, trust.keys, tenant, run)
-    elif top["head"] is not None:
-        raise HeadInvalid("a receipt of a part has no run head", reason="head_foreign")
-    if kid in trust.revoked and top.get("log") is None:
-        # A thief of the key signs any head at any time: only the log shows that these entries were there before.
-        raise KeyRevoked(
-            "the run's head is signed with a key that was revoked; ask for a new receipt", reason="key_revoked"
-        )
+    kid, head_ts = _signed(top, events, trust, scope)
     logged = _logged(top, events, trust, log_policy, need_log=need_log or scope[0] != "run")
     complete = scope[0] == "run" and has_ended(events)
     if top["complete"] is not complete:
@@ -203,6 +194,23 @@ def _read(receipt: bytes | Mapping[str, JsonValue]) -> tuple[dict[str, JsonValue
     if top.keys() != (_TOP if top["v"] == VERSION else _FIRST):
         raise ReceiptUnreadable("not the members of a receipt", reason="wrong_members")
     return top, data
+
+
+def _signed(
+    top: Mapping[str, JsonValue], events: tuple[Event, ...], trust: Trust, scope: tuple[str, str]
+) -> tuple[str | None, int | None]:
+    """Which key signed the run's head, and when; a receipt of a part has none."""
+    if scope[0] != "run":
+        if top["head"] is not None:
+            raise HeadInvalid("a receipt of a part has no run head", reason="head_foreign")
+        return None, None
+    kid, head_ts = check_head(top["head"], events, trust.keys, _text(top, "tenant"), _text(top, "run"))
+    if kid in trust.revoked and top.get("log") is None:
+        # A thief of the key signs any head at any time: only the log shows that these entries were there before.
+        raise KeyRevoked(
+            "the run's head is signed with a key that was revoked; ask for a new receipt", reason="key_revoked"
+        )
+    return kid, head_ts
 
 
 def _scope(top: Mapping[str, JsonValue], run: str) -> tuple[str, str]:

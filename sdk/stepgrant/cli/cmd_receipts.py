@@ -48,7 +48,13 @@ MAX_BYTES = 268_435_456
 def register(root: typer.Typer) -> None:
     """Add the groups."""
     app = group(root, "receipt", "Evidence of a run, for people who were not there.")
+    _register_get(app)
+    _register_verify(app)
+    _register_show(app)
+    _register_keys(group(root, "ledger", "The record that everything stands in."))
 
+
+def _register_get(app: typer.Typer) -> None:
     @command(app, "get", example="stepgrant receipt get order-1729 --out order-1729.receipt.json")
     def get(
         cli: Cli, run: RUN, out: OUT = None, step: STEP = None, grant: GRANT = None, html: HTML = None
@@ -60,9 +66,12 @@ def register(root: typer.Typer) -> None:
         """
         from stepgrant import receipt
         from stepgrant.canonical import dumps
+        from stepgrant.cli.client_file import refuse_existing
         from stepgrant.cli.cmd_runs import resolve
         from stepgrant.cli.people import segment
 
+        for file in filter(None, (out, html)):
+            refuse_existing(file)
         with cli.broker() as broker:
             run_id = resolve(broker, run)
             value = broker.get(f"/v1/runs/{segment(run_id)}/receipt", step=step, grant=grant)
@@ -76,6 +85,8 @@ def register(root: typer.Typer) -> None:
         else:
             cli.out.emit(facts, lambda: None)
 
+
+def _register_verify(app: typer.Typer) -> None:
     @command(
         app,
         "verify",
@@ -108,6 +119,8 @@ def register(root: typer.Typer) -> None:
 
         cli.out.emit(receipt_view.as_json(verified, story=show), told)
 
+
+def _register_show(app: typer.Typer) -> None:
     @command(
         app,
         "show",
@@ -128,8 +141,8 @@ def register(root: typer.Typer) -> None:
         value = receipt_view.as_json(verified, story=True, steps=True)
         cli.out.emit(value, lambda: receipt_view.print_whole(cli.out, verified, texts=texts))
 
-    ledger = group(root, "ledger", "The record that everything stands in.")
 
+def _register_keys(ledger: typer.Typer) -> None:
     @command(ledger, "keys", example="stepgrant ledger keys --out keys.json")
     def keys(cli: Cli, out: OUT = None) -> None:
         """Get the broker's public ledger keys, for checking receipts offline. Keep them apart from the receipts."""

@@ -175,6 +175,8 @@ def test_a_page_of_what_was_just_taken_warns_of_the_brokers_own_keys(run: Run, d
     assert "The public keys came from the broker that made this receipt" in page
     assert run("receipt", "get", "run_1", "--html", "two.html", "--out", "r.json", "--json").json["html"] == "two.html"
     assert (tmp_path / "r.json").exists()
+    taken = run("receipt", "get", "run_1", "--html", "four.html", "--out", "r.json")
+    assert (taken.code, (tmp_path / "four.html").exists()) == (ExitCode.USAGE, False)
     desk.says("GET /v1/ledger/keys", eventful().book.jwks)
     refused = run("receipt", "get", "run_1", "--html", "three.html", "--out", "s.json")
     assert (refused.code, (tmp_path / "three.html").exists()) == (ExitCode.REFUSED, False)
