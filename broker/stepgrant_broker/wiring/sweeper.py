@@ -30,13 +30,14 @@ class Sweeper(Rounds):
 
     async def round(self) -> int:
         """One round; how many runs were parked. Raises what the store raises, and `SignerUnavailable`."""
-        await self._ports.wrap.refresh()
         swept = await sweep(self._ports)
         self._metrics.swept(swept.parked)
         self._metrics.leases(swept.confirmed, swept.unconfirmed, swept.oldest_ms / 1000)
         if swept.oldest_ms > ALARM_MS and not self._alarmed:
             _log.error("leases_not_confirmed", unconfirmed=swept.unconfirmed, oldest_s=swept.oldest_ms // 1000)
         self._alarmed = swept.oldest_ms > ALARM_MS
+        # Last: a key that cannot be opened now must not keep the sweeping waiting.
+        await self._ports.wrap.refresh()
         return swept.parked
 
     def count_failure(self, kind: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes.wired import until
-from stepgrant_broker.domain.errors import StoreUnavailable
+from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
 from stepgrant_broker.wiring import Broker
 from stepgrant_broker.wiring.rounds import LONGEST_WAIT_MS
 from stepgrant_broker.wiring.sweeper import Sweeper
@@ -72,3 +72,17 @@ async def test_it_waits_longer_each_time_up_to_a_limit(broker: Broker, events: l
     said = [event for event in events if (event["event"], event.get("work")) == ("round_failed", "sweeper")]
     assert len(said) == 7
     assert "sgo_secret" not in repr(said)
+
+
+async def test_a_key_that_cannot_be_read_does_not_keep_the_sweeping_waiting(broker: Broker) -> None:
+    """A damaged newer wrap key is told; the round was made, and what was known goes on wrapping."""
+    before = broker.ports.wrap.key_id
+    damaged = broker.settings.keys_folder / "wrap-2.key"
+    damaged.write_bytes(b"no key")
+    damaged.chmod(0o600)
+    with pytest.raises(SignerUnavailable, match="is damaged"):
+        await broker.sweep_now()
+    assert "stepgrant_sweeps_total 1" in broker.metrics.text()
+    assert broker.ports.wrap.wrap(b"x", b"here").key_id == before
+    damaged.unlink()
+    await broker.sweep_now()
