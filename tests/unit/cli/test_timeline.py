@@ -157,34 +157,6 @@ def test_what_agents_and_people_wrote_cannot_act_on_the_terminal(hostile: str) -
         assert all(text.isprintable() for text in (block.title, *block.facts, *(line.text for line in block.lines)))
 
 
-@pytest.mark.parametrize("odd", [[], {}, 7, None, "\x1b[2J"])
-def test_an_action_that_makes_no_sense_is_told_as_far_as_it_goes(odd: object) -> None:
-    """Whoever signed a receipt decides what is in it, and nothing of it may keep the rest untold."""
-    run = Run()
-    run.opened()
-    run.add(5, "step_suspended", step="s", attempt=1, action={"tool": odd, "effect": odd, "resource_c": None})
-    story = told(run)
-    assert texts(story, "s") == ["suspended by the framework: neither failed nor in doubt"]
-    assert all(fact.isprintable() for block in story.blocks for fact in block.facts)
-
-
-def test_entry_of_an_unknown_type_is_told_not_dropped() -> None:
-    run = Run()
-    run.opened()
-    run.add(5, "run_admired", body={})
-    assert texts(told(run))[1] == "an entry of a newer kind: run_admired"
-
-
-def test_entry_of_another_shape_does_not_keep_the_rest_untold() -> None:
-    run = Run()
-    run.opened()
-    run.add(5, "grant_issued", step="s", attempt=1, grant={"jti": "grn_1"}, body={})
-    run.ended(6)
-    story = told(run)
-    assert texts(story, "s") == ["grant_issued: this entry has not what its type should have"]
-    assert texts(story)[-1] == "completed; this is final"
-
-
 def test_undisclosed_values_are_left_out() -> None:
     run = eventful()
     value = run.receipt()
