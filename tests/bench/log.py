@@ -23,7 +23,7 @@ import httpx
 
 from bench.agents import Agent
 from bench.entries import CHAIN, fill, hashes
-from bench.load import load
+from bench.load import cpu_seconds, load
 from bench.server import child
 from stepgrant import merkle, tlog
 from stepgrant._exchange import WorkloadKey
@@ -100,13 +100,13 @@ def grown(folder: Path, count: int) -> dict[str, float]:
     fill(settings.database_file, count)
     draw = random.Random(6)
     with serving(folder) as (broker, client):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), cpu_seconds(broker.process.pid)
         until_integrated(client, count)
-        seconds = time.perf_counter() - started
+        seconds, used = time.perf_counter() - started, cpu_seconds(broker.process.pid) - used
         begins(broker, BEGINS, "use")
         for tile in [tlog.Tile(draw.choice((0, None)), draw.randrange(count // 256)) for _ in range(TILES)]:
             client.get(f"/v1/log/{tile.path}").raise_for_status()
-        return {"rate": count / seconds, "memory": memory_mib(broker.process.pid)}
+        return {"rate": count / seconds, "cpu": used / count * 1e6, "memory": memory_mib(broker.process.pid)}
 
 
 async def proofs(folder: Path) -> float:
@@ -163,6 +163,7 @@ def measure(count: int, rounds: int = ROUNDS) -> dict[str, float]:
     return {
         "log_entries": float(count),
         "log_integrated_per_s": many["rate"],
+        "log_integrated_cpu_us": many["cpu"],
         "log_proof_p50_ms": proof,
         "log_memory_few_mib": few["memory"],
         "log_memory_full_mib": many["memory"],
