@@ -82,7 +82,7 @@ class LogCheck:
     async def _walk(self, trees: Trees, stands: TreeHead) -> AsyncIterator[Finding]:
         """Grow both trees up to each mark, and let it judge."""
         pages = _Pages(self.scans, trees.end)
-        marks = sorted(self.marks, key=lambda mark: mark.size)
+        marks = sorted((mark for mark in self.marks if mark.size <= trees.end), key=lambda mark: mark.size)
         heads = aiter(published(self.store, trees.end))
         kept = await anext(heads, None)
         ended = False
