@@ -25,6 +25,8 @@ was written after the other, which shows that the broker is steady in it and not
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from model.said import Refused, Said, answered, refused
 from model.things import LEASE, RESUME, VALID_S, WINDOW, Approval, Call, Decision, Grant, Run, Step, question
 
@@ -76,11 +78,13 @@ class Plain:
         return self._held(name, key, epoch) or self._left(name, "parked")
 
     def end(self, name: str, key: str, epoch: int, how: str) -> Said:
-        """Complete, fail or cancel. Doubt has to be settled before a run can be complete."""
+        """Complete, fail or cancel. What may have happened has to be settled before a run can be complete."""
         fenced = self._held(name, key, epoch)
         if fenced:
             return fenced
-        doubt = any(step.row == "in_doubt" for step in self.runs[name].steps.values())
+        left = deepcopy(self.runs[name])
+        left.release()
+        doubt = any(step.row == "in_doubt" for step in left.steps.values())
         return refused("step_in_doubt") if doubt and how == "completed" else self._left(name, how)
 
     def quarantine(self, name: str) -> Said:

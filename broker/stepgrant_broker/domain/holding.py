@@ -48,9 +48,14 @@ def require_run(loaded: Loaded, tenant: str) -> Run:
 
 
 def refuse_ended(run: Run) -> None:
-    """Raises `RunEnded` or `Quarantined`."""
+    """Raises `RunEnded`. What people settle, they may settle while the kill switch is thrown: it is why they look."""
     if run.state.ended:
         raise RunEnded(f"the run is {run.state.value}; that is final")
+
+
+def refuse_stopped(run: Run) -> None:
+    """Raises `RunEnded` or `Quarantined`."""
+    refuse_ended(run)
     if run.state is RunState.QUARANTINED:
         raise Quarantined("the run is quarantined; an operator must release it")
 
@@ -70,7 +75,7 @@ def refuse_quarantined(quarantines: Iterable[Quarantine], now: int, **names: str
 def require_holder(loaded: Loaded, caller: AgentCaller, epoch: int) -> Run:
     """The run, if the caller holds it. Raises `UnknownRun`, `RunEnded`, `Quarantined`, `StaleEpoch`, `WrongHolder`."""
     run = require_run(loaded, caller.tenant)
-    refuse_ended(run)
+    refuse_stopped(run)
     if epoch != run.epoch:
         raise StaleEpoch(f"epoch {epoch} is not the run's epoch {run.epoch}; this process is fenced", epoch=run.epoch)
     if run.state is not RunState.OPEN:

@@ -20,7 +20,7 @@ from stepgrant_broker.domain.errors import (
     StepInDoubt,
     WrongHolder,
 )
-from stepgrant_broker.domain.holding import refuse_ended
+from stepgrant_broker.domain.holding import refuse_stopped
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import give_up_all, release_all
 from stepgrant_broker.domain.settings import Limits
@@ -67,7 +67,7 @@ def claim(loaded: Loaded, run: Run, caller: AgentCaller, subject_c: str, *, take
 
     Raises `RunEnded`, `Quarantined`, `SetAside`, `LeaseHeld`, `WrongHolder`.
     """
-    refuse_ended(run)
+    refuse_stopped(run)
     refuse_set_aside(run)
     lapsed = run.state is RunState.PARKED or loaded.lease_until <= loaded.now
     same = subject_c == run.subject_c

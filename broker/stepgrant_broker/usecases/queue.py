@@ -12,7 +12,7 @@ from typing import Any
 
 from stepgrant_broker.domain import runs
 from stepgrant_broker.domain.caller import AgentCaller, Request
-from stepgrant_broker.domain.holding import refuse_ended, refuse_quarantined
+from stepgrant_broker.domain.holding import refuse_quarantined, refuse_stopped
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.standing import QUEUED
 from stepgrant_broker.domain.state import Run
@@ -38,7 +38,7 @@ async def queue_run(ports: Ports, caller: AgentCaller, call: OpenCall, request: 
         run = loaded.view.run
         if run is None:
             return await open_new(ports, caller, call, loaded, _parked)
-        refuse_ended(run)
+        refuse_stopped(run)
         if call.input_bytes is not None:
             runs.refuse_other_input(run, _input_c(ports, loaded, call.input_bytes))
         return Repeat(_answer(run, queued=False))

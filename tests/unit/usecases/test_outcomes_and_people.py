@@ -11,6 +11,7 @@ from stepgrant_broker.domain.errors import (
     Forbidden,
     InvalidRequest,
     PriorCredentialLive,
+    Quarantined,
     UnknownApproval,
     UnknownGrant,
 )
@@ -19,6 +20,7 @@ from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.domain.state import FailStatus
 from stepgrant_broker.usecases.decide_approval import decide_approval
 from stepgrant_broker.usecases.fail import fail
+from stepgrant_broker.usecases.quarantine import quarantine
 from stepgrant_broker.usecases.reconcile import reconcile, reconcile_by_person
 from stepgrant_broker.usecases.revoke import revoke_grant
 from stepgrant_broker.usecases.set_secret import set_secret
@@ -91,6 +93,18 @@ async def test_an_operator_reconciles_where_policy_named_no_group(broker: Hand) 
         await reconcile_by_person(
             broker.ports, broker.operator, run, "s1", Verdict(1, "done", Result(None), None, "x"), broker.request()
         )
+
+
+async def test_a_doubt_is_settled_while_the_kill_switch_is_thrown(broker: Hand) -> None:
+    """It is why people look. The run itself stays stopped until somebody releases it."""
+    run = await doubt(broker)
+    await quarantine(broker.ports, broker.operator, "run", run)
+    said = Verdict(1, "done", Result(b'"ok"'), "I looked")
+    answer = await reconcile_by_person(broker.ports, broker.operator, run, "s1", said, broker.request())
+    assert answer["state"] == "completed"
+    broker.clock.tick(31_000)
+    with pytest.raises(Quarantined):
+        await broker.open(who="k3")
 
 
 async def test_people_of_the_approving_groups_reconcile_a_step_that_needed_them(broker: Hand) -> None:
