@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from e2e.evidence_stage import readme_lines
+
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -28,6 +30,7 @@ KNOWN = {
     "stepgrant dev -- stepgrant work greeter:greeter",
     "stepgrant policy check",
     "stepgrant policy test",
+    *readme_lines(),  # run by test_evidence.py, which fails if it leaves one out
 }
 
 

@@ -44,6 +44,11 @@ class Gate:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def backends(self) -> tuple[int, ...]:
+        """The ports behind it."""
+        return tuple(self._backends)
+
+    @property
     def waiting(self) -> int:
         """Connections that are held before their first byte went through."""
         return self._waiting
