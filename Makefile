@@ -60,7 +60,7 @@ services-status: $(BIN)/python  ## what of services-up runs
 
 check: format lint types borders sizes lock-check rego coverage  ## format, lint, types, borders, sizes, lock, Rego, coverage
 
-bench: $(READY)  ## measure begin, the SDK's step and commits; fail if a ratio to the yardstick is missed
+bench: $(READY)  ## measure begin, the SDK's step, ledger verify and the log; fail where a gate is missed
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
 
 bench-real: $(READY)  ## the same beside real OPA and PostgreSQL, and a grant of Vault against Vault's own time

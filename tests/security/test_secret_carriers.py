@@ -24,11 +24,11 @@ from stepgrant.credential import Credential, end, receive
 from stepgrant.verify import Presented
 from stepgrant_broker.api.messages import Answer
 from stepgrant_broker.domain.caller import Request
+from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.commitments import Committer
 from stepgrant_broker.domain.ports import Minted
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
-from stepgrant_broker.usecases.context import Keys
 
 VALUE: Final = "sk_live_51f0c2d94b7e4f6a8d3e"
 PROTOCOLS: Final = range(pickle.HIGHEST_PROTOCOL + 1)
