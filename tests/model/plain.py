@@ -7,25 +7,16 @@ the model leaves it open too:
 * which of several reasons a refusal names (a set of codes);
 * how a step is called between attempts: `row` is only its line in the table of §4.
 
-In some places the page is silent and the model was made to say what the broker does. There the two agree because one
-was written after the other, which shows that the broker is steady in it and not that it is right:
-
-* advice (`prepare`) changes nothing of an attempt under way;
-* the holder's report settles a doubt of its own epoch (DECISIONS.md, 15);
-* an unknown outcome of a grant that is provably unused is `not_executed`; of a read or an idempotent step it is a
-  failed attempt;
-* a new question to people makes the older one of its step void, and a waiting one is used again only for the same
-  quorum;
-* an allow spends an approval that is bound to it, also where the policy of now would not have asked;
-* whether an older credential may live is looked at before policy is asked;
-* a `once` step goes into doubt at a park, a sweep and an end, not only at the next resume;
-* an operator's revoke of an unused grant takes its attempt back;
-* the same outcome twice is answered twice; an approval is `unknown_approval` once its run has ended.
+Where the page is silent the model was made to say what the broker does, which shows that the broker is steady in it
+and not that it is right: advice changes nothing of an attempt under way; the holder's report settles a doubt of its
+own epoch (DECISIONS.md, 15); an unknown outcome of a provably unused grant is `not_executed`, of a read or an
+idempotent step a failed attempt; a new question makes the older one void, and one is used again only for the same
+quorum; an allow spends an approval that is bound to it; an older credential is looked at before policy is asked; a
+`once` step goes into doubt at a park, a sweep and an end too; a revoke of an unused grant takes its attempt back; the
+same outcome twice is answered twice; an approval is `unknown_approval` once its run has ended.
 """
 
 from __future__ import annotations
-
-from copy import deepcopy
 
 from model.said import Refused, Said, answered, refused
 from model.things import LEASE, RESUME, VALID_S, WINDOW, Approval, Call, Decision, Grant, Run, Step, question
@@ -82,9 +73,7 @@ class Plain:
         fenced = self._held(name, key, epoch)
         if fenced:
             return fenced
-        left = deepcopy(self.runs[name])
-        left.release()
-        doubt = any(step.row == "in_doubt" for step in left.steps.values())
+        doubt = self.runs[name].has_doubt()
         return refused("step_in_doubt") if doubt and how == "completed" else self._left(name, how)
 
     def quarantine(self, name: str) -> Said:

@@ -140,6 +140,11 @@ class Run:
         for grant in self.grants:
             grant.revoked = True
 
+    def has_doubt(self) -> bool:
+        """Whether something may have happened and nobody said so: then, or once nobody holds the run."""
+        once = [step for step in self.steps.values() if step.call.effect == "once"]
+        return any(step.row == "in_doubt" or step.used for step in once)
+
     def void(self, step: str) -> None:
         """Another question: what people said of the old one counts no more; a denial does, should it come back."""
         for approval in self.approvals:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import base64
 import json
 import stat
-import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from typing import Annotated, Any, Final
 
@@ -26,6 +24,7 @@ import pytest
 
 import stepgrant
 from fakes.faults_secrets import Secrets, files, logged, processes, rows
+from fakes.mail_server import answering_to
 from faults import evidence
 from faults.nursery import Nursery, Scene, scene
 from faults.processes import Puppet
@@ -74,26 +73,10 @@ class Rest:
         self.errors.append(caught.value)
 
 
-class MailServer(BaseHTTPRequestHandler):
-    """A service with an API key."""
-
-    def do_POST(self) -> None:
-        self.send_response(200 if self.headers.get("Authorization") == VALUE else 401)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
 @pytest.fixture(scope="module")
 def mail() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), MailServer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering_to(VALUE) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,13 @@ OUT = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="W
 def register(root: typer.Typer) -> None:
     """Add the group."""
     keys = group(root, "keys", "The keys that sign grants, access tokens and heads, on the broker's own host.")
+    _add_list(keys)
+    _add_turns(keys)
+    _add_revoke(keys)
+    _add_export(keys)
 
+
+def _add_list(keys: typer.Typer) -> None:
     @command(keys, "list", remote=False, example="stepgrant keys list")
     def listed(cli: Cli) -> None:
         """Show every key that signs, signed, or was revoked."""
@@ -38,6 +44,8 @@ def register(root: typer.Typer) -> None:
             found, _ = finished(_registered())
         cli.out.emit({"keys": [_plain(key) for key in found]}, lambda: _table(cli, found))
 
+
+def _add_turns(keys: typer.Typer) -> None:
     @command(keys, "rotate", remote=False, example="stepgrant keys rotate grants")
     def rotate(cli: Cli, purpose: PURPOSE) -> None:
         """Make a newer key. Running brokers see it by themselves, publish it, and sign with it once it has settled.
@@ -66,6 +74,8 @@ def register(root: typer.Typer) -> None:
             done = finished(_rewrap())
         cli.out.emit(done, lambda: _rewrapped(cli, done))
 
+
+def _add_revoke(keys: typer.Typer) -> None:
     @command(keys, "revoke", remote=False, example="stepgrant keys revoke 0a1b... --note 'laptop stolen' --yes")
     def revoke(cli: Cli, kid: KID, note: NOTE = None, yes: YES = False) -> None:
         """Revoke a key that somebody else may have. It is final, and takes a second to reach every running broker.
@@ -80,6 +90,8 @@ def register(root: typer.Typer) -> None:
         text = f"revoked at {plain.utc(gone.revoked_at or 0)}; tree heads by it count up to {gone.revoked_size} entries"
         cli.out.emit(_plain(gone), lambda: cli.out.line(text))
 
+
+def _add_export(keys: typer.Typer) -> None:
     @command(keys, "export", remote=False, example="stepgrant keys export --out keys.json")
     def export(cli: Cli, out: OUT = None) -> None:
         """Write all public keys, past ones and revoked ones too: with it, old receipts verify for ever.

@@ -14,9 +14,13 @@ from stepgrant_broker.commands.saying import said
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the group `ledger`."""
+    """Add the commands to the group `ledger`."""
     app = group(root, "ledger", "The record that everything stands in.")
+    _add_verify(app)
+    _add_witness(app)
 
+
+def _add_verify(app: typer.Typer) -> None:
     @command(app, "verify", remote=False, example="stepgrant ledger verify --known-head head-of-last-year.txt")
     def verify(
         cli: Cli,
@@ -52,6 +56,8 @@ def register(root: typer.Typer) -> None:
 
         work(cli, known_head or [], log_policy, url, ask=ask_witnesses)
 
+
+def _add_witness(app: typer.Typer) -> None:
     @command(
         app,
         "witness",

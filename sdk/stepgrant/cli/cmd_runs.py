@@ -33,7 +33,11 @@ YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def register(root: typer.Typer) -> None:
     """Add the group."""
     app = group(root, "run", "List runs, and see what one did.")
+    _add_looks(app)
+    _add_acts(app)
 
+
+def _add_looks(app: typer.Typer) -> None:
     @command(app, "list", example="stepgrant run list --state parked")
     def list_runs(
         cli: Cli, agent: AGENT = None, state: STATE = None, limit: LIMIT = 50, resumable: RESUMABLE = False
@@ -57,6 +61,8 @@ def register(root: typer.Typer) -> None:
             run_id = newest(broker) if run is None else resolve(broker, run)
             story_of.show_live(cli, broker, run_id)
 
+
+def _add_acts(app: typer.Typer) -> None:
     @command(app, "cancel", example="stepgrant run cancel order-1729")
     def cancel(cli: Cli, run: RUN, yes: YES = False) -> None:
         """End a run for good; what it holds is taken back. Needs role operator."""
