@@ -29,6 +29,7 @@ from stepgrant.cli.people import People
 from stepgrant_broker.demo.checks import Broken
 from stepgrant_broker.demo.evidence import Books, Note, read_book
 from stepgrant_broker.demo.processes import Child, Processes, wait_for
+from stepgrant_broker.ledger.newest import NAME as PUBLIC
 from stepgrant_broker.policy.bundle import SETTINGS, demo_settings, starter_files
 
 TARGETS: Final = ("billing", "identity", "mail", "search", "storage")
@@ -227,8 +228,8 @@ class Stage:
         return self.processes.end([*self.targets.values(), *([self.broker] if self.broker is not None else [])])
 
     def secret_files(self) -> list[Path]:
-        """The files that are there to hold keys: the workloads' and people's, and the broker's own."""
-        own = [path for path in (self.folder / "broker" / "keys").rglob("*") if path.is_file()]
+        """The files that are there to hold keys: the workloads' and people's, and the broker's own. Not the log's head."""
+        own = [path for path in (self.folder / "broker" / "keys").rglob("*") if path.is_file() and path.name != PUBLIC]
         return [*(self.folder / "keys").iterdir(), *own]
 
 
