@@ -216,7 +216,7 @@ class Plain:
         if known is None:
             return refused("unknown_step")
         if known.row == row or (known.row == "completed" and row == "completed"):
-            return answered(attempt=attempt) if attempt == known.attempt else refused()
+            return self._renewed(name, attempt=attempt) if attempt == known.attempt else refused()
         # The holder's report is knowledge also about a doubt, but only about an attempt of its own epoch.
         if known.row not in {"granted", "suspended", "in_doubt"} or known.grant is None:
             return refused()

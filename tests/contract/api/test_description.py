@@ -93,7 +93,9 @@ def test_every_fault_of_the_domain_has_a_status() -> None:
     for kind in kinds:
         kinds += kind.__subclasses__()
 
-    assert {kind.code for kind in kinds if kind.__module__.startswith("stepgrant_broker.domain")} <= STATUSES.keys()
+    ours = {kind.code for kind in kinds if kind.__module__.startswith("stepgrant_broker.domain")}
+    # Of a store that was put back only the commands on the host tell: no broker runs over it.
+    assert ours - {"store_rolled_back", "store_not_behind"} <= STATUSES.keys()
 
 
 class Story:
