@@ -54,7 +54,8 @@ def test_commands_run(folder: Path, opa_binary: Path, vault_binary: Path, postgr
 def test_names_and_versions_are_the_tools() -> None:
     for kind in KINDS.values():
         assert f"`{kind.variable}`" in SECTION
-        assert f" {kind.pinned}, " in SECTION or f"| {kind.pinned}, " in SECTION
+        if kind is not KINDS["logreader"]:  # its version is a digest of its sources
+            assert f" {kind.pinned}, " in SECTION or f"| {kind.pinned}, " in SECTION
     for service in ("opa", "vault"):
         assert f"`services/go/{service}`" in SECTION
         assert (ROOT / "deploy" / "services" / "go" / service / "go.sum").is_file()
