@@ -209,6 +209,7 @@ class Walk(RuleBasedStateMachine):
         name = self.run_of(data)
         if really:
             self.both(lambda: self.plain.quarantine(name), lambda: self.real.quarantine(name))
+            self._open(name.partition("-")[2], value=1, on_resume="allow", takeover=True)  # refused, unless it ended
         if lift and not self.plain.runs[name].ended:
             self.both(lambda: self.plain.lift(name), lambda: self.real.lift(name))
 

@@ -228,7 +228,7 @@ class Stage:
         return self.processes.end([*self.targets.values(), *([self.broker] if self.broker is not None else [])])
 
     def secret_files(self) -> list[Path]:
-        """The files that are there to hold keys: the workloads' and people's, and the broker's own. Not the log's head."""
+        """The files that are there to hold keys: workloads', people's, the broker's own; not the head of the log."""
         own = [path for path in (self.folder / "broker" / "keys").rglob("*") if path.is_file() and path.name != PUBLIC]
         return [*(self.folder / "keys").iterdir(), *own]
 

@@ -33,7 +33,8 @@ def test_the_table_is_that_of_the_protocol() -> None:
         405: {"method_not_allowed"},
         409: {
             "stale_epoch", "lease_held", "wrong_holder", "already_redeemed", "duplicate_request", "step_drift",
-            "step_in_doubt", "suspected_duplicate", "run_ended", "set_aside", "prior_credential_live",
+            "step_in_doubt", "suspected_duplicate", "run_ended", "set_aside", "prior_credential_live", "run_not_ended",
+            "leases_not_confirmed",
         },
         410: {"grant_expired", "grant_revoked", "approval_expired"},
         413: {"too_large"},

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,10 @@ def _kill(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+HELD: Final = ("/bin/sh", "-c", 'read -r _ || exit 125; exec "$@" </dev/null', "sh")
+"""Waits for a line, which an ended starter never writes, and becomes the command."""
+
+
 def last_words(log: Path) -> tuple[str, ...]:
     """The end of an output, made visible."""
     if not log.exists():
@@ -136,6 +141,7 @@ class Lives:
             process = _popen(words, environment, folder, output)
             self._running[process.pid] = process
             self._report(f"+{process.pid}")
+            _let_go(process)
         return Life(process, log)
 
     def forget(self, life: Life) -> None:
@@ -154,10 +160,25 @@ class Lives:
 def _popen(
     words: Sequence[str], environment: Mapping[str, str], folder: Path, output: IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(  # noqa: S603 - the author's own command
-            list(words), cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise CommandError(f"cannot start {plain.visible(words[0])}: {error.strerror}", code="not_found") from None
+    """The command's process, which does nothing until it is let go."""
+    if not _is_there(words[0], environment, folder):
+        raise CommandError(f"cannot start {plain.visible(words[0])}: No such file or directory", code="not_found")
+    return subprocess.Popen(  # noqa: S603 - the author's own command
+        [*HELD, *words], cwd=folder, env=dict(environment), stdin=subprocess.PIPE, stdout=output,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Whoever starts a process may be killed before the reaper knows of it; one that was not let go ends by itself."""
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.write(b"\n")
+            process.stdin.close()
+
+
+def _is_there(program: str, environment: Mapping[str, str], folder: Path) -> bool:
+    if os.sep in program:
+        path = folder / program
+        return path.is_file() and os.access(path, os.X_OK)
+    return shutil.which(program, path=environment.get("PATH", os.defpath)) is not None
