@@ -275,3 +275,14 @@ def test_an_optional_grant_keeps_its_approval_spent(world: World) -> None:
     world.begin(call(), decision)
     world.park()
     assert world.approval().status is ApprovalStatus.CONSUMED
+
+
+@pytest.mark.parametrize("status", [ApprovalStatus.VOID, ApprovalStatus.EXPIRED])
+def test_a_question_that_is_over_is_put_again(world: World, status: ApprovalStatus) -> None:
+    asked(world)
+    (known,) = world.view.approvals.values()
+    world.view = replace(world.view, approvals={known.id: replace(known, status=status)})
+    outcome = world.begin(call(), ask_people())
+    assert isinstance(outcome, Waiting)
+    assert outcome.approval.id != known.id
+    assert outcome.approval.why_again == "action_changed"

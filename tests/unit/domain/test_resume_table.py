@@ -1,5 +1,7 @@
 """The test of the table is the table (`protocol.md` §4), written out as it stands there."""
 
+from dataclasses import replace
+
 import pytest
 
 from fakes.world import AUDIENCE, World, agent, allow, ask_people, call
@@ -121,3 +123,11 @@ def test_an_unknown_outcome_of_an_idempotent_step_counts_as_perhaps_used() -> No
     step = world.step()
     assert classify(step, unused=False) is Last.PERHAPS_USED
     assert next_for(step, step.effect, unused=False) is Next.DECIDE_NEW_ATTEMPT
+
+
+def test_a_step_that_is_only_another_name_has_no_row() -> None:
+    world = World()
+    world.open()
+    world.begin(call(), act=False)
+    with pytest.raises(LookupError):
+        classify(replace(world.step(), state=StepState.ADOPTED), unused=False)
