@@ -114,7 +114,8 @@ rego: $(READY)
 # The walks of the model go through the same lines again and again; `make test` runs them. What replays, restores and
 # wraps anew is tested over a whole broker in one process, and counted here too.
 WHOLE := contract/cli/test_preflight contract/api/test_evidence conformance/store/test_rewrapping \
-	conformance/store/test_keys integration/test_restored security/test_erasure
+	conformance/store/test_keys integration/test_restored security/test_erasure contract/cli/test_replaying \
+	contract/api/test_reads contract/api/test_lost_ids
 coverage: $(READY)
 	@$(BIN)/python -m coverage run -m pytest --quiet --ignore tests/property/test_model.py tests/unit tests/property \
 		$(WHOLE:%=tests/%.py)
