@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,10 @@ async def test_a_new_key_is_published_at_once_and_signs_when_it_has_settled(
 async def test_a_clock_that_stands_delays_a_key_only_so_long(folder: Path) -> None:
     signer = LocalSigner.open(folder, clock=StandingClock(), timing=Timing(settle_ms=2_000))
     (old,) = await published(signer)
+    began = time.monotonic()
     new = signer.make("grants")
-    assert await signs(signer) == [old]
+    at_once = await signs(signer)
+    assert at_once == [old] or time.monotonic() - began >= 2  # a busy machine may have taken that long
     async with asyncio.timeout(30):
         while await signs(signer) == [old]:  # noqa: ASYNC110 - time passes by itself
             await asyncio.sleep(0.05)

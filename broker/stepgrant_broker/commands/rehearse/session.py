@@ -32,7 +32,7 @@ UNKNOWN_AGENT: Final = "my-agent"
 LOOK_S: Final = 0.2
 MOST_LIVES: Final = 50
 """Of the plain run: an agent may end for each of its questions to a person."""
-MORE_LIVES: Final = 4
+MORE_LIVES: Final = 8
 """Of the others: as the plain run, one for each step that may be asked about, and some for the crash."""
 
 
