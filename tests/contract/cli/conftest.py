@@ -39,3 +39,11 @@ def run(people: People, capsys: pytest.CaptureFixture[str]) -> Callable[..., Don
 def root(people: People) -> list[str]:
     """The options of somebody who may do everything."""
     return ["--client", people.file("root", "operator", "approver", groups=("press",))]
+
+
+@pytest.fixture
+def beside(host: TestHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestHost:
+    """The broker's own host: local commands find its database and keys."""
+    monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+    monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", host.url)
+    return host

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,9 @@ import pytest
 import stepgrant
 from commandline import Done
 from stepgrant.cli.exits import ExitCode
-from stepgrant_broker.testing import TestHost
 
 Run = Callable[..., Done]
 MARK = "what only the input says"
-
-
-@pytest.fixture
-def beside(host: TestHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestHost:
-    """The broker's own host: local commands find its database and keys."""
-    monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
-    monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", host.url)
-    return host
 
 
 def worked(key: str) -> str:
@@ -42,6 +34,16 @@ def disclosed(name: str) -> list[dict[str, Any]]:
     return list(json.loads(Path(name).read_text(encoding="utf-8"))["disclosures"])
 
 
+def broker_has_seen_it(run: Run) -> None:
+    """The running broker wraps under the new key from its next sweep on; before that the old one may not be deleted."""
+    for number in range(60):
+        worked(f"seen-{number}")
+        if run("keys", "rewrap", "--json").json["chain_keys"] == 0:
+            return
+        time.sleep(0.2)
+    raise AssertionError("the broker goes on wrapping under the old key")
+
+
 @pytest.mark.usefixtures("beside")
 def test_a_new_wrap_key_takes_over_and_the_old_one_can_go(run: Run, tmp_path: Path, root: list[str]) -> None:
     """A broker runs all the while. What was done before is read under the new key, and so is what comes after."""
@@ -53,6 +55,7 @@ def test_a_new_wrap_key_takes_over_and_the_old_one_can_go(run: Run, tmp_path: Pa
     assert (done.code, done.json["key_id"], done.json["left"]) == (0, made.json["key_id"], 0)
     assert done.json["chain_keys"] >= 2
     assert "nothing is left under older keys" in run("keys", "rewrap").out
+    broker_has_seen_it(run)
     (tmp_path / "broker" / "keys" / "wrap-1.key").unlink()
     worked("third")
     assert run("receipt", "get", first, "--out", "first.json", *root).code == 0

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 import stepgrant
 from commandline import Done
@@ -18,14 +17,6 @@ from stepgrant_broker.testing import TestHost
 
 Run = Callable[..., Done]
 PATIENCE_S = 30.0
-
-
-@pytest.fixture
-def beside(host: TestHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestHost:
-    """The broker's own host: local commands find its database and keys."""
-    monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
-    monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", host.url)
-    return host
 
 
 def worked(key: str) -> str:

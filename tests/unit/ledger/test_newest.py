@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from conformance.store.making import NOW, Chain, SetClock
+from conformance.store.making import NOW, Chain
 from notehands import LOG, ORIGIN, OTHER, Hand, signed
 from stepgrant import tlog
 from stepgrant.merkle import EMPTY_ROOT
@@ -19,8 +18,6 @@ from stepgrant_broker.domain.log import SignedHead
 from stepgrant_broker.domain.restoring import KnownHead, StoreRolledBack
 from stepgrant_broker.ledger.growing import grow
 from stepgrant_broker.ledger.newest import HeadFile, contradicted
-from stepgrant_broker.store import schema
-from stepgrant_broker.store.connecting import url_of
 from stepgrant_broker.store.sqlite import SqliteStore
 
 RENAMED = f"{ORIGIN}/r1"
@@ -129,16 +126,6 @@ def test_a_write_that_breaks_off_leaves_what_was_there(file: HeadFile, monkeypat
 
 
 # ---------------------------------------------------------------------------------------------------------------- store
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    path = tmp_path / "log.db"
-    schema.migrate(url_of(path))
-    opened = SqliteStore(path, clock=SetClock())
-    await opened.log_origin(ORIGIN)
-    yield opened
-    await opened.close()
 
 
 async def grown(store: SqliteStore, count: int) -> list[tuple[int, bytes]]:
