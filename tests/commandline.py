@@ -22,6 +22,7 @@ class Done:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - any JSON value
+        assert self.out, f"nothing was printed (exit {self.code}): {self.err}"
         return json.loads(self.out)
 
 

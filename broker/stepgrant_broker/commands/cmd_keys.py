@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from stepgrant.cli import plain
 from stepgrant.cli.command import Cli, command, group
@@ -23,8 +25,20 @@ PURPOSE = Annotated[
 WRAPS: Final = "the wrap key {} wraps what is new from now on; `stepgrant keys rewrap` brings the rest under it"
 KID = Annotated[str, typer.Argument(metavar="KID", help="The key's id, from `keys list`.")]
 NOTE = Annotated[str | None, typer.Option("--note", help="Why; it stands in the ledger.")]
+DASHED: Final = re.compile(r"-[A-Za-z0-9_-]{42}")
 YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OUT = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write a new file instead of stdout.")]
+
+
+class TakesKid(TyperCommand):
+    """One key in 64 has an id (RFC 7638, in base64url) that begins with a dash: it is an id all the same."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer does not export the type
+        """As click, with such ids behind `--`."""
+        ids = [word for word in args if DASHED.fullmatch(word)] if "--" not in args else []
+        if ids:
+            args = [*(word for word in args if word not in ids), "--", *ids]
+        return super().parse_args(ctx, args)
 
 
 def register(root: typer.Typer) -> None:
@@ -76,7 +90,9 @@ def _add_turns(keys: typer.Typer) -> None:
 
 
 def _add_revoke(keys: typer.Typer) -> None:
-    @command(keys, "revoke", remote=False, example="stepgrant keys revoke 0a1b... --note 'laptop stolen' --yes")
+    example = "stepgrant keys revoke kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k --note 'laptop stolen' --yes"
+
+    @command(keys, "revoke", remote=False, example=example, cls=TakesKid)
     def revoke(cli: Cli, kid: KID, note: NOTE = None, yes: YES = False) -> None:
         """Revoke a key that somebody else may have. It is final, and takes a second to reach every running broker.
 

@@ -84,5 +84,7 @@ def test_a_stolen_key_is_revoked_and_receipts_are_made_again(beside: TestHost, r
     assert run("receipt", "get", first, "--out", "again.json", *root).code == 0
     assert run("receipt", "verify", "again.json", "--key", "keys.json").code == 0
     assert run("keys", "revoke", "nobody", "--yes").code == ExitCode.NOT_FOUND
+    dashed = run("keys", "revoke", "-y" + "k" * 41, "--note", "an id of base64url can begin so", "--yes")
+    assert (dashed.code, "-ykkk" in dashed.err) == (ExitCode.NOT_FOUND, True), dashed.err
     checked = run("ledger", "verify", "--json")
     assert (checked.code, checked.json["findings"]) == (0, []), checked.out
