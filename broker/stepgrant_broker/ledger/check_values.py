@@ -1,7 +1,9 @@
-"""What stands behind commitments: each stored value must be the one that its entry commits to.
+"""What stands behind commitments: each stored value must be there, and be the one that its entry commits to.
 
 Rules:
-* A run that was erased has neither key nor values: what is left of it is a finding, that it is gone is none.
+* A value goes only where an entry tells of it. A run that was erased (by a person, or by retention) has neither key nor
+  values: what is left of it is a finding, that it is gone is none. What names a credential outside goes with the entry
+  that its issuer confirmed its death. Whatever else is missing was deleted behind the broker's back.
 * Values are asked for a batch at a time; their contents are never told.
 """
 
@@ -17,17 +19,29 @@ from stepgrant._receipt_entries import commitments
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.commitments import opening
 from stepgrant_broker.domain.errors import PayloadDamaged, StepgrantFault
+from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.ledger.findings import Code, Finding, row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stepgrant._receipt_entries import Event
     from stepgrant_broker.domain.commitments import Payload
     from stepgrant_broker.domain.ports import KeyWrap
     from stepgrant_broker.domain.reads import Reads
+    from stepgrant_broker.domain.state import Grant
     from stepgrant_broker.ledger.findings import Place, Progress
 
 BATCH: Final = 500
 ERASED: Final = "run_erased"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The first entry that commits to a value, and what it calls it."""
+
+    seq: int
+    field: str
 
 
 @dataclass(slots=True)
@@ -40,7 +54,8 @@ class Opener:
     progress: Progress
     key: bytes | None = None
     problem: Finding | None = None
-    waiting: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, Named] = field(default_factory=dict)
+    missing: dict[str, Named] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     has_key: bool = False
@@ -71,17 +86,21 @@ class Opener:
         """Note an entry's commitments; findings come with full batches."""
         if event.type == ERASED:
             self.erased = event.seq
-        for _, c in commitments(event):
+        for name, c in commitments(event):
             if c not in self.seen:
                 self.seen.add(c)
-                self.waiting[c] = event.seq
+                self.waiting[c] = Named(event.seq, name.removeprefix("*."))
         return await self._flush() if len(self.waiting) >= BATCH else []
 
-    async def finish(self) -> list[Finding]:
-        """Check what is still waiting; what is left of an erased run, or why its values could not be read."""
+    async def finish(self, grants: Iterable[Grant] = ()) -> list[Finding]:
+        """Check what is still waiting; what is left of an erased run, or why its values could not be read.
+
+        `grants`: all that the chain's entries tell of.
+        """
         found = await self._flush()
         if self.erased is None:
-            return [*([self.problem] if self.problem is not None else []), *found]
+            problem = [self.problem] if self.problem is not None else []
+            return [*problem, *found, *self._gone(_taken_back(grants))]
         if self.has_key:
             found.append(Finding(Code.NOT_ERASED, self._key, "the run was erased, its key is there", self.erased))
         return [*found, *await self._left()]
@@ -94,15 +113,30 @@ class Opener:
             try:
                 payloads = await self.reads.payloads(self.tenant, self.run or "", tuple(asked))
             except PayloadDamaged as damaged:
-                seq = asked.pop(damaged.c, None)
+                known = asked.pop(damaged.c, None)
+                seq = None if known is None else known.seq
                 found.append(changed(self.tenant, self.run, damaged.c, damaged.payload, seq))
                 continue
             for c, payload in payloads.items():
                 self.progress.payloads += 1
                 if not self._opens(c, payload):
-                    found.append(changed(self.tenant, self.run, c, payload.field, asked[c]))
+                    found.append(changed(self.tenant, self.run, c, payload.field, asked[c].seq))
+            self.missing |= {c: named for c, named in asked.items() if c not in payloads}
             break
         return found
+
+    def _gone(self, rightly: set[str]) -> list[Finding]:
+        """Values that are not there although no entry tells of their end."""
+        return [
+            Finding(
+                Code.PAYLOAD_MISSING,
+                row("payloads", tenant=self.tenant, chain=self.run or "", c=c),
+                f"the {named.field} that the entry commits to is gone, and no entry tells why",
+                named.seq,
+            )
+            for c, named in self.missing.items()
+            if c not in rightly
+        ]
 
     async def _left(self) -> list[Finding]:
         """Values of an erased run that are still there."""
@@ -120,6 +154,15 @@ class Opener:
         value = payload.value()
         r = opening(self.key or b"", payload.field, value)
         return canonical.b64u(hmac.digest(r, value, hashlib.sha256)) == c
+
+
+def _taken_back(grants: Iterable[Grant]) -> set[str]:
+    """What named credentials that are dead by their issuers' word; it went with the entry that says so.
+
+    Where an issuer confirms nothing, revocation is final at once, and takes no value along.
+    """
+    dead = (one for one in grants if one.revocation is Revocation.CONFIRMED and one.confirmed_at is not None)
+    return {c for grant in dead for c in (grant.handle_c, grant.lease_c) if c is not None}
 
 
 def changed(tenant: str, run: str | None, c: str, name: str, seq: int | None = None) -> Finding:

@@ -32,10 +32,12 @@ class Code(StrEnum):
     UNREADABLE = "unreadable"
     """Not even the store can read it."""
     PAYLOAD_CHANGED = "payload_changed"
+    PAYLOAD_MISSING = "payload_missing"
     KEY_MISSING = "key_missing"
     KEY_UNUSABLE = "key_unusable"
     NOT_ERASED = "not_erased"
-    """What stands behind commitments. `not_erased`: something is left of a run that was erased."""
+    """What stands behind commitments. `payload_missing`: a value is gone, and no entry tells why. `not_erased`:
+    something is left of a run that was erased."""
     NOT_CHECKED = "not_checked"
     """The run kept changing while it was read."""
     LEAF_MISSING = "leaf_missing"

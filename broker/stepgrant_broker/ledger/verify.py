@@ -229,7 +229,7 @@ class LedgerCheck:
         except Broken as broken:
             return [*found, broken.finding]
         self.progress.entries += count
-        found.extend(await opener.finish())
+        found.extend(await opener.finish(view.grants.values()))
         if view.run is None:
             return [*found, Finding(Code.ROW_ORPHAN, places.chain(tenant, run), "no entry made this row")]
         return [*found, *await run_tables(self.reads, view, stored, tenant, run)]

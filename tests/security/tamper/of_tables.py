@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from security.tamper.stolen import TENANT, Stolen
 from security.tamper.table import Expected, flipped, manipulation
-from security.tamper.victim import signing_key
+from security.tamper.victim import STEPS, signing_key
 from stepgrant_broker.ledger.findings import Code, Place, chain, head, row
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
@@ -104,6 +104,53 @@ def a_result_is_put_there_in_clear(stolen: Stolen) -> Expected:
     c = _value(stolen)
     stolen.do("UPDATE payloads SET body = :body, key_id = NULL, nonce = NULL WHERE c = :c", body=b'"forged"', c=c)
     return [(Code.PAYLOAD_CHANGED, row("payloads", tenant=TENANT, chain=stolen.victim.run, c=c))]
+
+
+def _deleted(name: str, field: str, *, run: bool = True) -> None:
+    """A value is gone, as if it had never been kept: of a run, or of the tenant's own chain."""
+
+    def act(stolen: Stolen) -> Expected:
+        chain_of = stolen.victim.run if run else ""
+        c = stolen.one(
+            "SELECT min(c) FROM payloads WHERE chain = :chain AND field = :field", chain=chain_of, field=field
+        )
+        assert stolen.do("DELETE FROM payloads WHERE chain = :chain AND c = :c", chain=chain_of, c=c) == 1
+        return [(Code.PAYLOAD_MISSING, row("payloads", tenant=TENANT, chain=chain_of, c=c))]
+
+    act.__name__ = name
+    manipulation(act)
+
+
+_deleted("a_result_is_deleted", "outcome.result")
+_deleted("what_a_decision_was_made_on_is_deleted", "decision.input")
+_deleted("what_a_person_approved_is_deleted", "approval.binding")
+_deleted("who_held_the_run_is_deleted", "by.subject")
+_deleted("a_persons_name_is_deleted", "operator.name", run=False)
+
+
+@manipulation
+def a_value_stands_under_another_name(stolen: Stolen) -> Expected:
+    c = _value(stolen)
+    stolen.do("UPDATE payloads SET c = 'another' WHERE c = :c", c=c)
+    return [(Code.PAYLOAD_MISSING, row("payloads", tenant=TENANT, chain=stolen.victim.run, c=c))]
+
+
+@manipulation
+def a_value_stands_in_another_run(stolen: Stolen) -> Expected:
+    c = _value(stolen)
+    stolen.do("UPDATE payloads SET chain = :other WHERE c = :c", c=c, other=stolen.victim.long_run)
+    return [(Code.PAYLOAD_MISSING, row("payloads", tenant=TENANT, chain=stolen.victim.run, c=c))]
+
+
+@manipulation
+def all_values_of_a_run_are_deleted_as_if_it_had_been_erased(stolen: Stolen) -> Expected:
+    """Which no entry says."""
+    run = stolen.victim.long_run
+    sql = "SELECT c FROM payloads WHERE chain = :run AND expires_at IS NULL"
+    gone = [c for (c,) in stolen.look(sql, run=run)]
+    assert len(gone) > STEPS
+    stolen.do("DELETE FROM payloads WHERE chain = :run", run=run)
+    return [(Code.PAYLOAD_MISSING, row("payloads", tenant=TENANT, chain=run, c=c)) for c in gone]
 
 
 @manipulation

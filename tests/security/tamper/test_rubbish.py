@@ -16,10 +16,10 @@ RUBBISH: Final[tuple[object, ...]] = (
 )  # fmt: skip
 UNHASHED: Final = {
     "proofs", "answers", "signing_keys",
-    "runs.lease_until", "tenants.guard", "payloads.expires_at", "payloads.c", "log_heads.ts", "log.ts", "log.origin",
+    "runs.lease_until", "tenants.guard", "payloads.expires_at", "log_heads.ts", "log.ts", "log.origin",
     "secrets.key_id", "secrets.nonce", "secrets.ciphertext", "secrets.removed_at", "policies.text",
 }  # fmt: skip
-"""What no entry speaks of: replay memory, leases, guards, secrets, and that a value is (still) there."""
+"""What no entry speaks of: replay memory, leases, guards, secrets, and how long a stored answer lasts."""
 
 
 async def test_a_check_of_rubbish_ends_with_findings(victim: Victim, tmp_path: Path) -> None:
