@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-import httpx
-
 from stepgrant._errors import ConfigurationError
 from stepgrant._http import Answer, safe_url
 from stepgrant._http1 import Broken, Exchanges, Request
@@ -61,6 +59,8 @@ class Address:
             raise ConfigurationError("the broker's URL (url= or STEPGRANT_URL) has no host, or a query or fragment")
         context = None
         if parts.scheme == "https":
+            import httpx  # noqa: PLC0415 - 0.1 s that only https needs
+
             context = httpx.create_ssl_context()
             context.set_alpn_protocols(["http/1.1"])
         path = parts.path.rstrip("/")

@@ -17,9 +17,7 @@ import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NoReturn
-
-import httpx
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from stepgrant import _http, _jose
 from stepgrant._dpop import DpopKey
@@ -27,6 +25,9 @@ from stepgrant._errors import AuthenticationFailed, BrokerError, BrokerUnavailab
 from stepgrant._identity import TYPES, Evidence
 from stepgrant._keys import JoseError, SecretKey
 from stepgrant.canonical import CanonicalError, JsonValue, b64u, loads
+
+if TYPE_CHECKING:
+    import httpx
 
 ASSERTION_TYPE: Final = "client-authentication+jwt"
 ASSERTION_LIFETIME_S: Final = 60

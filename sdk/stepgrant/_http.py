@@ -2,29 +2,37 @@
 
 Used where the SDK talks to a broker or fetches its keys. Redirects are never followed: a token or an answer belongs to
 the configured address and to no other. Compressed bodies are refused: a small one could unfold without end.
+
+httpx is loaded by whoever makes a client of it. An agent's steps go over `_http1`, and each of its lives would pay for
+the import: half of what the SDK needs to start.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
-
-import httpx
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import SplitResult, urlsplit
 
 from stepgrant._errors import BrokerError, BrokerUnavailable, ConfigurationError
 from stepgrant.canonical import CanonicalError, JsonValue, loads
 
+if TYPE_CHECKING:
+    import httpx
+
 MAX_ANSWER_BYTES: Final = 262_144
+# What parsers read in different ways is in no URL of ours: blanks, control characters, backslashes, other alphabets.
+_PLAIN: Final = re.compile(r"[!-\[\]-~]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole HTTP answer, which may hold a credential. `headers` are case-insensitive."""
+    """A whole HTTP answer, which may hold a credential. `headers` have names in small letters."""
 
     status: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     body: bytes = field(repr=False)
 
     def __reduce__(self) -> NoReturn:
@@ -51,8 +59,19 @@ class Answer:
         return value
 
 
+def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by name in small letters; one that stands more than once as RFC 9110 §5.3 joins it."""
+    found: dict[str, str] = {}
+    for raw, value in pairs:
+        name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
 def send(client: httpx.Client, request: httpx.Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Answer:
     """Raises `BrokerUnavailable` if there is no answer, `BrokerError` (answer_too_large) if it has no end."""
+    import httpx  # noqa: PLC0415 - see above
+
     request.headers["accept-encoding"] = "identity"
     try:
         response = client.send(request, stream=True, follow_redirects=False)
@@ -66,11 +85,13 @@ def send(client: httpx.Client, request: httpx.Request, *, max_bytes: int = MAX_A
             response.close()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _unreachable(request, error) from None
-    return Answer(response.status_code, response.headers, bytes(body))
+    return Answer(response.status_code, headers_of(response.headers.raw), bytes(body))
 
 
 async def asend(client: httpx.AsyncClient, request: httpx.Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Answer:
     """The async twin of `send`."""
+    import httpx  # noqa: PLC0415 - see above
+
     request.headers["accept-encoding"] = "identity"
     try:
         response = await client.send(request, stream=True, follow_redirects=False)
@@ -84,7 +105,7 @@ async def asend(client: httpx.AsyncClient, request: httpx.Request, *, max_bytes:
             await response.aclose()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _unreachable(request, error) from None
-    return Answer(response.status_code, response.headers, bytes(body))
+    return Answer(response.status_code, headers_of(response.headers.raw), bytes(body))
 
 
 def _check_encoding(response: httpx.Response) -> None:
@@ -105,18 +126,21 @@ def _unreachable(request: httpx.Request, error: Exception) -> BrokerUnavailable:
 def safe_url(url: str) -> str:
     """The URL, if keys or tokens may travel to it: https, or http on loopback. Raises `ConfigurationError`."""
     try:
-        parts = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
+        parts = urlsplit(url) if _PLAIN.fullmatch(url) else None
+        host, _ = (parts.hostname, parts.port) if parts else (None, None)
+    except (ValueError, TypeError):
         raise ConfigurationError("not a URL") from None
-    if not parts.host or parts.userinfo or not (parts.scheme == "https" or (parts.scheme == "http" and _local(parts))):
+    if parts is None:
+        raise ConfigurationError("not a URL: it has blanks or characters beyond ASCII")
+    if not host or "@" in parts.netloc or not (parts.scheme == "https" or (parts.scheme == "http" and _local(parts))):
         raise ConfigurationError("the URL must be https, or http on loopback, without user information")
     return url
 
 
-def _local(url: httpx.URL) -> bool:
-    if url.host == "localhost":
+def _local(parts: SplitResult) -> bool:
+    if parts.hostname == "localhost":
         return True
     try:
-        return ipaddress.ip_address(url.host).is_loopback
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False

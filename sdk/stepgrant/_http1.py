@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import h11
-import httpx
 
-from stepgrant._http import Answer
+from stepgrant._http import Answer, headers_of
 
 MAX_ANSWER_BYTES: Final = 4_194_304
 Headers = list[tuple[bytes, bytes]]
@@ -88,7 +87,7 @@ class Exchanges:
     def _answer(self) -> Answer:
         if self._head is None:
             raise Broken("an end without a beginning")
-        return Answer(self._head.status_code, httpx.Headers(self._head.headers.raw_items()), bytes(self._body))
+        return Answer(self._head.status_code, headers_of(self._head.headers), bytes(self._body))
 
     @property
     def reusable(self) -> bool:

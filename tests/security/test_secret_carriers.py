@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pytest
 
 from fakes.faults_secrets import Secrets
@@ -69,7 +68,7 @@ FIXED: Final[dict[str, Callable[[], object]]] = {
     "one of LiveSecrets": lambda: next(iter(live()._known.values())),
     "AccessToken": lambda: exchanged().token,
     "a request of the SDK": lambda: _http1.Request(b"POST", b"/", [(b"authorization", VALUE.encode())], b"", 1.0),
-    "an answer to the SDK": lambda: _http.Answer(200, httpx.Headers(), VALUE.encode()),
+    "an answer to the SDK": lambda: _http.Answer(200, {}, VALUE.encode()),
     "SetSecret": lambda: _wire.SetSecret(value=VALUE, hosts=["tool.example"]),
     "Client": lambda: Client("https://broker.example", VALUE, "a file"),
     "Minted": lambda: Minted("static", {"value": VALUE, "header": "X-Key"}, 1),
