@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fakes.lost_calls import crash, lost, used
 from fakes.world import LOGIN, World, agent, allow, ask_people, call
 from stepgrant_broker.domain import outcomes, restoring, runs
 from stepgrant_broker.domain.calls import Doubtful
@@ -11,7 +12,7 @@ from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import Quarantined, StaleEpoch
 from stepgrant_broker.domain.holding import require_holder
 from stepgrant_broker.domain.journal import By
-from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, GrantStatus, RunState, StepState
+from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, GrantStatus, IdSource, RunState, StepState
 
 ORIGIN = "broker.example/log/r1"
 
@@ -149,6 +150,37 @@ def test_a_person_settles_the_doubt_after_the_release() -> None:
     outcomes.reconcile(journal, "s1", said, world.limits, operator="opr_ann")
     world.keep(journal)
     assert world.step().state is StepState.COMPLETED
+
+
+def test_what_was_never_begun_here_is_settled_by_a_person_too() -> None:
+    """There is no grant behind this doubt, and so nothing to be taken back."""
+    world = opened()
+    world.begin(call(), act=False)
+    restore(world)
+    assert (world.step().state, world.step().grant) == (StepState.IN_DOUBT, None)
+    release(world)
+    journal = world.journal(By("person", "ann"))
+    said = outcomes.Verdict(1, "not_done", outcomes.Result(None))
+    outcomes.reconcile(journal, "s1", said, world.limits, operator="opr_ann")
+    assert [entry.type.value for entry in journal.entries] == ["step_reconciled"]
+    world.keep(journal)
+    assert (world.step().state, world.step().fail_status) == (StepState.FAILED, FailStatus.NOT_EXECUTED)
+
+
+def test_what_has_no_outcome_of_its_own_or_is_in_doubt_already_is_not_put_in_doubt() -> None:
+    """A recorded step released nothing, another name is told of by its step, and a doubt keeps why it came up."""
+    world = opened()
+    journal = world.journal()
+    source, result = IdSource.EXPLICIT, outcomes.Result(b"1")
+    outcomes.record(journal, "plan", name="plan", digest_preimage=b"{}", id_source=source, result=result)
+    world.keep(journal)
+    used(world, "old")
+    crash(world)
+    world.begin(lost("new", 2))
+    before = dict(world.view.steps)
+    assert (before["old"].doubt, before["new"].same_as) == ("fenced", "old")
+    assert restore(world) == ["run_restored", "run_quarantined"]
+    assert dict(world.view.steps) == before
 
 
 @pytest.mark.parametrize("answered", ["answered", "open"])

@@ -13,8 +13,11 @@ from stepgrant_broker.domain.errors import (
     StoreUnavailable,
     Unauthenticated,
 )
+from stepgrant_broker.domain.ports import Attested
+from stepgrant_broker.domain.writes import Workload
 from stepgrant_broker.usecases import enroll as enrolling
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
+from stepgrant_broker.usecases.attest import record_attested
 from stepgrant_broker.usecases.context import present
 from stepgrant_broker.usecases.operators import authenticate_operator, create_operator, remove_operator
 from stepgrant_broker.usecases.set_secret import remove_secret, set_secret
@@ -55,6 +58,22 @@ async def test_only_operators_administer_and_only_their_tenant(broker: Hand) -> 
     with pytest.raises(InvalidRequest) as bad:
         await enrolling.enroll(broker.ports, "Bad Tenant", None, new)
     assert bad.value.field == "tenant"
+
+
+async def test_what_a_trust_rule_admits_is_not_removed_by_hand(broker: Hand) -> None:
+    """It would be back at its next token: the rule has to go, or the kill switch be thrown."""
+    workload = Workload("wkl_rule", "acme", "billing", "oidc", ("billing",), (), {}, "", 0)
+    seen = Attested(
+        workload=workload, subject="ci@acme", method="oidc", trust_domain="https://issuer.example", attributes={},
+        evidence="sha-256:e", not_after=None, dead_at=0, replay=None, jkt=None,
+    )  # fmt: skip
+    known = await record_attested(broker.ports, seen)
+    before, guard = await broker.entries(None), (await broker.store.tenants())[0].guard
+    with pytest.raises(InvalidRequest, match="take the rule out, or quarantine") as refused:
+        await enrolling.unenroll(broker.ports, "acme", broker.operator, known.id)
+    assert refused.value.field == "workload"
+    assert await broker.ports.reads.workload(known.id) == known
+    assert (await broker.entries(None), (await broker.store.tenants())[0].guard) == (before, guard)
 
 
 async def test_creating_a_person_twice_under_one_key_makes_one_person(broker: Hand) -> None:

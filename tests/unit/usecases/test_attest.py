@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -44,6 +45,13 @@ async def test_other_names_are_recorded_again(broker: Hand) -> None:
     again = await record_attested(broker.ports, attested(agents=("billing", "refunds")))
     assert again.agents == ("billing", "refunds")
     assert await enrolments(broker) == [("attested", ["billing"]), ("attested", ["billing", "refunds"])]
+
+
+async def test_of_two_exchanges_at_once_one_records_it(broker: Hand) -> None:
+    """Both looked before either had written."""
+    first, second = await asyncio.gather(*(record_attested(broker.ports, attested()) for _ in range(2)))
+    assert first == second == await broker.ports.reads.workload("wkl_rule")
+    assert await enrolments(broker) == [("attested", ["billing"])]
 
 
 async def test_a_tenant_may_begin_with_it(broker: Hand) -> None:

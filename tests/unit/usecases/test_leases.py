@@ -19,6 +19,7 @@ from stepgrant_broker.domain.errors import (
     StoreUnavailable,
 )
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
+from stepgrant_broker.domain.ports import GrantOrder, Minted, Revocation
 from stepgrant_broker.domain.state import GrantStatus, StepState
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.usecases import leases
@@ -161,3 +162,85 @@ async def test_who_was_fenced_while_it_was_minted_gets_nothing(broker: Hand, iss
     (grant,) = await grants(broker, run)
     assert grant.status is GrantStatus.REVOKED
     assert grant.confirmed_at is not None
+
+
+async def test_an_issuer_that_gives_no_handle_mints_nothing(
+    broker: Hand, issuer: OutsideIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one nobody could take back what came of it."""
+    run = await opened(broker)
+
+    async def nameless(_: object) -> str | None:
+        return None
+
+    monkeypatch.setattr(issuer, "intend", nameless)
+    with pytest.raises(IssuerRefused, match="gave no handle to take it back by"):
+        await broker.begin(run, decision=LOGIN)
+    assert issuer.minted == []
+    assert await broker.entries(run) == ["run_opened"]
+
+
+async def test_an_issuer_that_hangs_before_anything_is_recorded_leaves_no_trace(
+    broker: Hand, issuer: OutsideIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await opened(broker)
+
+    async def hang(_: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(leases, "MINT_DEADLINE_MS", 20)
+    monkeypatch.setattr(issuer, "intend", hang)
+    with pytest.raises(IssuerUnavailable, match="did not answer in time"):
+        await broker.begin(run, decision=LOGIN)
+    assert issuer.minted == []
+    assert await broker.entries(run) == ["run_opened"]
+
+
+async def test_no_call_waits_for_ever_until_something_is_taken_back(
+    broker: Hand, issuer: OutsideIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await opened(broker)
+    await broker.begin(run, decision=LOGIN)
+    revoking = issuer.revoke
+
+    async def hang(**_: object) -> bool:
+        await asyncio.sleep(3600)
+        return True
+
+    monkeypatch.setattr(issuer, "revoke", hang)
+    monkeypatch.setattr(leases, "TAKE_BACK_S", 0.02)
+    assert (await broker.complete(run))["state"] == "completed"
+    (grant,) = await grants(broker, run)
+    assert (grant.status, grant.confirmed_at) == (GrantStatus.REVOKED, None), "no word of it is no confirmation"
+    monkeypatch.setattr(issuer, "revoke", revoking)
+    assert (await sweep(broker.ports)).confirmed == 1
+
+
+async def test_what_another_broker_confirmed_is_not_asked_for_again(broker: Hand, issuer: OutsideIssuer) -> None:
+    """Its handle and lease are erased: there is nothing left to name it by."""
+    run = await opened(broker)
+    await broker.begin(run, decision=LOGIN)
+    (stale,) = await grants(broker, run)
+    await broker.complete(run)
+    entries, asked = await broker.entries(run), list(issuer.revoked)
+    assert await leases.confirm(broker.ports, stale)
+    assert (await broker.entries(run), issuer.revoked) == (entries, asked)
+    assert len(asked) == 1
+
+
+async def test_what_was_revoked_while_it_failed_stays_revoked(broker: Hand, issuer: OutsideIssuer) -> None:
+    """Of an issuer inside: its grant is taken back while it is asked, and then it cannot give anything."""
+    issuer.outside, issuer.revocation = False, Revocation.NONE
+    run = await opened(broker)
+
+    async def refused(order: GrantOrder, handle: str | None) -> Minted:
+        assert handle is None
+        await revoke_grant(broker.ports, broker.operator, order.jti, broker.request())
+        raise IssuerUnavailable("the issuer does not answer")
+
+    issuer.mint = refused  # type: ignore[method-assign]
+    with pytest.raises(IssuerUnavailable, match="does not answer"):
+        await broker.begin(run, decision=LOGIN)
+    assert (await broker.entries(run))[-2:] == ["grant_issued", "grant_revoked"]
+    (grant,) = await grants(broker, run)
+    assert (grant.status, grant.cause) == (GrantStatus.REVOKED, "operator")

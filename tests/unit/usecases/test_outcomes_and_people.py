@@ -3,7 +3,7 @@
 import pytest
 
 from fakes.hand import Hand, allow, ask
-from fakes.world import call, person
+from fakes.world import World, ask_people, call, person
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import (
     AlreadyRedeemed,
@@ -21,7 +21,7 @@ from stepgrant_broker.domain.state import FailStatus
 from stepgrant_broker.usecases.decide_approval import decide_approval
 from stepgrant_broker.usecases.fail import fail
 from stepgrant_broker.usecases.quarantine import quarantine
-from stepgrant_broker.usecases.reconcile import reconcile, reconcile_by_person
+from stepgrant_broker.usecases.reconcile import reconcile, reconcile_by_person, refuse_unfit_person
 from stepgrant_broker.usecases.revoke import revoke_grant
 from stepgrant_broker.usecases.set_secret import set_secret
 from stepgrant_broker.usecases.suspend import suspend
@@ -190,3 +190,20 @@ async def test_the_call_that_was_granted_is_the_one_that_is_redeemed(broker: Han
     with pytest.raises(DigestMismatch):
         await broker.redeem(jti, digest=call(args={"amount": 2}).digest)
     assert (await broker.entries(run)).count("grant_redeemed") == 0
+
+
+def test_who_could_approve_another_step_settles_that_one_alone() -> None:
+    world = World()
+    world.open()
+    world.begin(call("s1"), ask_people(groups=("finance",)))
+    world.begin(call("s2"), ask_people(groups=("it",)))
+    journal = world.journal()
+    refuse_unfit_person(journal, person(groups=("finance",)), "s1")
+    with pytest.raises(Forbidden, match="people of finance"):
+        refuse_unfit_person(journal, person(groups=("it",)), "s1")
+    with pytest.raises(Forbidden, match="people of finance"):
+        refuse_unfit_person(journal, person(roles=("operator",)), "s1")
+    refuse_unfit_person(journal, person(groups=("it",)), "s1", "s2")
+    with pytest.raises(Forbidden, match="only an operator"):
+        refuse_unfit_person(journal, person(groups=("it",)), "s3")
+    refuse_unfit_person(journal, person(roles=("operator",)), "s3")

@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from fakes.hand import Hand
 from fakes.world import call
 from stepgrant_broker.domain import standing
+from stepgrant_broker.domain.caller import Request
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.errors import (
     DuplicateRequest,
@@ -38,7 +39,11 @@ from stepgrant_broker.usecases.record import RecordCall, record
 
 
 async def queue(
-    broker: Hand, key: str = "job", who: str = "starter", **more: bytes | str | dict[str, str] | None
+    broker: Hand,
+    key: str = "job",
+    who: str = "starter",
+    request: Request | None = None,
+    **more: bytes | str | dict[str, str] | None,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {
         "version": None,
@@ -49,7 +54,7 @@ async def queue(
         **more,
     }
     order = OpenCall(run_key=key, takeover=False, **values)
-    return await queue_run(broker.ports, broker.agent(who), order, broker.request())
+    return await queue_run(broker.ports, broker.agent(who), order, request or broker.request())
 
 
 async def known(broker: Hand, run: str) -> standing.Standing:
@@ -83,6 +88,20 @@ async def test_queueing_again_leaves_the_run_as_it_is(broker: Hand) -> None:
 
     assert (again["run"], again["state"], again["queued"]) == (run, "open", False)
     assert await known(broker, run) == held
+
+
+async def test_a_lost_reply_gives_the_first_answer_again(broker: Hand) -> None:
+    """Whatever became of the run since; under another key it is another question."""
+    request = broker.request()
+    first = await queue(broker, request=request)
+    await broker.open(who="k1")
+    before = await broker.entries(first["run"])
+    assert await queue(broker, request=request) == first
+    assert (first["state"], first["queued"]) == ("parked", True)
+    with pytest.raises(DuplicateRequest):
+        await queue(broker, request=Request(request.idempotency_key, b"another"))
+    assert (await queue(broker))["state"] == "open"
+    assert await broker.entries(first["run"]) == before
 
 
 async def test_another_input_under_a_queued_key_is_refused(broker: Hand) -> None:

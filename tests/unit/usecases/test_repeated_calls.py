@@ -1,6 +1,7 @@
 """Repeated and concurrent calls: Idempotency-Keys, lost replies, retries."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,9 @@ from stepgrant_broker.domain.errors import (
     InvalidRequest,
     RetriesExhausted,
 )
+from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.usecases.prepare import prepare
-from stepgrant_broker.usecases.transact import scope_of
+from stepgrant_broker.usecases.transact import answered_before, scope_of
 
 
 async def test_one_key_with_another_body_is_a_duplicate(broker: Hand) -> None:
@@ -53,6 +55,22 @@ async def test_a_stored_answer_ages_out(broker: Hand) -> None:
     before = len(await broker.entries(run))
     await prepare(broker.ports, broker.agent(), run, what, Request("same", b"other"))
     assert len(await broker.entries(run)) == before + 1
+
+
+async def test_a_stored_answer_that_is_none_is_not_taken_for_one(broker: Hand) -> None:
+    """Nor is it taken for a call that was never made: that would do it once more."""
+    run = (await broker.open())["run"]
+    request, what = broker.request(), call(**deciding(allow()))
+    await prepare(broker.ports, broker.agent(), run, what, request)
+    scope = scope_of("acme", "k1", "prepare", f"{run}/s1", 1, request.idempotency_key)
+    loaded = await broker.store.load(Query("acme", run=run, step="s1", answer=scope))
+    assert loaded.answer is not None
+    assert answered_before(broker.ports, loaded, request) is not None
+    name = str(loaded.answer.answer_c)
+    spoiled = replace(loaded, payloads={name: replace(loaded.payloads[name], body=b'["run"]')})
+    with pytest.raises(DuplicateRequest, match="not readable") as refused:
+        answered_before(broker.ports, spoiled, request)
+    assert refused.value.field == "Idempotency-Key"
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\nb"])

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from fakes.hand import Hand
+from fakes.hand import Hand, with_limits
 from fakes.outside import LOGIN, OutsideIssuer, opened
 from stepgrant_broker.domain.errors import StoreUnavailable
+from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
+from stepgrant_broker.domain.outcomes import Result
+from stepgrant_broker.domain.ports import Revocation
+from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.usecases import sweep as sweeping
+from stepgrant_broker.usecases.end import end
 from stepgrant_broker.usecases.sweep import sweep
 
 
@@ -69,3 +77,73 @@ async def test_what_was_confirmed_meanwhile_is_not_asked_for_again(broker: Hand,
     assert await sweeping._ended(broker.ports, "acme", jti) is None
     assert await sweeping._ended(broker.ports, "acme", "grn_nobody") is None
     assert len(issuer.revoked) == 1
+
+
+class Stale:
+    """Reads whose list of due credentials is as old as what `then` does after it was made."""
+
+    def __init__(self, reads: Reads, then: Callable[[], Awaitable[object]]) -> None:
+        self._reads, self._then = reads, then
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever is read
+        return getattr(self._reads, name)
+
+    async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
+        due = await self._reads.leases_due(now, limit)
+        assert due
+        await self._then()
+        return due
+
+
+async def test_of_two_sweepers_the_later_leaves_what_the_other_did(broker: Hand, issuer: OutsideIssuer) -> None:
+    run = await opened(broker)
+    await broker.begin(run, decision=LOGIN)
+    issuer.up = False
+    await broker.complete(run)
+    issuer.up = True
+    stale = Stale(broker.ports.reads, lambda: sweep(broker.ports))
+    swept = await sweep(replace(broker.ports, reads=stale))
+    assert (swept.confirmed, swept.unconfirmed) == (0, 0)
+    assert len(issuer.revoked) == 1
+    assert (await broker.entries(run)).count("grant_revoked") == 2, "taken back, and confirmed once"
+
+
+async def test_an_intent_that_a_crash_left_at_an_issuer_that_confirms_nothing_has_failed_and_is_done_with(
+    broker: Hand, issuer: OutsideIssuer
+) -> None:
+    issuer.revocation = Revocation.EXPIRY
+    run = await opened(broker)
+
+    def crash() -> None:
+        raise ConnectionResetError
+
+    broker.failpoints.armed = {"usecase.before_mint": crash}
+    with pytest.raises(ConnectionResetError):
+        await broker.begin(run, decision=LOGIN)
+    broker.failpoints.armed = {}
+    broker.clock.tick(MINT_DEADLINE_MS)
+    swept = await sweep(broker.ports)
+    assert (swept.confirmed, swept.unconfirmed, swept.oldest_ms) == (0, 0, 0)
+    assert (issuer.tokens, (await broker.entries(run))[-1]) == ({}, "grant_failed")
+    assert await broker.ports.reads.leases_due(broker.clock.now() + 3_600_000, 10) == ()
+
+
+async def test_a_run_that_cannot_be_erased_does_not_keep_the_others_and_is_told_of(broker: Hand) -> None:
+    runs = []
+    for name in ("one", "two"):
+        run = str((await broker.open(name, who=name))["run"])
+        runs.append(run)
+        await end(broker.ports, broker.agent(name), run, 1, "completed", Result(None), broker.request())
+    failures = iter([OSError(5, "gone")])
+
+    def once() -> None:
+        for error in failures:
+            raise error
+
+    ports = with_limits(broker.ports, kept_ms={"completed": 1})
+    broker.clock.tick(1)
+    broker.failpoints.armed = {"store.before_apply": once}
+    with pytest.raises(StoreUnavailable):
+        await sweep(ports)
+    assert sorted([("run_erased" in await broker.entries(run)) for run in runs]) == [False, True]
+    assert (await sweep(ports)).erased == 1
