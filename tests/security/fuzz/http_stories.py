@@ -1,8 +1,8 @@
 """Whole lives of runs and of what people keep, as requests that have to work: what takes a fuzzer into the depth.
 
 A story is a generator: it yields what is asked, and is sent the answer of it. Told honestly, each request is answered
-with 200, whatever a corrupted twin of it tried just before; `http_walk` also tells them with changed bodies, and goes
-on as far as it is let.
+with 200, whatever an unproven twin of it tried just before; `http_teller` also tells them with changed bodies, and goes
+on as far as it is let. Together they ask every endpoint that asks who calls; the walk says so if they do not.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that has to work. `who`: agent, server, person, or successor (the agent's next process)."""
+    """A request that has to work. `who`: agent, server, person, or successor (the agent's next process).
+
+    `again`: the code of the refusal when it comes once more with the same proof. The proof is found at the commit, so
+    it is another code where the state does not admit the request twice.
+    """
 
     who: str
     method: str
     path: str
     where: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
+    again: str = "invalid_dpop_proof"
 
 
 Story = Generator[Ask, Answer, None]
@@ -56,7 +61,8 @@ def _redeem(began: Answer, step: str) -> Ask:
 
 
 def _open(key: str) -> Ask:
-    return _agent("/v1/runs", {}, agent="agent", run_key=key, labels={"team": "ops"}, input={"n": 1})
+    ask = _agent("/v1/runs", {}, agent="agent", run_key=key, labels={"team": "ops"}, input={"n": 1})
+    return replace(ask, again="lease_held")
 
 
 def whole_life(name: str) -> Story:
@@ -72,9 +78,9 @@ def whole_life(name: str) -> Story:
     yield _call(STEP + "/begin", run, "b", 1, allow(effect="idempotent"), "idempotent")
     yield _agent(STEP + "/complete", {"run": run, "step": "b"}, epoch=1, attempt=1, withheld=True)
     yield _agent(STEP + "/record", {"run": run, "step": "plan"}, epoch=1, name="plan", args=[1], result=None)
-    yield _agent(RUN + "/park", here, epoch=1, reason="requested", detail="later")
+    yield replace(_agent(RUN + "/park", here, epoch=1, reason="requested", detail="later"), again="stale_epoch")
     epoch = int((yield replace(_open(name), who="successor"))["epoch"])
-    yield Ask("successor", "POST", RUN + "/complete", here, {"epoch": epoch, "result": "done"})
+    yield Ask("successor", "POST", RUN + "/complete", here, {"epoch": epoch, "result": "done"}, again="run_ended")
     for path in (RUN, RUN + "/steps", RUN + "/entries", RUN + "/receipt"):
         yield _person("GET", path, run=run)
     yield _person("GET", STEP, run=run, step="a")
@@ -101,7 +107,7 @@ def doubtful(name: str) -> Story:
     run = str((yield _open(name))["run"])
     a, b = {"run": run, "step": "a"}, {"run": run, "step": "b"}
     yield _call(STEP + "/begin", run, "a", 1, allow(effect="idempotent"), "idempotent")
-    yield _agent(STEP + "/suspend", a, epoch=1, attempt=1)
+    yield replace(_agent(STEP + "/suspend", a, epoch=1, attempt=1), again="invalid_request")
     yield _call(STEP + "/begin", run, "a", 1, allow(effect="idempotent"), "idempotent")
     began = yield _call(STEP + "/begin", run, "b", 1, allow())
     yield _redeem(began, "b")
@@ -114,7 +120,7 @@ def doubtful(name: str) -> Story:
     yield _person("GET", "/v1/quarantine")
     yield _person("POST", "/v1/quarantine/release", {"run": run})
     epoch = int((yield replace(_open(name), who="successor"))["epoch"])
-    yield Ask("successor", "POST", RUN + "/fail", {"run": run}, {"epoch": epoch})
+    yield Ask("successor", "POST", RUN + "/fail", {"run": run}, {"epoch": epoch}, again="run_ended")
 
 
 def kept(name: str) -> Story:
@@ -135,22 +141,38 @@ def kept(name: str) -> Story:
     yield _person("GET", "/v1/runs")
 
 
-STORIES: Final[tuple[Callable[[str], Story], ...]] = (whole_life, asked_and_stopped, doubtful, kept)
-REACHED: Final = (
-    "POST /v1/runs", "POST /v1/runs/queue", *(f"POST {RUN}/{verb}" for verb in (
-        "heartbeat", "park", "complete", "fail", "cancel",
-    )),
-    *(f"POST {STEP}/{verb}" for verb in (
-        "prepare", "start", "begin", "complete", "fail", "suspend", "record", "reconcile",
-    )),
-    "POST /v1/grants/{jti}/redeem", "POST /v1/grants/{jti}/revoke", "POST /v1/approvals/{approval}/decide",
-    "POST /v1/quarantine", "POST /v1/quarantine/release", "POST /v1/workloads", "DELETE /v1/workloads/{workload}",
-    "POST /v1/operators", "DELETE /v1/operators/{operator}", "PUT /v1/secrets/{name}", "DELETE /v1/secrets/{name}",
-    f"GET {RUN}", f"GET {RUN}/steps", f"GET {STEP}", f"GET {RUN}/entries", f"GET {RUN}/receipt", "GET /v1/whoami",
-    *(f"GET /v1/{kind}" for kind in (
-        "runs", "grants", "approvals", "workloads", "operators", "secrets", "quarantine",
-    )),
+def looked_into(name: str) -> Story:
+    """A call is denied; the decision is looked at, alone and as evidence; the run ends and is erased."""
+    run = str((yield _open(name))["run"])
+    denied = yield _call(STEP + "/begin", run, "a", 1, deny("too_much"))
+    yield _person("GET", RUN + "/decisions/{decision}", run=run, decision=str(denied["decision_id"]))
+    yield _person("GET", RUN + "/decisions", run=run)
+    yield _person("GET", "/v1/ledger/decisions")
+    yield _person("GET", "/v1/ledger/entries")
+    kept = yield _person("GET", "/v1/policies")
+    yield _person("GET", "/v1/policies/{revision}", revision=str(kept["policies"][0]["revision"]))
+    yield replace(_agent(RUN + "/complete", {"run": run}, epoch=1), again="run_ended")
+    yield _person("POST", RUN + "/erase", {}, run=run)
+    yield _person("GET", RUN + "/decisions", run=run)
+
+
+def repeated(name: str) -> Story:
+    """The holder comes back without the ids of its calls, and a person says which call is meant."""
+    run = str((yield _open(name))["run"])
+    first = _call(STEP + "/begin", run, "call_1", 1, allow())
+    lost = {"id_source": "call_id"}
+    yield replace(first, body={**(first.body or {}), **lost})
+    yield _agent(STEP + "/complete", {"run": run, "step": "call_1"}, epoch=1, attempt=1, result=1)
+    yield replace(_agent(RUN + "/park", {"run": run}, epoch=1), again="stale_epoch")
+    epoch = int((yield replace(_open(name), who="successor"))["epoch"])
+    where = {"run": run, "step": "call_2"}
+    yield replace(first, who="successor", where=where, body={**(first.body or {}), **lost, "epoch": epoch})
+    yield _person("POST", STEP + "/duplicate", {"verdict": "replay", "note": "one order"}, **where)
+    yield _person("POST", RUN + "/cancel", {}, run=run)
+
+
+STORIES: Final[tuple[Callable[[str], Story], ...]] = (
+    whole_life, asked_and_stopped, doubtful, looked_into, repeated, kept,
 )  # fmt: skip
-"""What the stories ask, each at least once for each telling of them all."""
-LONGEST: Final = 100
+LONGEST: Final = 150
 """More requests of the fuzzer than one story makes, told both ways."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from security.fuzz import http_walk
-from security.fuzz.http_stories import LONGEST, REACHED, STORIES
+from security.fuzz.http_stories import LONGEST, STORIES
+from security.fuzz.http_teller import TELLINGS
+from security.fuzz.http_unproven import USED_BEFORE, WAYS
 
 SIZE = 5_000
 
@@ -18,6 +20,5 @@ def test_every_answer_is_described_and_nobody_unproven_gets_one() -> None:
     assert result.counts["requests"] >= SIZE
     # Only what the walk itself makes sure of is asked for here: what is drawn goes where chance takes it.
     assert result.counts["drawn"] * 2 >= result.counts["requests"] - LONGEST
-    told = result.counts["stories"] // len(STORIES)
-    assert told > 10
-    assert [ask for ask in REACHED if result.counts.get(f"told {ask}", 0) < told] == []
+    assert result.counts["stories"] >= TELLINGS * len(STORIES)
+    assert [way for way in (*WAYS, USED_BEFORE) if result.counts.get(f"refused: {way}", 0) < TELLINGS] == []
