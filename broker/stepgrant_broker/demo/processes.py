@@ -1,14 +1,14 @@
 """The demo's processes: started, watched, stopped and killed by their own pid, and none left behind.
 
 Each runs in a session of its own, so that a Ctrl-C at the terminal reaches the demo alone and the demo decides. Output
-is kept in memory and in a log file. A reaper outlives the demo for the case that it is killed itself.
+is kept in memory and in a log file. A reaper outlives the demo for the case that it is killed itself, and none of them
+does anything before the reaper knows it (`held`).
 """
 
 from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from types import FrameType, TracebackType
 from typing import IO, Final, Self
 
 from stepgrant_broker.demo.checks import Broken
+from stepgrant_broker.demo.held import HELD, Reaper, let_go
 
 POLL_S: Final = 0.02
 GRACE_S: Final = 8.0
@@ -54,7 +55,8 @@ class Child:
     @property
     def arguments(self) -> list[str]:
         """What it was started with, after the Python that runs it."""
-        return [str(part) for part in self.process.args[1:]] if isinstance(self.process.args, list) else []
+        parts = self.process.args if isinstance(self.process.args, list) else []
+        return [str(part) for part in parts[len(HELD) + 1 :]]
 
     @property
     def pid(self) -> int:
@@ -166,13 +168,10 @@ class Processes:
         self._logs = logs
         self._interrupts = interrupts or Interrupts()
         self._children: list[Child] = []
-        self._reaper: subprocess.Popen[str] | None = None
+        self._reaper: Reaper | None = None
 
     def __enter__(self) -> Self:
-        script = str(Path(__file__).with_name("reaper.py"))
-        self._reaper = subprocess.Popen(  # noqa: S603 - this Python, our own file
-            [sys.executable, "-I", "-S", script], stdin=subprocess.PIPE, text=True, start_new_session=True
-        )
+        self._reaper = Reaper()
         return self
 
     def __exit__(
@@ -182,15 +181,14 @@ class Processes:
             self._ask(self._children, signal.SIGKILL)
             for child in tuple(self._children):
                 self._forget(child)
-            if self._reaper is not None and self._reaper.stdin is not None:
-                self._reaper.stdin.close()
-                self._reaper.wait(GRACE_S)
+            if self._reaper is not None:
+                self._reaper.close()
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
         """Start a process; what it says goes to its log as well."""
         with self._interrupts.held():
             process = subprocess.Popen(  # noqa: S603 - the demo's own modules and commands
-                command,
+                [*HELD, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -200,7 +198,8 @@ class Processes:
             )
             child = Child(name, process, self._logs / f"{name}.log")
             self._children.append(child)
-            self._report(f"+{process.pid}")
+            self._tell_reaper(Reaper.started, process.pid)
+            let_go(process)
             child.listen()
         return child
 
@@ -222,7 +221,7 @@ class Processes:
 
     def _forget(self, child: Child) -> int:
         code = child.wait_end(GRACE_S)
-        self._report(f"-{child.pid}")
+        self._tell_reaper(Reaper.waited, child.pid)
         for pipe in (child.process.stdin, child.process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -230,12 +229,12 @@ class Processes:
             self._children.remove(child)
         return code
 
-    def _report(self, line: str) -> None:
-        """Tell the reaper. Raises `Broken` if it is gone: without it kill -9 of the demo would leave processes."""
+    def _tell_reaper(self, what: Callable[[Reaper, int], None], pid: int) -> None:
+        """Raises `Broken` if it is gone: without it kill -9 of the demo would leave processes."""
         if self._reaper is None:
             return
         try:
-            _write(self._reaper, line)
+            what(self._reaper, pid)
         except BrokenPipeError:
             self._reaper = None
             raise Broken("the reaper is gone") from None

@@ -4,7 +4,7 @@ Rules:
 * A life's whole group is killed once its first process has ended: what an agent starts and forgets is no part of the
   next life. Nobody else's process is ever signalled.
 * Output goes to a file, whatever bytes it is; it is read for last words only, and shown as visible text.
-* A reaper outlives this process for the case that it is killed itself.
+* A reaper outlives this process for the case that it is killed itself, and a life begins once the reaper knows it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import IO, Final, Self
 
 from stepgrant.cli import plain
 from stepgrant.cli.exits import CommandError
-from stepgrant_broker.demo import reaper
+from stepgrant_broker.demo.held import HELD, Reaper, let_go
 
 LAST_LINES: Final = 8
 LAST_BYTES: Final = 8_192
@@ -87,10 +86,6 @@ def _kill(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-HELD: Final = ("/bin/sh", "-c", 'read -r _ || exit 125; exec "$@" </dev/null', "sh")
-"""Waits for a line, which an ended starter never writes, and becomes the command."""
-
-
 def last_words(log: Path) -> tuple[str, ...]:
     """The end of an output, made visible."""
     if not log.exists():
@@ -107,22 +102,19 @@ class Lives:
     def __init__(self) -> None:
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaper: Reaper | None = None
         self._closed = False
 
     def __enter__(self) -> Self:
-        self._reaper = subprocess.Popen(  # noqa: S603 - this Python, our own file
-            [sys.executable, "-I", "-S", str(reaper.__file__)], stdin=subprocess.PIPE, start_new_session=True
-        )
+        self._reaper = Reaper()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if self._reaper is not None and self._reaper.stdin is not None:
-            self._reaper.stdin.close()
-            self._reaper.wait(GONE_S)
+        if self._reaper is not None:
+            self._reaper.close()
 
     def close(self) -> None:
         """Kill what runs, and start nothing more."""
@@ -140,21 +132,22 @@ class Lives:
                 raise KeyboardInterrupt
             process = _popen(words, environment, folder, output)
             self._running[process.pid] = process
-            self._report(f"+{process.pid}")
-            _let_go(process)
+            self._tell_reaper(Reaper.started, process.pid)
+            let_go(process)
+            if process.stdin is not None:
+                process.stdin.close()
         return Life(process, log)
 
     def forget(self, life: Life) -> None:
         """It was waited for."""
         with self._lock:
             self._running.pop(life.process.pid, None)
-            self._report(f"-{life.process.pid}")
+            self._tell_reaper(Reaper.waited, life.process.pid)
 
-    def _report(self, line: str) -> None:
-        if self._reaper is not None and self._reaper.stdin is not None:
+    def _tell_reaper(self, what: Callable[[Reaper, int], None], pid: int) -> None:
+        if self._reaper is not None:
             with suppress(BrokenPipeError):  # without it only a kill -9 of ours would leave a process
-                self._reaper.stdin.write(line.encode() + b"\n")
-                self._reaper.stdin.flush()
+                what(self._reaper, pid)
 
 
 def _popen(
@@ -167,14 +160,6 @@ def _popen(
         [*HELD, *words], cwd=folder, env=dict(environment), stdin=subprocess.PIPE, stdout=output,
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-
-
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Whoever starts a process may be killed before the reaper knows of it; one that was not let go ends by itself."""
-    if process.stdin is not None:
-        with suppress(BrokenPipeError):
-            process.stdin.write(b"\n")
-            process.stdin.close()
 
 
 def _is_there(program: str, environment: Mapping[str, str], folder: Path) -> bool:
