@@ -71,7 +71,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A row: its table, and the columns of its key (or the position in the tree) with their values."""
+    """A row: its table, and the columns of its key (or the position in the tree) with their values; or a table."""
 
     table: str
     key: tuple[tuple[str, str | int], ...]
@@ -80,7 +80,8 @@ class Place:
         return dict(self.key).get(column)
 
     def __str__(self) -> str:
-        return f"{self.table} ({', '.join(f'{name} {value}' for name, value in self.key)})"
+        key = ", ".join(f"{name} {value}" for name, value in self.key)
+        return f"{self.table} ({key})" if key else self.table
 
     def plain(self) -> dict[str, str | int]:
         """For JSON."""

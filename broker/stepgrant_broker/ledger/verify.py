@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from stepgrant import tlog
 from stepgrant_broker.domain import fold
-from stepgrant_broker.domain.errors import PayloadDamaged, StoreUnavailable
+from stepgrant_broker.domain.errors import PayloadDamaged, SignerUnavailable, StoreUnavailable
 from stepgrant_broker.domain.keys import KeyStore
 from stepgrant_broker.domain.ports import Store
 from stepgrant_broker.domain.scanning import Scans
@@ -28,7 +28,7 @@ from stepgrant_broker.domain.writes import Query, Tenant
 from stepgrant_broker.ledger import findings as places
 from stepgrant_broker.ledger.chain import UNFOLDABLE, Broken, unfoldable, walk
 from stepgrant_broker.ledger.check_heads import Heads, LogKey, keys_of
-from stepgrant_broker.ledger.check_keys import registry, revoked_keys
+from stepgrant_broker.ledger.check_keys import REGISTRY, registry, revoked_keys
 from stepgrant_broker.ledger.check_log import LogCheck
 from stepgrant_broker.ledger.check_values import Opener, changed
 from stepgrant_broker.ledger.compare import everything, run_tables, tenant_tables
@@ -38,7 +38,7 @@ from stepgrant_broker.ledger.tenant_fold import TenantView
 if TYPE_CHECKING:
     from stepgrant.tlog.policy import LogPolicy
     from stepgrant_broker.domain.log import LogStore
-    from stepgrant_broker.domain.ports import KeyWrap
+    from stepgrant_broker.domain.ports import KeyWrap, SigningKeys
     from stepgrant_broker.domain.reads import Reads
     from stepgrant_broker.ledger.check_heads import KeptHead
     from stepgrant_broker.ledger.readers import LogReader
@@ -81,8 +81,8 @@ class LedgerCheck:
     """What a check works with.
 
     Without `wrap`, values behind commitments are not checked; without `digest_of` (`policy.bundle.digest_of`), policy
-    texts are not compared with their revisions; without `log`, the tree is not rebuilt. `watch` is told after each run
-    and each tile.
+    texts are not compared with their revisions; without `log`, the tree is not rebuilt; without `signer`, nobody is
+    asked for the first keys, which no entry tells of. `watch` is told after each run and each tile.
     """
 
     store: Checked
@@ -91,6 +91,7 @@ class LedgerCheck:
     digest_of: Callable[[Mapping[str, str]], str] | None = None
     watch: Callable[[Progress], None] = _nobody
     log: TheLog | None = None
+    signer: SigningKeys | None = None
     progress: Progress = field(default_factory=Progress)
     _told: set[Place] = field(default_factory=set)
     _restored: list[Restored] = field(default_factory=list)
@@ -111,13 +112,13 @@ class LedgerCheck:
                     yield _unreadable(tenant.id, None, fault)
             self.progress.tenants += 1
             self.watch(self.progress)
-        for beside in (self._beside, self._of_keys, self._of_log):
+        for beside, at in ((self._beside, TREE), (self._of_keys, REGISTRY), (self._of_log, TREE)):
             try:
                 async for finding in beside():
                     if finding.at not in self._told:
                         yield self._first(finding)
-            except (StoreUnavailable, *UNFOLDABLE) as fault:
-                yield Finding(Code.UNREADABLE, TREE, _why(fault))
+            except (StoreUnavailable, SignerUnavailable, *UNFOLDABLE) as fault:
+                yield Finding(Code.UNREADABLE, at, _why(fault))
 
     def _first(self, finding: Finding) -> Finding:
         if finding.at.table in REMEMBERED and len(self._told) < TOLD:
@@ -142,7 +143,7 @@ class LedgerCheck:
     async def _of_keys(self) -> AsyncIterator[Finding]:
         """The registry of signing keys against what all tenants' chains say of it."""
         tenants = [tenant.id for tenant in await self.reads.tenants()]
-        for finding in await registry(self.store, tenants):
+        for finding in await registry(self.store, tenants, self.signer):
             yield finding
 
     async def _of_log(self) -> AsyncIterator[Finding]:
@@ -247,7 +248,7 @@ def _unreadable(tenant: str, run: str | None, fault: Exception) -> Finding:
 
 def _why(fault: Exception) -> str:
     """What the store says; or that a column holds what its type does not allow, as SQLite lets it."""
-    if isinstance(fault, StoreUnavailable):
+    if isinstance(fault, StoreUnavailable | SignerUnavailable):
         return fault.detail
     return f"what stands in it is of a wrong type ({type(fault).__name__})"
 

@@ -10,6 +10,13 @@ import pytest
 
 from security.tamper.stolen import Given, Stolen, steal
 from security.tamper.victim import DATABASE, Victim, write
+from stepgrant_broker.ledger import check_keys
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stolen stands still: nothing has to be looked at again a moment later."""
+    monkeypatch.setattr(check_keys, "PAUSE_S", 0)
 
 
 @pytest.fixture(scope="session")

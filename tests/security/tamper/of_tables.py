@@ -172,11 +172,13 @@ def a_run_gets_the_key_of_another(stolen: Stolen) -> Expected:
 def the_key_that_signs_heads_is_another(stolen: Stolen) -> Expected:
     """With a key of his own in the folder, the thief could sign any log; what was signed before is not his."""
     before = signing_key(stolen.folder)
+    kid = stolen.one("SELECT kid FROM signing_keys WHERE purpose = 'heads'")
     for path in (stolen.folder / "keys").glob("heads-*.jwk"):
         path.unlink()
     LocalSigner.open(stolen.folder / "keys", create=True)
     assert signing_key(stolen.folder) != before
-    return [(Code.HEAD_UNSIGNED, head(size)) for size in stolen.victim.heads]
+    unknown = (Code.ROW_ORPHAN, row("signing_keys", purpose="heads", kid=kid))
+    return [unknown, *((Code.HEAD_UNSIGNED, head(size)) for size in stolen.victim.heads)]
 
 
 @manipulation

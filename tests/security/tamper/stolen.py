@@ -141,7 +141,7 @@ class Stolen:
             signer = LocalSigner.open(self.folder / "keys")
             reader = PublicLog(store, Sequencer(store, signer, clock, ORIGIN))
             log = TheLog(store, reader, self.victim.policy if quorum else None, known=kept)
-            yield LedgerCheck(store, store, wrap, digest_of, log=log)
+            yield LedgerCheck(store, store, wrap, digest_of, log=log, signer=signer)
         finally:
             await store.close()
 

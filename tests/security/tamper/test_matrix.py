@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from security.tamper import of_entries, of_tables, of_tree
+from security.tamper import of_entries, of_keys, of_tables, of_tree
 from security.tamper.stolen import Stolen
 from security.tamper.table import TABLE, Manipulation
 
-MODULES = (of_entries, of_tree, of_tables)
+MODULES = (of_entries, of_tree, of_tables, of_keys)
 
 
 def test_there_are_more_of_them_than_were_asked_for() -> None:

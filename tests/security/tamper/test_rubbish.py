@@ -15,7 +15,7 @@ RUBBISH: Final[tuple[object, ...]] = (
     b"", b"\xff\xfe", "", "[]", "{", "null", "\x00", "sha-256:", "é" * 300, 0, -1, 2**62, 1.5, None,
 )  # fmt: skip
 UNHASHED: Final = {
-    "proofs", "answers", "signing_keys",
+    "proofs", "answers", "signing_keys.since",
     "runs.lease_until", "tenants.guard", "payloads.expires_at", "log_heads.ts", "log.ts", "log.origin",
     "secrets.key_id", "secrets.nonce", "secrets.ciphertext", "secrets.removed_at", "policies.text",
 }  # fmt: skip

@@ -25,6 +25,7 @@ from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.ledger.witness import Witness
 from stepgrant_broker.signing.local import LocalSigner
+from stepgrant_broker.usecases.keys import enter, register, revoke
 
 ORIGIN: Final = "broker.example/log"
 WITNESS: Final = "witness.example"
@@ -81,11 +82,11 @@ async def write(folder: Path) -> Victim:
         log_keys = await _log_keys(held)
         cosigning = Cosigning(folder / "witness", log_keys)
         await held.store.log_origin(ORIGIN)
-        sequencer = Sequencer(
-            held.store, LocalSigner.open(states["now"] / "keys"), held.clock, ORIGIN, witnesses=cosigning
-        )
+        signer = LocalSigner.open(states["now"] / "keys", clock=held.clock)
+        sequencer = Sequencer(held.store, signer, held.clock, ORIGIN, witnesses=cosigning)
         cosigning.log = PublicLog(held.store, sequencer)
         run = await whole_life(held)
+        await _keys(held, signer)
         await sequencer.round()
         long_run = str((await held.open("long", who="k9"))["run"])
         await _steps(held, long_run, 0, STEPS // 2, sequencer)
@@ -103,6 +104,18 @@ async def write(folder: Path) -> Victim:
 async def _log_keys(held: Hand) -> tlog.NoteKey:
     (known, *_) = await held.ports.signer.public_keys("heads")
     return tlog.note_key(ORIGIN, tlog.ED25519, b64u_decode(str(known.jwk["x"])))
+
+
+async def _keys(held: Hand, signer: LocalSigner) -> None:
+    """Of `access` three keys came one after the other, and the second one was revoked; of the others there is one."""
+    for _ in range(2):
+        await register(held.store, signer, held.clock.now())
+        held.clock.tick(1000)
+        signer.make("access", at_once=True)
+    keys = await register(held.store, signer, held.clock.now())
+    access = [key.kid for key in keys if key.purpose == "access"]
+    await revoke(held.store, access[1], held.clock.now(), 7)
+    assert await enter(held.ports, held.store, "acme", access) == len(access)
 
 
 async def _steps(held: Hand, run: str, first: int, end: int, sequencer: Sequencer) -> None:
