@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-import httpx
 import structlog
 
 from stepgrant import tlog
@@ -23,6 +22,8 @@ from stepgrant_broker.domain.restoring import KnownHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import httpx
 
     from stepgrant._http import Answer
     from stepgrant_broker.ledger.public_log import PublicLog

@@ -5,6 +5,7 @@ Rules:
 * An upgrade is one transaction: it is there whole or not at all, and two processes cannot both run it.
 * A database of a newer version, or of something else, is refused by name and not touched.
 * There is no way down: a downgrade would destroy evidence.
+* Alembic is loaded by who upgrades. Every other start only compares the revision with the names of the migrations.
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
+from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -29,6 +27,7 @@ from stepgrant_broker.store.faults import SchemaForeign, SchemaMissing, SchemaNe
 from stepgrant_broker.store.tables import METADATA
 
 if TYPE_CHECKING:
+    from alembic.config import Config
     from sqlalchemy import Engine
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -86,11 +85,19 @@ def _file(url: URL) -> Path:
 
 
 def _config() -> Config:
+    from alembic.config import Config  # noqa: PLC0415 - see the rules above
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["version_table"] = VERSION_TABLE
     return config
+
+
+@cache
+def revisions() -> tuple[str, ...]:
+    """The revisions that this version knows, oldest first: a migration's file is called `<revision>_<what>.py`."""
+    return tuple(sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py")))
 
 
 def _judge(connection: Connection) -> None:
@@ -99,10 +106,8 @@ def _judge(connection: Connection) -> None:
         raise SchemaMissing("the database is empty; run `stepgrant db migrate`")
     if VERSION_TABLE not in tables:
         raise SchemaForeign("the database belongs to another program; name another one")
-    script = ScriptDirectory.from_config(_config())
-    head = script.get_current_head() or ""
-    found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
-    known = {revision.revision for revision in script.walk_revisions()}
+    head, known = revisions()[-1], revisions()
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all()  # noqa: S608 - ours
     revision = found[0] if len(found) == 1 else ""
     if revision == head:
         if missing := sorted(set(METADATA.tables) - tables):
@@ -126,6 +131,8 @@ def _is_behind(connection: Connection) -> bool:
 
 
 def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - see the rules above
+
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -5,6 +5,8 @@ Rules:
   neither be read nor continued, and nobody would notice at the start.
 * A clock or failpoints of a test are refused unless the settings say `test_mode`.
 * It opens whole or not at all: what was opened before a failure is closed again.
+* The HTTP application is made, and its libraries are loaded, by who serves it: a command beside a running broker does
+  not wait for them.
 """
 
 from __future__ import annotations
@@ -18,8 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgrant import canonical
-from stepgrant_broker.api.app import create_app
-from stepgrant_broker.api.context import ApiSettings
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.domain.chain_keys import Keys
@@ -58,6 +58,7 @@ from stepgrant_broker.wiring.wrapping import make_wrap_keys, wrap_of
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from stepgrant_broker.api.token import Identities as Attests
     from stepgrant_broker.config import Settings
     from stepgrant_broker.domain.ports import Clock, Issuer
     from stepgrant_broker.ledger.findings import Progress
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Broker:
-    """A running broker. `app` is served by `serve`; everything else is for local commands and tests."""
+    """A running broker. `make_app` gives what `serve` serves; everything else is for local commands and tests."""
 
     settings: Settings
     ports: Ports
@@ -79,7 +80,7 @@ class Broker:
     sequencing: Sequencing
     log: PublicLog
     seen: Seen
-    app: FastAPI
+    make_app: Callable[[], FastAPI]
     vault: Vault | None
     keys: KeyKeeping
 
@@ -245,15 +246,8 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     if witnesses is not None:
         witnesses.prove_from(public_log)
     identities = open_identities(stack, settings, store)
-    app = create_app(
-        ports,
-        settings=ApiSettings(settings.public_url, settings.max_body_bytes),
-        nonces=Nonces(wrap.derive(LABEL)),
-        identities=seams.identities(identities) if seams.identities is not None else identities,
-        make_receipt=partial(make_receipt, store, wrap, signer, log=public_log, failpoints=failpoints),
-        log=public_log,
-        metrics=metrics,
-    )
+    given = seams.identities(identities) if seams.identities is not None else identities
+    app = partial(_app, ports, settings, Nonces(wrap.derive(LABEL)), given, public_log, metrics)
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)
     sequencing = Sequencing(sequencer, metrics, settings.log_every_ms)
     return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, seen, app, vault, keeping)
@@ -268,3 +262,21 @@ def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vau
     except ModuleNotFoundError:
         raise SettingsError([f"{PREFIX}VAULT_ADDR: it needs `pip install 'stepgrant[vault]'`"]) from None
     return open_vault(stack, settings, clock)
+
+
+def _app(
+    ports: Ports, settings: Settings, nonces: Nonces, identities: Attests, log: PublicLog, metrics: Metrics
+) -> FastAPI:
+    from stepgrant_broker.api.app import create_app  # noqa: PLC0415 - see the rules above
+    from stepgrant_broker.api.context import ApiSettings  # noqa: PLC0415
+
+    receipts = partial(make_receipt, ports.reads, ports.wrap, ports.signer, log=log, failpoints=ports.failpoints)
+    return create_app(
+        ports,
+        settings=ApiSettings(settings.public_url, settings.max_body_bytes),
+        nonces=nonces,
+        identities=identities,
+        make_receipt=receipts,
+        log=log,
+        metrics=metrics,
+    )

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from stepgrant_broker.config import PREFIX, SettingsError
-from stepgrant_broker.identity import key_fetching, kubernetes, oidc, spiffe_jwt, trust_file
+from stepgrant_broker.identity import kubernetes, oidc, spiffe_jwt, trust_file
 from stepgrant_broker.identity.attesting import IssuedIdentity
 from stepgrant_broker.identity.choosing import Identities
 from stepgrant_broker.identity.enrolled import EnrolledIdentity
@@ -51,6 +51,8 @@ def issued_identity(trust: Trust, issuer: TrustedIssuer) -> tuple[IssuedIdentity
 
 
 def _fetch(issuer: TrustedIssuer) -> Fetch:
+    from stepgrant_broker.identity import key_fetching  # noqa: PLC0415 - loads httpx, which few brokers need
+
     place = issuer.keys
     if place.file is not None:
         return key_fetching.from_file(Path(place.file))

@@ -96,8 +96,8 @@ class _Server(uvicorn.Server):
 
 
 def _server(broker: Broker) -> _Server:
-    failpoints = broker.ports.failpoints
-    return _server_of(broker.app if failpoints is None else BreakableReplies(broker.app, failpoints), broker.settings)
+    app, failpoints = broker.make_app(), broker.ports.failpoints
+    return _server_of(app if failpoints is None else BreakableReplies(app, failpoints), broker.settings)
 
 
 def _server_of(app: ASGIApp, settings: Settings) -> _Server:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 from stepgrant import tlog
 from stepgrant._errors import ConfigurationError
 from stepgrant_broker.config import PREFIX, SettingsError
@@ -33,6 +31,8 @@ def witnesses_of(stack: AsyncExitStack, settings: Settings) -> HttpWitnesses | N
     if policy is None:
         return None
     try:
+        import httpx  # noqa: PLC0415 - 0.1 s that most commands need not wait
+
         client = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
         stack.push_async_callback(client.aclose)
         return HttpWitnesses(policy, client)
