@@ -13,8 +13,8 @@ from stepgrant._http import headers_of, safe_url
 
 PIECES = (
     "https", "http", "HTTP", "ftp", "://", ":/", "//", "/", "\\", "@", "#", "?", ":", "[", "]", "%", "%40", "%2f", ".",
-    "..", "localhost", "LOCALHOST", "127.0.0.1", "127.1", "0x7f.1", "::1", "evil.example", "user", "80", "0", "99999", "\t",
-    " ", "\n", "é", "。", "",
+    "..", "localhost", "LOCALHOST", "127.0.0.1", "127.1", "0x7f.1", "::1", "evil.example", "user", "80", "0", "99999",
+    "\t", " ", "\n", "é", "。", "",
 )  # fmt: skip
 
 
