@@ -12,6 +12,7 @@ import pytest
 
 from fakes.hand import Hand
 from fakes.tale import INPUT
+from stepgrant import canonical
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.reads import Page
@@ -25,19 +26,19 @@ STRANGE = b"w" * 32
 
 
 class Beside:
-    """The store while another broker works beside it: what that one does comes before the named call, the first time.
+    """The store while another broker works beside it: what that one does comes before the named call, so many times.
 
     `asked`: the calls in their order.
     """
 
-    def __init__(self, store: SqliteStore, before: str, act: Callable[[], Awaitable[object]]) -> None:
-        self._store, self._before, self._act = store, before, act
+    def __init__(self, store: SqliteStore, before: str, act: Callable[[], Awaitable[object]], times: int = 1) -> None:
+        self._store, self._before, self._act, self._times = store, before, act, times
         self.asked: list[str] = []
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the store has
         async def call(*args: object) -> object:
             self.asked.append(name)
-            if name == self._before and self.asked.count(name) == 1:
+            if name == self._before and self.asked.count(name) <= self._times:
                 await self._act()
             return await getattr(self._store, name)(*args)
 
@@ -160,3 +161,21 @@ async def test_of_two_at_once_each_row_is_replaced_by_one(broker: Hand, wrap: Lo
     assert await rewrap(Beside(broker.store, "rewrap", beside), wrap) == Rewrapped(0, 0, 0, 0)
     assert faster == [Rewrapped(1, 0, 0, 0)]
     assert await wrapped_by(broker, "", run) == {new}
+
+
+async def test_what_changes_all_the_time_does_not_hold_it_up(broker: Hand, wrap: LocalWrap, tmp_path: Path) -> None:
+    """A secret that is set anew whenever it was read is left, and said to be."""
+    await wrap.rotate()
+    files = sorted((tmp_path / "keys").glob("wrap-*.key"))
+    old_first = LocalWrap([canonical.b64u_decode(file.read_text().strip()) for file in files], STRANGE)
+    assert old_first.key_id != wrap.key_id
+    late = replace(broker.ports, wrap=old_first)
+
+    async def set_again() -> None:
+        await set_secret(late, "acme", broker.operator, name="crm", value="hunter2", hosts=("crm.example",))
+
+    await set_again()
+    store = Beside(broker.store, "rewrap", set_again, times=20)
+    assert await rewrap(store, wrap) == Rewrapped(1, 0, 0, 1), "the tenant's own key alone"
+    assert store.asked.count("rewrap") == 3, "that key, and the secret once in each of the two walks"
+    assert await rewrap(broker.store, wrap) == Rewrapped(0, 1, 0, 0)
