@@ -93,7 +93,7 @@ def failed(view: View, at: At) -> View:
     """The issuer gave nothing: all that the grant counted comes back, and the step is as before."""
     grant = view.grants[at.part("grant")["jti"]]
     view = with_grant(view, evolve(grant, status=GrantStatus.FAILED))
-    return _land(_give_back(view, grant, labels=True, meters=True), grant)
+    return _land(_give_back(view, grant, labels=True), grant)
 
 
 def lease_recorded(view: View, at: At) -> View:
@@ -131,20 +131,20 @@ def revoked(view: View, at: At) -> View:
     )
     view = with_grant(view, after)
     if at.body["unused"]:
-        return _land(_give_back(view, grant, labels=True, meters=True), grant)
+        return _land(_give_back(view, grant, labels=True), grant)
     if at.body.get("meters_back"):
-        return _give_back(view, grant, labels=False, meters=True)
+        return _give_back(view, grant, labels=False)
     return view
 
 
-def _give_back(view: View, grant: Grant, *, labels: bool, meters: bool) -> View:
-    history, known = the_run(view).history, view.grants[grant.jti]
+def _give_back(view: View, grant: Grant, *, labels: bool) -> View:
+    """What the grant counted in meters, and with `labels` all that it counted, and its approval."""
+    run = the_run(view)
+    history = evolve(run.history, meters=add_all(run.history.meters, grant.meters, -1))
+    known = evolve(view.grants[grant.jti], meters=NOTHING)
     if labels:
         history = evolve(history, labels=bump_all(history.labels, grant.labels, -1))
         known = evolve(known, labels=())
-    if meters:
-        history = evolve(history, meters=add_all(history.meters, grant.meters, -1))
-        known = evolve(known, meters=NOTHING)
     view = with_grant(with_history(view, history), known)
     spent = view.approvals.get(grant.approval or "")
     if labels and spent is not None and spent.consumed_by == grant.jti:
