@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -76,9 +77,9 @@ def prepare(order: Order) -> Means:
     return Means(caller, BlockingClient(address), AsyncClient(address))
 
 
-def opening(order: Order, means: Means) -> Flow[Session]:
-    """Open or resume; wait for another holder's lease to lapse. Raises as `run` says."""
-    patience = Patience(order.timeouts.lease)
+def opening(order: Order, means: Means, clock: Callable[[], float] = time.monotonic) -> Flow[Session]:
+    """Open or resume; wait for another holder's lease to lapse, by this clock. Raises as `run` says."""
+    patience = Patience(order.timeouts.lease, clock)
     while True:
         call = _calls.open_run(
             agent=order.agent,

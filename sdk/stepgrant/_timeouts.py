@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,10 +43,11 @@ class Timeouts:
 
 
 class Patience:
-    """Counts down one wait: jittered, growing pauses that never reach beyond the end."""
+    """Counts down one wait: jittered, growing pauses that never reach beyond the end. `clock`: in seconds."""
 
-    def __init__(self, seconds: float) -> None:
-        self.sent_at = time.monotonic()
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.sent_at = clock()
         """When the newest try went out."""
         self._end = self.sent_at + seconds
         self._pause = _FIRST_PAUSE_S
@@ -53,11 +55,11 @@ class Patience:
     @property
     def left(self) -> float:
         """Seconds left, 0 or more."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self._end - self._clock())
 
     def shorten(self, seconds: float) -> None:
         """End in `seconds` at the latest."""
-        self._end = min(self._end, time.monotonic() + seconds)
+        self._end = min(self._end, self._clock() + seconds)
 
     def pause(self, told: float | None) -> float | None:
         """How long to wait before the next try; None if there is no time for one. `told`: what the broker asked for."""
