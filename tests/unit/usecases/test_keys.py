@@ -75,15 +75,15 @@ async def test_a_chain_hears_once_of_what_came_and_what_was_revoked_in_the_order
 ) -> None:
     first = named(await registered(broker, signer), (await signer.epochs("grants"))[0].key.kid)
     broker.clock.tick(1_000)
-    gone = await revoke(broker.store, first.kid, broker.clock.now(), 40)
-    assert (gone.kid, gone.revoked_at, gone.revoked_size) == (first.kid, broker.clock.now(), 40)
-    broker.clock.tick(1_000)
     made = signer.make("grants")
     new = named(await registered(broker, signer), made.key.kid)
+    broker.clock.tick(1_000)
+    gone = await revoke(broker.store, first.kid, broker.clock.now(), 40)
+    assert (gone.kid, gone.revoked_at, gone.revoked_size) == (first.kid, broker.clock.now(), 40)
     own, notes = {made.key.kid}, {first.kid: "a laptop was stolen", new.kid: "of no revocation"}
 
     assert await enter(broker.ports, broker.store, "acme", own, by=PERSON, notes=notes) == 2
-    revoked, rotated = await heard(broker)
+    rotated, revoked = await heard(broker)
     note_c = revoked.pop("note_c")
     assert revoked == {
         "type": "key_revoked", "by": "person", "purpose": "grants", "kid": first.kid, "at": gone.revoked_at, "size": 40,
