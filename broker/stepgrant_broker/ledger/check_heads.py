@@ -97,6 +97,19 @@ class Heads:
             self.progress.counted = max(self.progress.counted, size)
         return found
 
+    def counts(self, kept: SignedHead | None) -> bool:
+        """Whether this head counts, and so the log: witnesses cosign a moment after it was signed."""
+        if kept is None:
+            return False
+        try:
+            head, note = tlog.read_signed_head(kept.note)
+        except (tlog.NoteInvalid, tlog.HeadUnreadable):
+            return False
+        counted = self.unsigned(head, note) is None and self._counts(note)
+        if counted:
+            self.progress.counted = max(self.progress.counted, head.size)
+        return counted
+
     def _counts(self, note: tlog.Note) -> bool:
         try:
             if self.policy is not None:

@@ -3,6 +3,10 @@
 Rules:
 * The tree is rebuilt through what anybody may read (`readers.LogReader`); only the entries themselves, whose hashes are
   its leaves, come from the store.
+* What is shown and kept is read before the tree: a head above the tree's end is one of another tree, or of a later one.
+* A head comes a moment after its leaves, and its cosignatures another one later; on a busy machine moments are long. So
+  what is not there yet is waited for, as long as the tree is young (`GRACE_MS`), and never for longer, for nobody signs
+  the tree's time.
 * What cannot be found here: a store that was put back to an earlier state of itself, or replaced by another one of the
   same log key, as long as nobody shows a head that was kept elsewhere (`known`).
 """
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -24,16 +29,16 @@ from stepgrant_broker.ledger.check_tree import Trees
 from stepgrant_broker.ledger.findings import TREE, Code, Finding, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from stepgrant_broker.domain.log import LogStore, TreeHead
+    from stepgrant_broker.domain.log import LogStore, SignedHead, TreeHead
     from stepgrant_broker.domain.scanning import RawEntry, Scans
     from stepgrant_broker.ledger.findings import Progress
     from stepgrant_broker.ledger.readers import LogReader
 
 PAGE: Final = 8 * WIDTH
 WAITING: Final = 1000
-TRIES: Final = 20
+GRACE_MS: Final = 30_000
 PAUSE_S: Final = 0.1
 
 
@@ -58,15 +63,17 @@ class LogCheck:
     heads: Heads
     progress: Progress
     watch: Callable[[Progress], None]
+    now: Callable[[], Awaitable[int]]
     known: Sequence[KeptHead] = ()
     marks: list[Mark] = field(default_factory=list)
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Everything that is wrong with it, as it is found."""
+        shown = await self.log.head()
         newest = await self.store.log_published()
         stands = (await self.store.log_tail(1)).head
         end = max(stands.size, 0 if newest is None else newest.size)
-        for finding in [*await self._shown(end), *self._kept(end)]:
+        for finding in [*self._shown(shown, end), *self._kept(end)]:
             yield finding
         trees = Trees(self.log, end, self.progress)
         async for finding in self._walk(trees, stands):
@@ -115,22 +122,24 @@ class LogCheck:
                 yield finding
             self.watch(self.progress)
 
-    async def _shown(self, end: int) -> list[Finding]:
-        """The head that anybody gets. One above `end` came while this check began."""
-        shown = await self.log.head()
+    def _shown(self, shown: bytes | None, end: int) -> Iterator[Finding]:
+        """The head that anybody gets."""
         if shown is None:
-            return []
+            return
         try:
             head, note = tlog.read_signed_head(shown)
         except (tlog.NoteInvalid, tlog.HeadUnreadable) as error:
-            return [Finding(Code.HEAD_UNREADABLE, TREE, f"the head that is shown: {error}")]
+            yield Finding(Code.HEAD_UNREADABLE, TREE, f"the head that is shown: {error}")
+            return
         at = findings.head(head.size)
         wrong = self.heads.unsigned(head, note)
         if wrong is not None:
-            return [Finding(Code.HEAD_UNSIGNED, at, f"the head that is shown: {wrong}")]
-        if head.size <= end:
+            yield Finding(Code.HEAD_UNSIGNED, at, f"the head that is shown: {wrong}")
+        elif head.size > end:
+            what = f"the head that is shown is of a tree of {head.size} leaves, here are {end}"
+            yield Finding(Code.ROLLED_BACK, at, what)
+        else:
             self.marks.append(Mark(head.size, head.root, at, Code.HEAD_DIFFERS, "of the head that is shown"))
-        return []
 
     def _kept(self, end: int) -> Iterator[Finding]:
         """What others kept of this log."""
@@ -161,20 +170,29 @@ class LogCheck:
             after = page[-1]
 
     async def _unsigned(self, stands: TreeHead) -> list[Finding]:
-        """Leaves that no signed head covers. The first head of a log comes a moment after its first leaves."""
+        """Leaves that no signed head covers, and heads of which none counts."""
         newest = await self.store.log_published()
-        for _ in range(TRIES if stands.size else 0):
-            if newest is not None:
-                break
-            await asyncio.sleep(PAUSE_S)
-            newest = await self.store.log_published()
+        if newest is None and stands.size:
+            newest = await self._comes(stands.ts, lambda kept: kept is not None)
         self.progress.unsigned = max(0, stands.size - (0 if newest is None else newest.size))
-        if stands.size and newest is None:
-            return [Finding(Code.HEAD_MISSING, TREE, f"there are {stands.size} leaves, and no signed head at all")]
-        if self.progress.counted == 0 and newest is not None and self.heads.signed:
-            what = "too few witnesses cosigned any of the signed heads"
-            return [Finding(Code.QUORUM_MISSING, findings.head(newest.size), what)]
+        if newest is None:
+            what = f"there are {stands.size} leaves, and no signed head at all"
+            return [Finding(Code.HEAD_MISSING, TREE, what)] if stands.size else []
+        if self.progress.counted == 0 and self.heads.signed:
+            newest = await self._comes(newest.ts, self.heads.counts) or newest
+            if self.progress.counted == 0:
+                what = "too few witnesses cosigned any of the signed heads"
+                return [Finding(Code.QUORUM_MISSING, findings.head(newest.size), what)]
         return []
+
+    async def _comes(self, began: int, is_there: Callable[[SignedHead | None], bool]) -> SignedHead | None:
+        """The newest signed head, once it is as it has to be, or the time since `began` (ms) was enough for it."""
+        until = time.monotonic() + GRACE_MS / 1000
+        while True:
+            newest = await self.store.log_published()
+            if is_there(newest) or await self.now() - began >= GRACE_MS or time.monotonic() >= until:
+                return newest
+            await asyncio.sleep(PAUSE_S)
 
 
 @dataclass(slots=True)
