@@ -154,9 +154,7 @@ class LedgerCheck:
         registered = await self.store.signing_keys()
         good = [*map(LogKey, own), *([] if log.trusted else revoked_keys(registered, {key.name for key in own}))]
         heads = Heads(keys_of(good, self._restored), log.policy, self.progress)
-        check = LogCheck(
-            log.store, self.store, log.reader, heads, self.progress, self.watch, self.reads.now, log.known
-        )
+        check = LogCheck(log.store, self.store, log.reader, heads, self.progress, self.watch, self.reads.now, log.known)
         async for finding in check.findings():
             yield finding
 
