@@ -10,15 +10,8 @@ from stepgrant_broker.domain.errors import InvalidRequest, UnknownApproval
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
 from stepgrant_broker.usecases.context import Ports
-from stepgrant_broker.usecases.transact import (
-    Change,
-    Repeat,
-    answered_before,
-    by_person,
-    journal_for,
-    scope_of,
-    transact,
-)
+from stepgrant_broker.usecases.person_call import Begin, person_call
+from stepgrant_broker.usecases.transact import Change
 
 NOTE_MAX = 2000
 
@@ -36,19 +29,14 @@ async def decide_approval(
     """Record the answer. Raises the errors of `approvals.refuse_bad_answer`, `UnknownApproval`."""
     if note is not None and len(note) > NOTE_MAX:
         raise InvalidRequest(f"a note has at most {NOTE_MAX} characters", field="note")
-    scope = scope_of(person.tenant, person.id, "decide", approval_id, None, request.idempotency_key)
 
-    async def work(loaded: Loaded) -> Change[dict[str, Any]] | Repeat[dict[str, Any]]:
-        before = answered_before(ports, loaded, request)
-        if before is not None:
-            return Repeat(before)
+    async def act(loaded: Loaded, begin: Begin) -> Change[dict[str, Any]]:
         approval = loaded.view.approvals.get(approval_id)
         if loaded.view.run is None or approval is None:
             raise UnknownApproval("no such approval")
-        journal = journal_for(ports, loaded, by_person(person))
+        journal = begin(loaded)
         done = approvals.decide(journal, approval, person, verdict=verdict, digest=digest, note=note)
-        answer = answers.approval(done)
-        return Change(answer, journal, stored=answer)
+        return Change(answers.approval(done), journal)
 
-    query = Query(person.tenant, approval=approval_id, answer=scope)
-    return await transact(ports, query, work, request=request)
+    query = Query(person.tenant, approval=approval_id)
+    return await person_call(ports, person, query, request, call="decide", target=approval_id, act=act)

@@ -6,21 +6,15 @@ from typing import Any, Literal
 
 from stepgrant_broker.domain import outcomes, runs
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
-from stepgrant_broker.domain.errors import Forbidden, RunEnded
+from stepgrant_broker.domain.errors import RunEnded
 from stepgrant_broker.domain.holding import require_run
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.holder_call import holder_call
-from stepgrant_broker.usecases.leases import transact_and_take_back
-from stepgrant_broker.usecases.transact import (
-    Change,
-    Repeat,
-    answered_before,
-    by_person,
-    journal_for,
-    scope_of,
-)
+from stepgrant_broker.usecases.person_call import Begin, person_call
+from stepgrant_broker.usecases.tenant_call import require_operator
+from stepgrant_broker.usecases.transact import Change
 
 Status = Literal["completed", "failed", "cancelled"]
 
@@ -57,22 +51,15 @@ def _answer(journal: Journal) -> dict[str, Any]:
 
 async def cancel_by_person(ports: Ports, person: PersonCaller, run: str, request: Request) -> dict[str, Any]:
     """Cancel a run that nobody may go on with. Raises `Forbidden`, `UnknownRun`, `RunEnded`."""
-    if "operator" not in person.roles:
-        raise Forbidden("only an operator can cancel a run")
-    scope = scope_of(person.tenant, person.id, "cancel", run, None, request.idempotency_key)
+    require_operator(person, "cancel a run")
 
-    async def work(loaded: Loaded) -> Change[dict[str, Any]] | Repeat[dict[str, Any]]:
-        before = answered_before(ports, loaded, request)
-        if before is not None:
-            return Repeat(before)
+    async def act(loaded: Loaded, begin: Begin) -> Change[dict[str, Any]]:
         known = require_run(loaded, person.tenant)
         if known.state.ended:
             raise RunEnded(f"the run is {known.state.value}; that is final")
-        journal = journal_for(ports, loaded, by_person(person))
+        journal = begin(loaded)
         runs.end(journal, "cancelled", None)
-        answer = _answer(journal)
-        return Change(answer, journal, lease_until=loaded.now, raise_guard=True, stored=answer)
+        return Change(_answer(journal), journal, lease_until=loaded.now, raise_guard=True)
 
-    return await transact_and_take_back(
-        ports, Query(person.tenant, run=run, unfinished=True, answer=scope), work, request=request
-    )
+    query = Query(person.tenant, run=run, unfinished=True)
+    return await person_call(ports, person, query, request, call="cancel", target=run, act=act)

@@ -10,19 +10,18 @@ from typing import Any
 
 from stepgrant_broker.domain.caller import PersonCaller
 from stepgrant_broker.domain.erasing import RETENTION, erase
-from stepgrant_broker.domain.errors import Forbidden
 from stepgrant_broker.domain.holding import require_run
 from stepgrant_broker.domain.journal import BROKER
 from stepgrant_broker.domain.state import Run
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.tenant_call import require_operator
 from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for, transact
 
 
 async def erase_run(ports: Ports, person: PersonCaller, run: str) -> dict[str, Any]:
     """Erase an ended run. Raises `Forbidden`, `UnknownRun`, `RunNotEnded`, `LeasesNotConfirmed`."""
-    if "operator" not in person.roles:
-        raise Forbidden("only an operator can erase a run")
+    require_operator(person, "erase a run")
     return await _erase(ports, person.tenant, run, person)
 
 

@@ -13,15 +13,8 @@ from stepgrant_broker.domain.state import Step
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.holder_call import holder_call
-from stepgrant_broker.usecases.transact import (
-    Change,
-    Repeat,
-    answered_before,
-    by_person,
-    journal_for,
-    scope_of,
-    transact,
-)
+from stepgrant_broker.usecases.person_call import Begin, person_call
+from stepgrant_broker.usecases.transact import Change
 
 
 async def reconcile(
@@ -51,23 +44,19 @@ async def reconcile_by_person(
     ports: Ports, person: PersonCaller, run: str, step: str, said: outcomes.Verdict, request: Request
 ) -> dict[str, Any]:
     """A person's verdict. A step that needed approval needs a person of the same groups; else role operator."""
-    scope = scope_of(person.tenant, person.id, "reconcile", f"{run}/{step}", None, request.idempotency_key)
-    query = Query(person.tenant, run=run, step=step, answer=scope)
 
-    async def work(loaded: Loaded) -> Change[dict[str, Any]] | Repeat[dict[str, Any]]:
-        before = answered_before(ports, loaded, request)
-        if before is not None:
-            return Repeat(before)
+    async def act(loaded: Loaded, begin: Begin) -> Change[dict[str, Any]]:
         held = require_run(loaded, person.tenant)
         refuse_ended(held)
         if said.via is not None:
             raise InvalidRequest("a person names no hook", field="via")
-        journal = journal_for(ports, loaded, by_person(person))
+        journal = begin(loaded)
         refuse_unfit_person(journal, person, step)
-        answer = _answer(outcomes.reconcile(journal, step, said, ports.limits, operator=person.id))
-        return Change(answer, journal, stored=answer)
+        done = outcomes.reconcile(journal, step, said, ports.limits, operator=person.id)
+        return Change(_answer(done), journal)
 
-    return await transact(ports, query, work, request=request)
+    query = Query(person.tenant, run=run, step=step)
+    return await person_call(ports, person, query, request, call="reconcile", target=f"{run}/{step}", act=act)
 
 
 def refuse_unfit_person(journal: Journal, person: PersonCaller, *steps: str) -> None:
