@@ -9,6 +9,7 @@ of 503) is an item; everything that a real broker can show is tested against one
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -152,6 +153,12 @@ class ScriptedBroker:
     def calls(self, verb: str) -> list[Seen]:
         """The requests of one verb so far."""
         return [one for one in self.seen if one.verb == verb]
+
+    async def asked(self, verb: str, times: int = 1) -> None:
+        """Wait until it was asked so often."""
+        async with asyncio.timeout(20):
+            while len(self.calls(verb)) < times:  # noqa: ASYNC110 - the server is a thread
+                await asyncio.sleep(0.005)
 
     @property
     def verbs(self) -> list[str]:

@@ -106,8 +106,9 @@ async def test_storm_of_503_ends_in_an_error_and_the_tool_does_not_run(face: Fac
             await face.call(tool)
 
     assert caught.value.code == "ledger_unavailable"
-    assert 0.2 < time.monotonic() - begun < 2
-    assert len(broker.calls("begin")) > 2
+    # How often it is tried in so long: test_patience.py, by a clock that a busy machine does not hold up.
+    assert time.monotonic() - begun > 0.2
+    assert 1 <= len(broker.calls("begin")) <= 6
     assert ledger.ran == 0
     assert broker.verbs[-1] == "run.park"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import stepgrant
 from faces import Face, Target, faces
-from scripted import Reply, ScriptedBroker, Slow, granted, scripted
+from scripted import Reply, ScriptedBroker, Seen, granted, scripted
 from stepgrant import errors
 
 
@@ -125,12 +126,10 @@ async def test_generator_that_is_closed_sends_nothing_and_says_nothing(broker: S
 
 
 async def test_cancelled_while_the_result_is_told_tells_it_first(broker: ScriptedBroker) -> None:
-    told = asyncio.Event()
     ends: list[str] = []
 
     @stepgrant.tool
     async def charge() -> str:
-        told.set()
         return "charged"
 
     async def agent() -> None:
@@ -141,11 +140,18 @@ async def test_cancelled_while_the_result_is_told_tells_it_first(broker: Scripte
                 ends.append("cancelled")
                 raise
 
-    broker.will("complete", Slow(0.5))
+    told_again = threading.Event()
+
+    def unanswered(_: Seen) -> Reply:
+        told_again.wait(20)
+        return Reply({"step": "charge-1", "attempt": 1, "state": "completed"})
+
+    broker.will("complete", unanswered)
     task = asyncio.create_task(agent())
-    await told.wait()
-    await asyncio.sleep(0.1)
+    await broker.asked("complete")
     task.cancel()
+    await broker.asked("complete", 2)
+    told_again.set()
     with pytest.raises(asyncio.CancelledError):
         await task
 
@@ -157,7 +163,13 @@ async def test_cancelled_while_the_result_is_told_tells_it_first(broker: Scripte
 
 async def test_cancelled_while_waiting_for_begin_runs_nothing(broker: ScriptedBroker) -> None:
     target = Target()
-    broker.will("begin", Slow(0.5))
+    cancelled = threading.Event()
+
+    def unanswered(_: Seen) -> Reply:
+        cancelled.wait(20)
+        return Reply(granted("charge-1"))
+
+    broker.will("begin", unanswered)
 
     @stepgrant.tool
     async def charge() -> None:
@@ -168,11 +180,11 @@ async def test_cancelled_while_waiting_for_begin_runs_nothing(broker: ScriptedBr
             await charge()
 
     task = asyncio.create_task(agent())
-    await asyncio.sleep(0.2)
-    assert len(broker.calls("begin")) == 1
+    await broker.asked("begin")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    cancelled.set()
 
     assert target.reached == 0
     assert len(broker.calls("begin")) == 1

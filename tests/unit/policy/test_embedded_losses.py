@@ -13,11 +13,22 @@ from lateness import lateness
 from policies import ALLOW, SLOW, call, one, slow
 from stepgrant_broker.domain.decisions import Allow
 from stepgrant_broker.domain.errors import PolicyUnavailable
+from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.engine_process import QUERY_S
 from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.policy.rego import Rego
 
 OTHER = ALLOW.replace("listed", "other_rule")
+
+
+def quickest(policy: Bundle, question: bytes) -> float:
+    """How long it takes when nothing holds it up: the least of some times, in seconds."""
+    took = []
+    for _ in range(5):
+        rego, before = Rego(policy.modules, policy.data), time.monotonic()
+        rego.evaluate(question)
+        took.append(time.monotonic() - before)
+    return min(took)
 
 
 async def test_more_callers_than_the_queue_holds_are_refused_at_once(make: Make) -> None:
@@ -79,9 +90,7 @@ async def test_a_hang_that_begins_when_nobody_waits_for_it_any_more_is_ended_too
 
 async def test_a_long_queue_alone_costs_no_process(make: Make) -> None:
     policy = one(SLOW)
-    rego, before = Rego(policy.modules, policy.data), time.monotonic()
-    rego.evaluate(slow(40))
-    engine = await make(policy, deadline_s=15 * (time.monotonic() - before))
+    engine = await make(policy, deadline_s=15 * quickest(policy, slow(40)))
     process = pid_of(engine)
     answers = await asyncio.gather(*(engine.evaluate(slow(40)) for _ in range(40)), return_exceptions=True)
     late = [answer for answer in answers if isinstance(answer, PolicyUnavailable)]
@@ -111,13 +120,14 @@ async def test_a_query_that_ends_the_process_takes_no_other_with_it(make: Make) 
 
 
 async def test_losing_process_after_process_is_unavailable_for_a_moment(make: Make) -> None:
-    engine = await make(one(ALLOW), max_losses=2, loss_window_s=1.5)
+    engine = await make(one(ALLOW), max_losses=2, loss_window_s=3_600)
     for _ in range(2):
         assert isinstance(await decided(engine), Allow)
         os.kill(pid_of(engine), signal.SIGKILL)
         await asyncio.sleep(0.05)
     with pytest.raises(PolicyUnavailable, match="lost too often"):
         await engine.evaluate(call())
+    engine._loss_window_s = 0.0  # the moment is over
     assert isinstance(await served(engine), Allow)
 
 

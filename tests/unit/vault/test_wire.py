@@ -131,7 +131,7 @@ async def test_whoever_waits_is_answered_at_the_deadline(fake: LyingVault, wire:
     begun = time.monotonic()
     with pytest.raises(VaultUnavailable, match="did not answer GET auth/token/lookup-self") as caught:
         await ask(wire, 0.2)
-    assert 0.15 < time.monotonic() - begun < 1.5
+    assert 0.15 < time.monotonic() - begun < 10  # Vault keeps its answer for 30 s
     assert caught.value.maybe
 
 
@@ -156,7 +156,8 @@ async def test_a_hung_vault_fills_the_queue_and_no_more(fake: LyingVault, wire: 
     hold = threading.Event()
     fake.lies[SELF] = Lie(hold=hold)
     asked = [asyncio.create_task(ask(wire, deadline_s)) for deadline_s in (1.5, 1.5, 0.5, 0.5)]
-    await asyncio.sleep(0.1)
+    while wire._open < 4:  # noqa: ASYNC110 - the wire gives no event
+        await asyncio.sleep(0)
     with pytest.raises(VaultUnavailable, match="4 requests to Vault are under way") as caught:
         await ask(wire)
     assert not caught.value.maybe
