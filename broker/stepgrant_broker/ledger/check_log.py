@@ -27,6 +27,7 @@ from stepgrant_broker.ledger.check_columns import beside
 from stepgrant_broker.ledger.check_heads import Heads, KeptHead, published
 from stepgrant_broker.ledger.check_tree import Trees
 from stepgrant_broker.ledger.findings import TREE, Code, Finding, Place
+from stepgrant_broker.ledger.readers import HttpLog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,10 +70,12 @@ class LogCheck:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Everything that is wrong with it, as it is found."""
-        shown = await self.log.head()
+        shown, there = await self._asked()
         newest = await self.store.log_published()
         stands = (await self.store.log_tail(1)).head
         end = max(stands.size, 0 if newest is None else newest.size)
+        if not there:
+            yield Finding(Code.HEAD_MISSING, TREE, "there are signed heads, but nobody who asks for one is shown any")
         for finding in [*self._shown(shown, end), *self._kept(end)]:
             yield finding
         trees = Trees(self.log, end, self.progress)
@@ -121,6 +124,20 @@ class LogCheck:
             for finding in await trees.grow(claims):
                 yield finding
             self.watch(self.progress)
+
+    async def _asked(self) -> tuple[bytes | None, bool]:
+        """The head that anybody gets, and whether there is one if there has to be.
+
+        A broker shows it a moment after it began; this process shows none before it has made a round of its own.
+        """
+        until = time.monotonic() + GRACE_MS / 1000
+        while True:
+            shown = await self.log.head()
+            if shown is not None or not isinstance(self.log, HttpLog) or await self.store.log_published() is None:
+                return shown, True
+            if time.monotonic() >= until:
+                return None, False
+            await asyncio.sleep(PAUSE_S)
 
     def _shown(self, shown: bytes | None, end: int) -> Iterator[Finding]:
         """The head that anybody gets."""

@@ -62,6 +62,7 @@ class Trees:
     known_good: int = 0
     uppers: dict[int, Upper] = field(default_factory=dict)
     _missing: int = -1
+    _lacks: str = ""
     _read: tuple[tuple[int, int], bytes | None] = ((-1, -1), None)
 
     @property
@@ -76,7 +77,7 @@ class Trees:
         found: list[Finding] = []
         if tile is None and self._missing != first // WIDTH:
             self._missing = first // WIDTH
-            found.append(Finding(Code.TILE_MISSING, findings.tile(0, self._missing), "nobody can read it"))
+            found.append(Finding(Code.TILE_MISSING, findings.tile(0, self._missing), self._lacks))
         ours: list[bytes] = []
         theirs: list[bytes] = []
         for at, claims in enumerate(candidates, start=first):
@@ -128,7 +129,7 @@ class Trees:
         at = findings.tile(level, upper.number)
         tile = await self._tile(level, upper.number)
         if tile is None:
-            return [Finding(Code.TILE_MISSING, at, "nobody can read it")]
+            return [Finding(Code.TILE_MISSING, at, self._lacks)]
         hashes = [tile[begin : begin + HASH_BYTES] for begin in range(0, len(tile), HASH_BYTES)]
         wrong = [n for n, (pair, one) in enumerate(zip(upper.pairs, hashes, strict=True)) if one not in pair]
         if not wrong:
@@ -136,13 +137,16 @@ class Trees:
         return [Finding(Code.TILE_CHANGED, at, f"{len(wrong)} of its hashes, from {wrong[0]} on, are not the tree's")]
 
     async def _tile(self, level: int, number: int) -> bytes | None:
-        """The tile as wide as it is in the tree that is checked; None for one that is missing or too short."""
+        """The tile as wide as it is in the tree that is checked; None for one that is missing or of another length."""
         if self._read[0] == (level, number):
             return self._read[1]
         width = min(WIDTH, (self.end >> (HEIGHT * level)) - number * WIDTH)
         data = await self.log.tile(Tile(level, number, width).path)
         self.progress.tiles += 1
-        data = data if data is not None and len(data) == width * HASH_BYTES else None
+        if data is not None and len(data) != width * HASH_BYTES:
+            self._lacks, data = f"{len(data)} bytes are shown for it, not {width * HASH_BYTES}", None
+        elif data is None:
+            self._lacks = "nobody can read it"
         if level == 0:
             self._read = (level, number), data
         return data

@@ -150,7 +150,11 @@ class LedgerCheck:
         log = self.log
         if log is None:
             return
-        own = log.trusted or [tlog.read_vkey(line) for line in await log.reader.vkeys()]
+        try:
+            own = log.trusted or [tlog.read_vkey(line) for line in await log.reader.vkeys()]
+        except tlog.LogPolicyInvalid as error:
+            yield Finding(Code.UNREADABLE, TREE, f"what the log shows as its keys: {error}")
+            return
         registered = await self.store.signing_keys()
         good = [*map(LogKey, own), *([] if log.trusted else revoked_keys(registered, {key.name for key in own}))]
         heads = Heads(keys_of(good, self._restored), log.policy, self.progress)

@@ -82,6 +82,16 @@ def test_a_running_brokers_log_is_checked_over_http(host: Host) -> None:
         assert (wrong.code, "https" in wrong.err) == (ExitCode.USAGE, True)
 
 
+def test_a_url_at_which_no_log_answers_is_one_finding_in_one_line(host: Host) -> None:
+    done = host.verify("--url", "http://127.0.0.1:9")
+    assert [(one["code"], one["at"]) for one in done.json["findings"]] == [("unreadable", {"table": "log", "id": 1})]
+    assert (done.code, done.err) == (ExitCode.REFUSED, "")
+    told = host.run("ledger", "verify", "--url", "http://127.0.0.1:9").out.splitlines()
+    assert told[0].startswith("unreadable: log (id 1): the log does not answer keys: ")
+    assert told[0].endswith("ConnectError")
+    assert told[1].startswith("1 finding; ")
+
+
 def test_a_backup_that_was_put_back_is_found_by_a_head_that_was_kept(host: Host) -> None:
     data = host.data / "stepgrant.db"
     with host.serving() as url:
