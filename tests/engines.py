@@ -48,7 +48,7 @@ def pid_of(engine: EmbeddedEngine) -> int:
 
 
 async def until_gone(pid: int) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         try:
             os.kill(pid, 0)

@@ -23,6 +23,7 @@ CASES = [
     for path, text in sorted(read_starter().cases.items())
     for case in json.loads(text)
 ]
+PATIENCE_S = 20.0
 NO_RULE = Deny(("no_rule_matched",))
 
 
@@ -143,16 +144,15 @@ async def test_what_is_no_input_is_unavailable(running: Running, policy_input: b
 
 
 async def test_a_query_that_hangs_is_unavailable_in_time_and_the_next_is_served(running: Running) -> None:
-    engine = await running(one(SLOW), deadline_s=0.25)
-    assert isinstance(await decided(engine, call()), Allow)
+    engine = await running(one(SLOW), deadline_s=0.5)
     async with lateness() as late:
         before = time.monotonic()
         with pytest.raises(PolicyUnavailable, match="no decision within"):
-            await engine.evaluate(slow(100))
+            await engine.evaluate(slow(300))  # some seconds
         took = time.monotonic() - before
-    assert took < 0.25 + 0.1 + late.seconds
+    assert took < 0.5 + 0.1 + late.seconds
     served = False
-    while not served and time.monotonic() - before < 1.25:
+    while not served and time.monotonic() - before < PATIENCE_S:
         try:
             served = isinstance(await decided(engine, call()), Allow)
         except PolicyUnavailable:
