@@ -111,14 +111,9 @@ rego: $(READY)
 	@$(BIN)/stepgrant policy test $(POLICIES)
 
 # Under `coverage run`, because the package's own pytest plugin imports it before any plugin could start measuring.
-# The walks of the model go through the same lines again and again; `make test` runs them. What replays, restores and
-# wraps anew is tested over a whole broker in one process, and counted here too.
-WHOLE := contract/cli/test_preflight contract/api/test_evidence conformance/store/test_rewrapping \
-	conformance/store/test_keys integration/test_restored security/test_erasure contract/cli/test_replaying \
-	contract/api/test_reads contract/api/test_lost_ids
+# The walks of the model go through the same lines again and again; `make test` runs them.
 coverage: $(READY)
-	@$(BIN)/python -m coverage run -m pytest --quiet --ignore tests/property/test_model.py tests/unit tests/property \
-		$(WHOLE:%=tests/%.py)
+	@$(BIN)/python -m coverage run -m pytest --quiet --ignore tests/property/test_model.py tests/unit tests/property
 	@$(BIN)/python -m coverage report
 	@$(BIN)/python -m coverage json --quiet -o .cache/coverage.json
 	@$(BIN)/python tests/tools/check_coverage.py .cache/coverage.json
