@@ -137,6 +137,8 @@ def again_for_step(
         **_attested_now(recorded, journal.now),
         "run": _run(run, key=None, resumed=run.epoch > 1, parked_ms=run.parked_ms),
         "step": asked if ask.equal_to is None else {**asked, "equal_to": ask.equal_to},
+        # A first call may name none; the step has one since, and whoever begins it again sends that.
+        "action": {**recorded["action"], "idempotency_key": step.idempotency_key},
         "history": _history(run.history, counted_meters(journal, step.key)),
         "approval": _approval(approval),
     }

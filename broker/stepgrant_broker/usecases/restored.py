@@ -104,12 +104,13 @@ async def _unended(ports: Ports, tenant: str) -> AsyncIterator[list[Run]]:
 
 async def _restore_run(ports: Ports, run: Run, origin: str) -> View:
     """The run as it is afterwards."""
-    if await _says(ports, run.tenant, run.id, run.seq, EntryType.RUN_RESTORED, origin):
-        return View()
 
     async def work(loaded: Loaded) -> Change[View] | Repeat[View]:
-        if loaded.view.run is None or loaded.view.run.state.ended:
+        now = loaded.view.run
+        if now is None or now.state.ended:
             return Repeat(View())
+        if await _says(ports, now.tenant, now.id, now.seq, EntryType.RUN_RESTORED, origin):
+            return Repeat(View())  # by an earlier try, or by somebody else just now
         journal = journal_for(ports, loaded, LOCAL)
         runs.restore(journal, origin)
         return Change(journal.view, journal)

@@ -127,7 +127,7 @@ def test_what_is_foretold_is_what_the_resumed_run_asks(
 ) -> None:
     """To the byte: the same workload comes back at that moment, and begins the step with the same call."""
     world = desk.world
-    what = call(effect=effect, retry_failed=True, idempotency_key="order-1", context={"why": "refund"})
+    what = call(effect=effect, retry_failed=True, context={"why": "refund"})
     end[1](desk, what)
     world.park()
     world.now += LONG
