@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -134,6 +135,18 @@ async def test_broken_off_anywhere_it_is_begun_again_and_nothing_is_said_twice(
         assert (await broker.entries(run))[-2:] == ["run_restored", "run_quarantined"]
         assert len(await said(broker, run, "run_restored")) == 1
     assert {run.epoch for run in (await known(broker)).values()} == {1 + JUMP}
+
+
+async def test_two_restores_at_once_jump_each_run_once(broker: Hand) -> None:
+    ids = await a_past(broker)
+    epochs = {run.id: run.epoch for run in (await known(broker)).values()}
+
+    await asyncio.gather(restoring(broker), restoring(broker))
+
+    after = {run.id: run.epoch for run in (await known(broker)).values()}
+    for run in (ids["held"], ids["asks"], ids["stopped"]):
+        assert len(await said(broker, run, "run_restored")) == 1
+        assert after[run] - epochs[run] == JUMP
 
 
 async def test_another_restore_says_so_again(broker: Hand) -> None:
