@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.ledger.tenant_fold import Restored
 
 TRIES: Final = 5
+RESTLESS: Final = "it changed each time it was read; check again"
 AT_ONCE: Final = 4
 DERIVED: Final = ("grants", "steps")
 DERIVED_PAGE: Final = 1000
@@ -181,25 +182,36 @@ class LedgerCheck:
         return [finding for of_run in found for finding in of_run]
 
     async def _tenant(self, tenant: str) -> AsyncIterator[Finding]:
-        before = (await self.store.load(Query(tenant))).tenant
-        view, opener = TenantView(), await self._opener(tenant, None)
+        """A tenant's own chain and tables; again while people change them."""
+        for _ in range(TRIES):
+            stands, view = (await self.store.load(Query(tenant))).tenant, TenantView()
+            found = await self._read_tenant(view, stands)
+            if not found or (await self.store.load(Query(tenant))).tenant.seq == stands.seq:
+                self.progress.entries += view.seq
+                self._restored += view.restored
+                break
+        else:
+            found = [Finding(Code.NOT_CHECKED, places.chain(tenant, None), RESTLESS)]
+        for finding in found:
+            yield finding
+
+    async def _read_tenant(self, view: TenantView, stands: Tenant) -> list[Finding]:
+        tenant, found = stands.id, list[Finding]()
+        opener, order = await self._opener(tenant, None), _Order(self.reads, tenant, None)
         try:
-            order = _Order(tenant, None)
-            async for entry, event, leaf in walk(self.reads, tenant, None, stop=before.seq):
+            async for entry, event, leaf in walk(self.reads, tenant, None, stop=stands.seq):
                 try:
                     view.apply(entry, event)
                 except UNFOLDABLE as error:
                     raise unfoldable(entry, error) from None
-                self.progress.entries += 1
-                for finding in [*await opener.add(event), *order.add(entry.seq, leaf)]:
-                    yield finding
+                found.extend([*await opener.add(event), *await order.add(entry.seq, leaf)])
+            compared = await tenant_tables(self.reads, self.store, view, stands, self.digest_of)
+            return [*found, *await opener.finish(), *compared]
         except Broken as broken:
-            yield broken.finding
-            return
-        self._restored += view.restored
-        compared = await tenant_tables(self.reads, self.store, view, before, self.digest_of)
-        for finding in [*await opener.finish(), *compared]:
-            yield finding
+            view.restored.clear()
+            return [*found, broken.finding]
+        except (StoreUnavailable, *UNFOLDABLE) as fault:
+            return [*found, _unreadable(tenant, None, fault)]
 
     async def _run(self, tenant: str, run: str) -> list[Finding]:
         try:
@@ -212,8 +224,7 @@ class LedgerCheck:
                     return found
         except (StoreUnavailable, *UNFOLDABLE) as fault:
             return [_unreadable(tenant, run, fault)]
-        what = "it changed each time it was read; check again"
-        return [Finding(Code.NOT_CHECKED, places.chain(tenant, run), what)]
+        return [Finding(Code.NOT_CHECKED, places.chain(tenant, run), RESTLESS)]
 
     async def _stored(self, tenant: str, run: str) -> View:
         row, epochs = await self.store.run_row(tenant, run)
@@ -221,7 +232,7 @@ class LedgerCheck:
 
     async def _read_run(self, tenant: str, run: str, stored: View, length: int) -> list[Finding]:
         view, opener, found, count = View(), await self._opener(tenant, run), list[Finding](), 0
-        order = _Order(tenant, run)
+        order = _Order(self.reads, tenant, run)
         try:
             # One entry more than the row speaks of: what was written beside the row would be there.
             async for entry, event, leaf in walk(self.reads, tenant, run, stop=length + 1):
@@ -229,7 +240,7 @@ class LedgerCheck:
                     view = fold.apply(view, entry)
                 except UNFOLDABLE as error:
                     raise unfoldable(entry, error) from None
-                found.extend([*await opener.add(event), *order.add(entry.seq, leaf)])
+                found.extend([*await opener.add(event), *await order.add(entry.seq, leaf)])
                 count += 1
         except Broken as broken:
             return [*found, broken.finding]
@@ -261,14 +272,24 @@ def _why(fault: Exception) -> str:
 class _Order:
     """Within a chain the tree's leaves have the order of the entries, and none waits behind which another stands."""
 
+    reads: Reads
     tenant: str
     run: str | None
     newest: int | None = -1
 
-    def add(self, seq: int, leaf: int | None) -> list[Finding]:
+    async def add(self, seq: int, leaf: int | None) -> list[Finding]:
         """The next entry's leaf index."""
         before, self.newest = self.newest, leaf
-        if leaf is None or (before is not None and leaf > before):
+        if leaf is None or (before is not None and leaf > before) or (before is None and await self._came(seq)):
             return []
         what = f"its leaf {leaf} does not stand behind that of the entry before it"
         return [Finding(Code.LEAF_ORDER, places.entry(self.tenant, self.run, seq), what, seq)]
+
+    async def _came(self, seq: int) -> bool:
+        """Whether the entry before has its place by now: the sequencer came between two pages of a chain."""
+        pair = await self.reads.entries(self.tenant, self.run, after=seq - 2, limit=2)
+        match [one.leaf_index for one in pair]:
+            case [int(first), int(second)]:
+                return first < second
+            case _:
+                return False

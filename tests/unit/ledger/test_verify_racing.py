@@ -171,16 +171,16 @@ async def test_what_the_sequencer_does_while_a_check_begins_is_no_finding(racing
     await racing.leaves()
     serving = racing.sequencer()
     await serving.round()
-    chain = Chain.of_run()
+    work = Chain.of_run()
 
     async def more(_: int) -> None:
         racing.store.looked = None
-        await racing.store.commit(chain.adds(300))
+        await racing.store.commit(work.adds(300))
         await serving.round()
 
     class Busy(PublicLog):
         async def head(self) -> bytes | None:
-            await racing.store.commit(chain.adds(300))
+            await racing.store.commit(work.adds(300))
             await serving.round()
             racing.store.looked = more
             return await super().head()
@@ -213,11 +213,11 @@ async def test_a_shown_head_of_a_larger_tree_is_a_rollback(racing: Racing, tmp_p
 
 
 async def test_nothing_is_found_while_a_sequencer_works(racing: Racing) -> None:
-    serving, chain, stop = racing.sequencer(), Chain.of_run(), asyncio.Event()
+    serving, work, stop = racing.sequencer(), Chain.of_run(), asyncio.Event()
 
     async def works() -> None:
         while not stop.is_set():
-            await racing.store.commit(chain.adds(20))
+            await racing.store.commit(work.adds(20))
             await serving.round()
 
     task = asyncio.create_task(works())
