@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stepgrant import canonical
 from stepgrant._receipt_entries import commitments
@@ -36,8 +36,7 @@ BATCH: Final = 500
 ERASED: Final = "run_erased"
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """The first entry that commits to a value, and what it calls it."""
 
     seq: int
@@ -89,7 +88,7 @@ class Opener:
         for name, c in commitments(event):
             if c not in self.seen:
                 self.seen.add(c)
-                self.waiting[c] = Named(event.seq, name.removeprefix("*."))
+                self.waiting[c] = Named(event.seq, name)
         return await self._flush() if len(self.waiting) >= BATCH else []
 
     async def finish(self, grants: Iterable[Grant] = ()) -> list[Finding]:
@@ -131,7 +130,7 @@ class Opener:
             Finding(
                 Code.PAYLOAD_MISSING,
                 row("payloads", tenant=self.tenant, chain=self.run or "", c=c),
-                f"the {named.field} that the entry commits to is gone, and no entry tells why",
+                f"the {named.field.removeprefix('*.')} that the entry commits to is gone, and no entry tells why",
                 named.seq,
             )
             for c, named in self.missing.items()
