@@ -24,8 +24,9 @@ COMMITS: Final = {
     "open": 1, "plan": 2, "read-begin": 3, "read-complete": 4, "note-begin": 5, "note-redeem": 6, "note-complete": 7,
     "charge-begin": 8, "charge-redeem": 9, "charge-complete": 10, "end": 14,
 }  # fmt: skip
-"""The commits of a run in their order (11 to 13 are those of another step like `charge`). No heartbeat comes between:
-the lease is long."""
+"""The commits of a run in their order (11 to 13 are those of another step like `charge`)."""
+PATIENT: Final = {"lease_ms": 180_000, "redeem_window_ms": 5000}
+"""No heartbeat comes between, which would be a commit too, and no target comes late, on however busy a machine."""
 DECISIONS: Final = {"open": 1, "read": 2, "note": 3, "charge": 4}
 MINTS: Final = {"read": 1, "note": 2, "charge": 3}
 AROUND: Final = ("before_commit", "after_commit")
@@ -97,7 +98,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         made = Stage(queue.Queue(), {})
         for number in range(min(SLOTS, len(chosen))):
             nursery = stack.enter_context(Nursery())
-            made.free.put(stack.enter_context(scene(nursery, tmp_path_factory.mktemp(f"broker{number}"))))
+            made.free.put(stack.enter_context(scene(nursery, tmp_path_factory.mktemp(f"broker{number}"), **PATIENT)))
         pool = stack.enter_context(ThreadPoolExecutor(SLOTS))
         made.tales.update((name, pool.submit(made.run, name)) for name in chosen)
         try:

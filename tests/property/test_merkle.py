@@ -138,6 +138,7 @@ def test_what_is_wrong_with_a_proof_is_refused() -> None:
             merkle.verify_consistency(old, size, path, older, naive_root(0, size - 1))
 
 
+@pytest.mark.timeout(300)
 def test_random_trees_of_up_to_a_million_leaves() -> None:
     """One tree of a million, whose smaller trees are its beginnings; roots come from an edge of their own."""
     dice = random.Random(4)
