@@ -1,5 +1,5 @@
 # Every target sets up what it needs: git, make and Python >= 3.11 are enough. Nothing is downloaded after set-up.
-# Settings: PYTHON=/path/to/python  WORKERS=2  T=tests/unit (what `make test` runs)  M=name (which mutants)
+# Settings: PYTHON=/path/to/python  WORKERS=4  T=tests/unit (what `make test` runs)  M=name (which mutants)
 # The tests need OPA, Vault and PostgreSQL; `deploy/README.md` says where they are taken from, or how they are built.
 
 VENV := .venv
@@ -8,7 +8,7 @@ WHEELHOUSE := .cache/wheelhouse
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-WORKERS ?= 2
+WORKERS ?= 4
 T ?= tests
 PYTHON ?=
 POLICIES := policies/stepgrant_policies

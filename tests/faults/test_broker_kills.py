@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import pytest
 
@@ -25,7 +25,7 @@ COMMITS: Final = {
     "charge-begin": 8, "charge-redeem": 9, "charge-complete": 10, "end": 14,
 }  # fmt: skip
 """The commits of a run in their order (11 to 13 are those of another step like `charge`)."""
-PATIENT: Final = {"lease_ms": 180_000, "redeem_window_ms": 5000}
+PATIENT: Final[dict[str, Any]] = {"lease_ms": 180_000, "redeem_window_ms": 5000}
 """No heartbeat comes between, which would be a commit too, and no target comes late, on however busy a machine."""
 DECISIONS: Final = {"open": 1, "read": 2, "note": 3, "charge": 4}
 MINTS: Final = {"read": 1, "note": 2, "charge": 3}

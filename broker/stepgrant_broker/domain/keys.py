@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import PublicKey
+
+PURPOSES: Final = ("grants", "access", "heads")
+"""What keys sign: credentials of ours, access tokens, and heads of runs and of the log."""
 
 
 @dataclass(frozen=True, slots=True)

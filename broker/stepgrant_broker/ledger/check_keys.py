@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from stepgrant import canonical, tlog
 from stepgrant._keys import JoseError, verifying_key
 from stepgrant_broker.domain.entries import EntryType
-from stepgrant_broker.domain.keys import SigningKey
+from stepgrant_broker.domain.keys import PURPOSES, SigningKey
 from stepgrant_broker.ledger.check_heads import LogKey
 from stepgrant_broker.ledger.compare import compare
 from stepgrant_broker.ledger.findings import Code, Finding, Place, row
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import SigningKeys
 
 HEADS: Final = "heads"
-PURPOSES: Final = ("grants", "access", HEADS)
 REGISTRY: Final = row("signing_keys")
 PAUSE_S: Final = 1.0
 Name: TypeAlias = tuple[str, str]

@@ -11,13 +11,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from stepgrant import canonical
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import NotFound
 from stepgrant_broker.domain.journal import BROKER, By
-from stepgrant_broker.domain.keys import SigningKey
+from stepgrant_broker.domain.keys import PURPOSES, SigningKey
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.transact import Change, Repeat, journal_for, transact
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.keys import KeyStore
     from stepgrant_broker.domain.ports import SigningKeys
     from stepgrant_broker.usecases.context import Ports
-
-PURPOSES: Final = ("grants", "access", "heads")
 
 
 async def register(keys: KeyStore, signer: SigningKeys, now: int) -> tuple[SigningKey, ...]:

@@ -110,7 +110,9 @@ class Broker:
     def ledger_check(self, watch: Callable[[Progress], None] | None = None, **log: Any) -> LedgerCheck:  # noqa: ANN401
         """A check of everything; iterate over its `findings()`. Options as of `wiring.checking.the_log`."""
         seen = the_log(self.store, self.log, self.settings, **log)
-        made = LedgerCheck(self.store, self.store, self.ports.wrap, bundles.digest_of, log=seen)
+        made = LedgerCheck(
+            self.store, self.store, self.ports.wrap, bundles.digest_of, log=seen, signer=self.keys.signer
+        )
         if watch is not None:
             made.watch = watch
         return made

@@ -16,10 +16,11 @@ import structlog
 
 from stepgrant_broker.domain.errors import Conflict, NotFound, SignerUnavailable, StoreUnavailable
 from stepgrant_broker.domain.journal import BROKER
+from stepgrant_broker.domain.keys import PURPOSES
 from stepgrant_broker.ledger.check_keys import registry
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.publishing import HEADS
-from stepgrant_broker.usecases.keys import PURPOSES, enter, named, register, revoke
+from stepgrant_broker.usecases.keys import enter, named, register, revoke
 from stepgrant_broker.usecases.tenant_call import LOCAL
 from stepgrant_broker.wiring.rounds import Rounds
 
@@ -50,7 +51,7 @@ class KeyKeeping(Rounds):
         super().__init__("keys", every_ms)
         self._ports = ports
         self._store = store
-        self._signer = signer
+        self.signer = signer
         self._metrics = metrics
         self._entered: tuple[SigningKey, ...] | None = None
 
@@ -66,7 +67,7 @@ class KeyKeeping(Rounds):
         try:
             await self.round()
         except SignerUnavailable as away:
-            if isinstance(self._signer, LocalSigner):
+            if isinstance(self.signer, LocalSigner):
                 raise
             _log.warning("keys_not_registered", why=away.detail)
         self.start()
@@ -86,7 +87,7 @@ class KeyKeeping(Rounds):
         """
         if purpose not in PURPOSES:
             raise NotFound(f"keys sign {', '.join(PURPOSES)}", field="purpose")
-        newest, *older = await self._signer.epochs(purpose)
+        newest, *older = await self.signer.epochs(purpose)
         now = await self._ports.reads.now()
         if older and newest.signs and now < newest.signs_from:
             wait_s = (newest.signs_from - now + 999) // 1000
@@ -94,7 +95,7 @@ class KeyKeeping(Rounds):
         before = {one.key.kid for one in (newest, *older)}
         await self._make(purpose, at_once=False)
         await self._round(LOCAL, {})
-        made = next(one for one in await self._signer.epochs(purpose) if one.key.kid not in before)
+        made = next(one for one in await self.signer.epochs(purpose) if one.key.kid not in before)
         return named(await self._store.signing_keys(), made.key.kid)
 
     async def revoke(self, kid: str, note: str | None = None) -> SigningKey:
@@ -104,7 +105,7 @@ class KeyKeeping(Rounds):
         """
         await self._round(LOCAL, {})
         found = named(await self._store.signing_keys(), kid)
-        epochs = await self._signer.epochs(found.purpose)
+        epochs = await self.signer.epochs(found.purpose)
         if found.revoked_at is None and _is_newest(epochs, kid):
             await self._make(found.purpose, at_once=True)
             await self._round(LOCAL, {})
@@ -125,17 +126,15 @@ class KeyKeeping(Rounds):
         """
         await self._round(LOCAL, {})
         tenants = [tenant.id for tenant in await self._ports.reads.tenants()]
-        found = await registry(self._store, tenants)
-        registered = await self._store.signing_keys()
-        own = await self._own() if isinstance(self._signer, LocalSigner) else None
-        first = [one.kid for one in registered if not one.signs_from]
-        if found or (own is not None and not own.issuperset(first)):
-            what = str(found[0]) if found else "a first key is not in the key folder"
-            raise StoreUnavailable(f"the registry of signing keys was changed ({what}); run `stepgrant ledger verify`")
-        return registered
+        found = await registry(self._store, tenants, self.signer)
+        if found:
+            raise StoreUnavailable(
+                f"the registry of signing keys was changed ({found[0]}); run `stepgrant ledger verify`"
+            )
+        return await self._store.signing_keys()
 
     async def _round(self, by: By, notes: dict[str, str]) -> int:
-        registered = await register(self._store, self._signer, await self._ports.reads.now())
+        registered = await register(self._store, self.signer, await self._ports.reads.now())
         self._withdraw(registered)
         entered = 0
         if registered != self._entered:
@@ -143,23 +142,23 @@ class KeyKeeping(Rounds):
             for tenant in await self._ports.reads.tenants():
                 entered += await enter(self._ports, self._store, tenant.id, own, by=by, notes=notes)
             self._entered = registered
-        if isinstance(self._signer, LocalSigner):
-            gone = await asyncio.to_thread(self._signer.destroy_ended)
+        if isinstance(self.signer, LocalSigner):
+            gone = await asyncio.to_thread(self.signer.destroy_ended)
             if gone:
                 _log.info("private_keys_destroyed", kids=list(gone))
         return entered
 
     async def _own(self) -> set[str]:
-        return {epoch.key.kid for purpose in PURPOSES for epoch in await self._signer.epochs(purpose)}
+        return {epoch.key.kid for purpose in PURPOSES for epoch in await self.signer.epochs(purpose)}
 
     def _withdraw(self, registered: tuple[SigningKey, ...]) -> None:
-        self._signer.withdraw([one.kid for one in registered if one.revoked_at is not None])
+        self.signer.withdraw([one.kid for one in registered if one.revoked_at is not None])
 
     async def _make(self, purpose: str, *, at_once: bool) -> None:
-        if isinstance(self._signer, LocalSigner):
-            await asyncio.to_thread(self._signer.make, purpose, at_once=at_once)
+        if isinstance(self.signer, LocalSigner):
+            await asyncio.to_thread(self.signer.make, purpose, at_once=at_once)
         else:
-            await self._signer.make(purpose)
+            await self.signer.make(purpose)
 
 
 def _is_newest(epochs: tuple[KeyEpoch, ...], kid: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from fakes.hand import Hand, hand
 from stepgrant._keys import SecretKey
-from stepgrant_broker.domain.keys import KeyEpoch, SigningKey
+from stepgrant_broker.domain.keys import PURPOSES, KeyEpoch, SigningKey
 from stepgrant_broker.ledger import check_keys
 from stepgrant_broker.ledger.findings import Code
 from stepgrant_broker.ledger.verify import LedgerCheck
@@ -32,7 +32,7 @@ class Registry:
     async def registered(self) -> dict[str, list[SigningKey]]:
         """The rows by purpose."""
         rows = await register(self.held.store, self.signer, self.held.clock.now())
-        return {purpose: [one for one in rows if one.purpose == purpose] for purpose in check_keys.PURPOSES}
+        return {purpose: [one for one in rows if one.purpose == purpose] for purpose in PURPOSES}
 
     async def rotate(self, purpose: str) -> SigningKey:
         """A newer key, registered and entered."""

@@ -11,9 +11,9 @@ from fakes.hand import Hand
 from stepgrant import canonical
 from stepgrant_broker.domain.errors import NotFound
 from stepgrant_broker.domain.journal import BROKER, By
-from stepgrant_broker.domain.keys import SigningKey
+from stepgrant_broker.domain.keys import PURPOSES, SigningKey
 from stepgrant_broker.signing.local import LocalSigner
-from stepgrant_broker.usecases.keys import PURPOSES, enter, named, register, revoke
+from stepgrant_broker.usecases.keys import enter, named, register, revoke
 
 PERSON = By("person", "local administrator")
 
