@@ -102,6 +102,14 @@ def test_a_good_agent_that_works_side_by_side_is_killed_at_all_boundaries(tmp_pa
     assert "send (idempotent)" in report.rows[3].ran_twice
 
 
+def test_lives_that_end_alike_are_not_stuck_while_people_answer(tmp_path: Path) -> None:
+    """Each life ends with the same error of the same call; in between one more question was answered."""
+    report = rehearsed(tmp_path, "good/asks_in_turn", only=("approve:send",))
+    assert (report.findings, report.failed) == ((), False), report.document()
+    assert (report.rows[1].resumed, report.rows[1].asked) == ("yes", 4)
+    assert len(report.rows[1].lives) > 4
+
+
 def test_a_pattern_says_which_effects_outside_of_tools_are_meant(tmp_path: Path) -> None:
     report = rehearsed(tmp_path, "bad/outside_file", only=("before-grant:send-1",), outside_ok=("out*.txt",))
     assert (report.findings, report.failed) == ((), False)

@@ -151,7 +151,7 @@ class Performance:
             told = read(self._book).calls_of(number)
             if self._is_over(stage, ended, told):
                 return
-            now = (_progress(stage) + self._acts, ended.code, _last_error(told))
+            now = (_progress(stage), self._acts, ended.code, _last_error(told))
             idle = idle + 1 if before is not None and _is_same(before, now) else 0
             if idle >= MAX_IDLE:
                 break
@@ -258,8 +258,8 @@ class Performance:
         self._lives.forget(life)
 
 
-Came = tuple[int, int, tuple[str, ...] | None]
-"""Of a life: what the run had done then, the exit code, and the last error that the agent was told."""
+Came = tuple[int, int, int, tuple[str, ...] | None]
+"""Of a life: what the run had done by then, and people, the exit code, and the last error that the agent was told."""
 
 
 def _progress(stage: Stage) -> int:
@@ -272,5 +272,5 @@ def _last_error(told: Sequence[Call]) -> tuple[str, ...] | None:
 
 
 def _is_same(before: Came, now: Came) -> bool:
-    """Nothing was done in between, or the same call ended in the same way again."""
-    return before[0] == now[0] or (now[2] is not None and before[1:] == now[1:])
+    """Nothing was done in between, or the same call ended in the same way again although nobody said anything to it."""
+    return before[:2] == now[:2] or (now[3] is not None and before[1:] == now[1:])
