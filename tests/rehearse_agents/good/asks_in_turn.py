@@ -1,4 +1,4 @@
-"""Sends mails one after the other, each asked about by itself; a look at the end of each life fails until all are sent."""
+"""Sends mails one after the other, each asked about by itself; a look at the end fails until all are sent."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def look() -> int:
 with stepgrant.run("newsletter", agent="mailer") as run:
     try:
         for name in PEOPLE:
-            sent.append(send(name))
+            sent += [send(name)]
     finally:
         run.result = look()
