@@ -4,7 +4,7 @@ Used where the SDK talks to a broker or fetches its keys. Redirects are never fo
 the configured address and to no other. Compressed bodies are refused: a small one could unfold without end.
 
 httpx is loaded by whoever makes a client of it. An agent's steps go over `_http1`, and each of its lives would pay for
-the import: half of what the SDK needs to start.
+the import: two fifths of what the SDK loaded to start.
 """
 
 from __future__ import annotations
