@@ -40,6 +40,16 @@ def stepgrant(folder: Path, *words: str, **more: str) -> subprocess.CompletedPro
     )
 
 
+def gone(pid: int) -> bool:
+    """Whether this process ended; one that nobody has waited for yet did too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and " Z " in stat.read_text()
+
+
 @dataclass
 class Running:
     """A process with everything that it has written so far, stdout and stderr together."""

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import stepgrant_broker.demo
+from processes import gone
 from stepgrant_broker.demo import processes, reaper, show
 from stepgrant_broker.demo.checks import Broken, Checks, Finding
 from stepgrant_broker.demo.stage import Stage
@@ -30,14 +31,6 @@ DEMO = Path(stepgrant_broker.demo.__file__).parent
 # ------------------------------------------------------------------------------------------------------- no leftovers
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").exists() and " Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_whatever_ends_the_story_no_process_is_left(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from processes import gone
 from stepgrant_broker.demo.processes import Processes
 
 PATIENCE_S = 20.0
@@ -38,15 +39,6 @@ DIES = {
     "Reaper.started = started\n",
 }
 """The starter ends itself at a moment that nobody outside could hit: the failpoint is in the test's own program."""
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and " Z " in stat.read_text()
 
 
 @pytest.mark.parametrize("dies", DIES)

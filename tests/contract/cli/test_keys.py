@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 import stepgrant
 from commandline import Done
@@ -88,3 +91,14 @@ def test_a_stolen_key_is_revoked_and_receipts_are_made_again(beside: TestHost, r
     assert (dashed.code, "-ykkk" in dashed.err) == (ExitCode.NOT_FOUND, True), dashed.err
     checked = run("ledger", "verify", "--json")
     assert (checked.code, checked.json["findings"]) == (0, []), checked.out
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_command_beside_a_broker_does_not_wait_for_what_only_a_broker_needs() -> None:
+    code = (
+        "import sys; from stepgrant.cli.main import main\n"
+        "code = main(['keys', 'list', '--json'])\n"
+        "print(code, sorted({'alembic', 'fastapi', 'httpx'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stderr.strip(), bool(json.loads(done.stdout)["keys"])) == ("0 []", True)
