@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -16,7 +18,8 @@ from stepgrant_broker.policy.embedded import EmbeddedEngine
 
 Make: TypeAlias = Callable[..., Awaitable[EmbeddedEngine]]
 """(bundle, revision, **limits of the engine) to an engine that is closed after the test."""
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 30.0
+"""Also the deadline of an engine that a test names none for: nothing that should be answered comes too late."""
 
 
 async def decided(engine: EmbeddedEngine, policy_input: bytes | None = None) -> Decision:
@@ -42,9 +45,21 @@ async def outcome(engine: EmbeddedEngine, policy_input: bytes) -> str:
         return "unavailable"
 
 
-def pid_of(engine: EmbeddedEngine) -> int:
+def process_of(engine: EmbeddedEngine) -> subprocess.Popen[bytes]:
     assert engine._channel is not None
-    return engine._channel._process._process.pid
+    return engine._channel._process._process
+
+
+def pid_of(engine: EmbeddedEngine) -> int:
+    return process_of(engine).pid
+
+
+async def lost(engine: EmbeddedEngine) -> None:
+    """Kill its process, and let the engine take note."""
+    channel = engine._channel
+    assert channel is not None
+    os.kill(pid_of(engine), signal.SIGKILL)
+    await channel.gone.wait()
 
 
 async def until_gone(pid: int) -> None:

@@ -4,100 +4,107 @@ import asyncio
 import gc
 import os
 import signal
-import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from engines import Make, decided, outcome, pid_of, served, until_gone
-from lateness import lateness
+from engines import PATIENCE_S, Make, decided, lost, outcome, pid_of, process_of, served, until_gone
 from policies import ALLOW, SLOW, call, one, slow
 from stepgrant_broker.domain.decisions import Allow
 from stepgrant_broker.domain.errors import PolicyUnavailable
-from stepgrant_broker.policy.bundle import Bundle
-from stepgrant_broker.policy.engine_process import QUERY_S
+from stepgrant_broker.policy.channel import ON_THEIR_WAY
+from stepgrant_broker.policy.embedded import EmbeddedEngine
 from stepgrant_broker.policy.findings import PolicyInvalid
-from stepgrant_broker.policy.rego import Rego
 
 OTHER = ALLOW.replace("listed", "other_rule")
+SOON_S = 0.3
+BUSY_S = 2.5
+"""A deadline that a trivial query keeps on a busy machine too."""
 
 
-def quickest(policy: Bundle, question: bytes) -> float:
-    """How long it takes when nothing holds it up: the least of some times, in seconds."""
-    took = []
-    for _ in range(5):
-        rego, before = Rego(policy.modules, policy.data), time.monotonic()
-        rego.evaluate(question)
-        took.append(time.monotonic() - before)
-    return min(took)
+@contextmanager
+def stopped(engine: EmbeddedEngine) -> Iterator[None]:
+    """The engine's process reads and answers nothing while the block runs, however fast the machine is."""
+    process = pid_of(engine)
+    os.kill(process, signal.SIGSTOP)
+    yield
+    os.kill(process, signal.SIGCONT)
+
+
+async def asked(*coroutines: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
+    """These queries, each sent or queued when this returns."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    await asyncio.sleep(0)
+    return tasks
 
 
 async def test_more_callers_than_the_queue_holds_are_refused_at_once(make: Make) -> None:
-    engine = await make(one(SLOW), max_waiting=2, deadline_s=5)
-    waiting = [asyncio.ensure_future(engine.evaluate(slow(60))) for _ in range(2)]
-    await asyncio.sleep(0)
-    async with lateness() as late:
-        before = time.monotonic()
+    engine = await make(one(ALLOW), max_waiting=2)
+    with stopped(engine):
+        waiting = await asked(engine.evaluate(call()), engine.evaluate(call()))
         with pytest.raises(PolicyUnavailable, match="too many decisions are waiting") as caught:
-            await engine.evaluate(call())
-        took = time.monotonic() - before
-    assert took < 0.1 + late.seconds
+            engine.evaluate(call()).send(None)  # at once: it does not even give up its turn
     assert caught.value.retry_after_ms
-    await asyncio.gather(*waiting)
+    assert [answer.raw is not None for answer in await asyncio.gather(*waiting)] == [True, True]
     assert isinstance(await decided(engine), Allow)
 
 
 async def test_a_hang_costs_its_process_and_nobody_elses_decision(make: Make) -> None:
-    engine = await make(one(SLOW), deadline_s=1.5)
+    engine = await make(one(SLOW))
     process = pid_of(engine)
-    hanging = asyncio.ensure_future(engine.evaluate(slow(300)))
-    await asyncio.sleep(0.75)
-    waiting = [asyncio.ensure_future(decided(engine)) for _ in range(5)]
+    engine._deadline_s = SOON_S
+    hanging = await asked(engine.evaluate(slow(300)))
+    engine._deadline_s = PATIENCE_S
+    waiting = await asked(*(decided(engine) for _ in range(5)))
     with pytest.raises(PolicyUnavailable, match="no decision within"):
-        await hanging
+        await hanging[0]
     assert all(isinstance(decision, Allow) for decision in await asyncio.gather(*waiting))
     assert pid_of(engine) != process
     await until_gone(process)
 
 
 async def test_a_hang_ends_though_its_caller_went_away(make: Make) -> None:
-    engine = await make(one(SLOW), deadline_s=0.2)
-    process = pid_of(engine)
-    leaving = asyncio.ensure_future(engine.evaluate(slow(300)))
-    await asyncio.sleep(0.05)
+    engine = await make(one(SLOW))
+    process = process_of(engine)
+    engine._deadline_s = SOON_S
+    (leaving,) = await asked(engine.evaluate(slow(300)))
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    await until_gone(process)
+    assert await asyncio.to_thread(process.wait, PATIENCE_S) == -signal.SIGKILL  # and not by its own alarm
+    engine._deadline_s = PATIENCE_S
     assert isinstance(await served(engine), Allow)
 
 
 async def test_a_hang_that_begins_when_nobody_waits_for_it_any_more_is_ended_too(make: Make) -> None:
-    policy = one(SLOW)
-    rego, before = Rego(policy.modules, policy.data), time.monotonic()
-    rego.evaluate(slow(60))
-    takes = time.monotonic() - before
-    engine = await make(policy, deadline_s=1.5 * takes)
-    process = pid_of(engine)
-    # The first two take most of the deadline each, so the third expires before its turn and hangs after it.
-    asked = [asyncio.ensure_future(outcome(engine, slow(length))) for length in (60, 60, 300)]
-    before = time.monotonic()
-    assert (await asyncio.gather(*asked))[2] == "unavailable"
-    await until_gone(process)
-    # Earlier than by the process's own alarm, unless this machine is very slow.
-    assert time.monotonic() - before < max(2 * takes + QUERY_S - 0.1, 5 * takes)
+    engine = await make(one(SLOW))
+    process = process_of(engine)
+    with stopped(engine):
+        (first,) = await asked(decided(engine))
+        engine._deadline_s = SOON_S
+        # It expires before its turn, and hangs after it.
+        assert await outcome(engine, slow(300)) == "unavailable"
+    assert isinstance(await first, Allow)
+    assert await asyncio.to_thread(process.wait, PATIENCE_S) == -signal.SIGKILL  # and not by its own alarm
+    engine._deadline_s = PATIENCE_S
     assert isinstance(await served(engine), Allow)
 
 
 async def test_a_long_queue_alone_costs_no_process(make: Make) -> None:
-    policy = one(SLOW)
-    engine = await make(policy, deadline_s=15 * quickest(policy, slow(40)))
+    engine = await make(one(SLOW))
     process = pid_of(engine)
-    answers = await asyncio.gather(*(engine.evaluate(slow(40)) for _ in range(40)), return_exceptions=True)
-    late = [answer for answer in answers if isinstance(answer, PolicyUnavailable)]
-    assert 0 < len(late) < 40
-    # What nobody waits for any more is dropped, so the next caller does not wait for it either.
-    await asyncio.sleep(0.2)
-    assert isinstance(await served(engine), Allow)
+    with stopped(engine):
+        (first,) = await asked(decided(engine))
+        engine._deadline_s = BUSY_S
+        # What nobody waits for any more is dropped: otherwise those that hang would cost the process.
+        queries = [call()] * (ON_THEIR_WAY - 1) + [slow(300)] * 40
+        answers = await asyncio.gather(*(outcome(engine, query) for query in queries))
+    assert set(answers) == {"unavailable"}
+    assert isinstance(await first, Allow)
+    engine._deadline_s = PATIENCE_S
+    assert isinstance(await decided(engine), Allow)
     assert pid_of(engine) == process
 
 
@@ -109,11 +116,11 @@ async def test_a_killed_process_is_replaced(make: Make) -> None:
 
 
 async def test_a_query_that_ends_the_process_takes_no_other_with_it(make: Make) -> None:
-    engine = await make(one(SLOW), deadline_s=5)
-    fatal = asyncio.ensure_future(engine.evaluate(slow(60)))
-    waiting = [asyncio.ensure_future(decided(engine)) for _ in range(5)]
-    await asyncio.sleep(0.05)
-    os.kill(pid_of(engine), signal.SIGSEGV)
+    engine = await make(one(ALLOW))
+    with stopped(engine):
+        (fatal,) = await asked(engine.evaluate(call()))
+        waiting = await asked(*(decided(engine) for _ in range(5)))
+        os.kill(pid_of(engine), signal.SIGSEGV)
     with pytest.raises(PolicyUnavailable, match="ended while deciding"):
         await fatal
     assert all(isinstance(decision, Allow) for decision in await asyncio.gather(*waiting))
@@ -123,8 +130,7 @@ async def test_losing_process_after_process_is_unavailable_for_a_moment(make: Ma
     engine = await make(one(ALLOW), max_losses=2, loss_window_s=3_600)
     for _ in range(2):
         assert isinstance(await decided(engine), Allow)
-        os.kill(pid_of(engine), signal.SIGKILL)
-        await asyncio.sleep(0.05)
+        await lost(engine)
     with pytest.raises(PolicyUnavailable, match="lost too often"):
         await engine.evaluate(call())
     engine._loss_window_s = 0.0  # the moment is over
@@ -146,10 +152,10 @@ async def test_a_process_that_talks_nonsense_is_killed(make: Make) -> None:
 
 
 async def test_closing_refuses_whoever_waits_and_leaves_no_process(make: Make) -> None:
-    engine = await make(one(SLOW), deadline_s=5)
+    engine = await make(one(ALLOW))
     process = pid_of(engine)
-    waiting = [asyncio.ensure_future(engine.evaluate(slow(200))) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    os.kill(process, signal.SIGSTOP)
+    waiting = await asked(*(engine.evaluate(call()) for _ in range(3)))
     await engine.close()
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(answer) for answer in answers] == [PolicyUnavailable] * 3
@@ -160,13 +166,11 @@ async def test_closing_refuses_whoever_waits_and_leaves_no_process(make: Make) -
 
 
 async def test_closing_refuses_whoever_waits_for_another_process(make: Make) -> None:
-    engine = await make(one(ALLOW), deadline_s=30)
-    os.kill(pid_of(engine), signal.SIGKILL)
-    await asyncio.sleep(0.05)
-    waiting = asyncio.ensure_future(engine.evaluate(call()))
-    await asyncio.sleep(0)
+    engine = await make(one(ALLOW))
+    await lost(engine)
+    (waiting,) = await asked(engine.evaluate(call()))
     await engine.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S / 2):  # sooner than by its deadline
         with pytest.raises(PolicyUnavailable, match="closed"):
             await waiting
 
