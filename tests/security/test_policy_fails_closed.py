@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines import PATIENCE_S, hurried
 from policies import ALLOW, HEAD, SLOW, call, changed, one, slow
 from stepgrant import canonical
 from stepgrant_broker.domain.decisions import Allow
@@ -25,7 +26,7 @@ from stepgrant_broker.policy.rego import Rego, RegoError
 
 @pytest.fixture
 async def engine() -> AsyncIterator[EmbeddedEngine]:
-    made = EmbeddedEngine(decision_ids=lambda: "dec_1", deadline_s=0.2)
+    made = EmbeddedEngine(decision_ids=lambda: "dec_1", probe_deadline_s=PATIENCE_S)
     yield made
     await made.close()
 
@@ -39,8 +40,10 @@ async def outcome(engine: EmbeddedEngine, policy_input: bytes) -> str:
 
 async def test_an_agent_that_hangs_the_engine_gets_nothing_and_stops_nobody(engine: EmbeddedEngine) -> None:
     await engine.load("1:a", one(SLOW))
+    hurried(engine, 0.2)
     attack = [asyncio.ensure_future(outcome(engine, slow(200))) for _ in range(3)]
     assert await asyncio.gather(*attack) == ["unavailable"] * 3
+    hurried(engine, PATIENCE_S)
     served = [await outcome(engine, call()) for _ in range(50)]
     assert set(served) <= {"Allow", "unavailable"}
     assert served[-1] == "Allow"

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from typing import Final, TypeAlias
 
+from engines import PATIENCE_S
 from fakes.lying_opa import lying_opa
 from stepgrant_broker.domain.ports import PolicyEngine
 from stepgrant_broker.policy.bundle import Bundle
@@ -21,7 +22,9 @@ OnOpa: TypeAlias = Callable[[str, str, Bundle, float], AbstractAsyncContextManag
 @asynccontextmanager
 async def embedded(revision: str, bundle: Bundle, deadline_s: float) -> AsyncIterator[PolicyEngine]:
     numbers = count()
-    engine = EmbeddedEngine(decision_ids=lambda: f"dec_{next(numbers)}", deadline_s=deadline_s)
+    engine = EmbeddedEngine(
+        decision_ids=lambda: f"dec_{next(numbers)}", deadline_s=deadline_s, probe_deadline_s=PATIENCE_S
+    )
     try:
         await engine.load(revision, bundle)
         yield engine

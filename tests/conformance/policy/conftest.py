@@ -8,6 +8,7 @@ from typing import TypeAlias
 import pytest
 
 from conformance.policy.adapters import ADAPTERS, ON_OPA, Start
+from engines import PATIENCE_S
 from opas import Serve, serving
 from stepgrant_broker.domain.ports import PolicyEngine
 from stepgrant_broker.policy.bundle import Bundle
@@ -38,7 +39,7 @@ async def running(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
     opa_of: Callable[[Bundle], str] = (lambda _: "") if name in ADAPTERS else request.getfixturevalue("opa_of")
     async with AsyncExitStack() as stack:
 
-        async def start(bundle: Bundle, *, revision: str = "1:test", deadline_s: float = 2.0) -> PolicyEngine:
+        async def start(bundle: Bundle, *, revision: str = "1:test", deadline_s: float = PATIENCE_S) -> PolicyEngine:
             adapter: Start = ADAPTERS[name] if name in ADAPTERS else partial(ON_OPA[name], opa_of(bundle))
             return await stack.enter_async_context(adapter(revision, bundle, deadline_s))
 
