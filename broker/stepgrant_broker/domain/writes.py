@@ -132,7 +132,7 @@ class WriteSet:
     run's lease; `None` leaves it. `raise_guard` is the only way to move the tenant's guard (a `Tenant` row leaves it).
     `erase` names the commitments whose payloads are dropped with this commit. `key` is the chain's wrapped key, under
     which the payloads are sealed; a chain that begins brings it along as a row. `destroy` drops everything that stands
-    behind the run's commitments, its key with it.
+    behind the run's commitments, its key with it; `answers_gone` is for the store, which finds the stored answers.
     """
 
     tenant: str
@@ -149,6 +149,7 @@ class WriteSet:
     erase: tuple[str, ...] = ()
     key: ChainKey | None = None
     destroy: bool = False
+    answers_gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

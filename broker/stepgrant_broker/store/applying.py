@@ -25,7 +25,7 @@ from stepgrant_broker.store import rows
 from stepgrant_broker.store.breaking import AFTER, AFTER_ENTRIES, AFTER_PROOF, AFTER_ROW
 from stepgrant_broker.store.checking import chain_row
 from stepgrant_broker.store.faults import WriteSetMalformed
-from stepgrant_broker.store.statements import FIXED, ROWS_AT_ONCE, RUN_FIXED, Statements, Text, sqlite_dialect
+from stepgrant_broker.store.statements import FIXED, PORTION, ROWS_AT_ONCE, RUN_FIXED, Statements, Text, sqlite_dialect
 from stepgrant_broker.store.tables.ledger import ERASED
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def apply(db: sqlite3.Connection, writes: WriteSet, now: int, failpoints: Failpo
     _write_many(db, SQL.payloads, payload_rows(writes))
     for c in writes.erase:
         _touched(db, SQL.erase, {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c})
-    for text in SQL.destroy if writes.destroy else ():
-        _touched(db, text, destroyed(writes))
+    for text, binds in destruction(SQL, writes):
+        _touched(db, text, binds)
 
 
 def _write(db: sqlite3.Connection, row: Row) -> None:
@@ -81,9 +81,14 @@ def in_portions(places: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[An
         yield places[start : start + ROWS_AT_ONCE]
 
 
-def destroyed(writes: WriteSet) -> dict[str, Any]:
-    """The binds of `Statements.destroy`."""
-    return {**ERASED, "w_tenant": writes.tenant, "w_run": writes.run}
+def destruction(sql: Statements, writes: WriteSet) -> Iterator[tuple[Text, dict[str, Any]]]:
+    """What `destroy` does of itself: the key, a portion of the payloads, and the answers that were found before."""
+    if writes.destroy:
+        mine = {"w_tenant": writes.tenant, "w_run": writes.run}
+        yield sql.destroy_key, {**ERASED, **mine}
+        yield sql.drop_payloads, {**mine, "w_limit": PORTION}
+        for scope in writes.answers_gone:
+            yield sql.drop_answer, {"w_tenant": writes.tenant, "w_scope": scope}
 
 
 def entry_rows(writes: WriteSet) -> list[tuple[Any, ...]]:

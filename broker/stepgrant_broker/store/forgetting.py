@@ -25,13 +25,13 @@ class Forgetting:
     """Where the walks of one store stand."""
 
     def __init__(self, sql: Statements) -> None:
-        self._sql = sql
+        self.sql = sql
         self._after: dict[Walk, tuple[str, ...]] = {}
 
     @property
     def walks(self) -> Sequence[Walk]:
         """The tables to walk."""
-        return self._sql.walks
+        return self.sql.walks
 
     def stretch(self, run: Run, walk: Walk, now: int) -> tuple[int, bool]:
         """Drop what is over among the next keys: how many, and whether the walk has come to the end."""
@@ -49,6 +49,6 @@ class Forgetting:
 
     def bodies(self, run: Run, now: int) -> tuple[int, bool]:
         """Drop bodies of answers whose time is over: none that is counted, and whether all went."""
-        text = self._sql.forget_payloads
+        text = self.sql.forget_payloads
         gone, _ = run(text, text.places({"w_now": now, "w_limit": STRETCH}))
         return 0, gone < STRETCH

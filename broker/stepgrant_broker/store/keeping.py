@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from stepgrant.merkle import EMPTY_ROOT
 from stepgrant_broker.domain.refusals import VersionMoved
-from stepgrant_broker.store import keys, log, rewrapping
+from stepgrant_broker.store import erasing, keys, log, rewrapping
 from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
 from stepgrant_broker.store.reading import Reading
+from stepgrant_broker.store.statements import PORTION
 
 if TYPE_CHECKING:
     import threading
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.log import Growth, SignedHead
     from stepgrant_broker.domain.ports import SecretRecord, Wrapped
     from stepgrant_broker.domain.rewrapping import Place
-    from stepgrant_broker.domain.writes import ChainKey
+    from stepgrant_broker.domain.writes import ChainKey, WriteSet
+    from stepgrant_broker.store.erasing import ErasingQueries
     from stepgrant_broker.store.inbox import Inbox
     from stepgrant_broker.store.rewrapping import RewrapStatements
 
@@ -61,6 +64,11 @@ class Keeping(Reading):
     _writer: _Writer
     _forgetting: Forgetting
     _rewrap: RewrapStatements
+    _erasing: ErasingQueries
+    _erased: dict[tuple[str, str], None]
+    """Runs that are erased, of which something may be left."""
+    _looked = False
+    """Whether this process has looked for what others left of erased runs."""
 
     @abstractmethod
     async def _do(self, work: Callable[[Run], T], *, apart: bool = False) -> T:
@@ -81,6 +89,7 @@ class Keeping(Reading):
 
         Of a large table one call goes over a part, and the next goes on from there.
         """
+        await self._clear_left()
         gone = await self._forget(lambda run: self._forgetting.bodies(run, now))
         for walk in self._forgetting.walks:
             gone += await self._forget(lambda run, walk=walk: self._forgetting.stretch(run, walk, now))  # type: ignore[misc]
@@ -94,6 +103,33 @@ class Keeping(Reading):
             if done:
                 break
         return gone
+
+    async def _destroyed(self, writes: WriteSet) -> tuple[WriteSet, tuple[str, ...]]:
+        """The set with the stored answers that go with it, and those that are too many for its transaction."""
+        run = writes.run or ""
+        scopes = await self._run(lambda: erasing.answers_of(self._erasing, writes.tenant, run))
+        return replace(writes, answers_gone=scopes[:PORTION]), scopes[PORTION:]
+
+    async def _clear(self, tenant: str, run: str, scopes: tuple[str, ...] = ()) -> None:
+        """Drop what did not fit into the commit that erased the run."""
+        self._erased[tenant, run] = None
+        sql = self._forgetting.sql
+        for start in range(0, len(scopes), PORTION):
+            some = scopes[start : start + PORTION]
+            await self._do(lambda do, some=some: erasing.drop_answers(sql, do, tenant, some), apart=True)  # type: ignore[misc]
+        while not await self._do(lambda do: erasing.drop_payloads(sql, do, tenant, run), apart=True):
+            continue
+        del self._erased[tenant, run]
+
+    async def _clear_left(self) -> None:
+        """What this process did not get to, and once what others left behind."""
+        for tenant, run in tuple(self._erased):
+            await self._clear(tenant, run)
+        while not self._looked:
+            left = await self._run(lambda: erasing.left_behind(self._erasing))
+            for tenant, run in left:
+                await self._clear(tenant, run)
+            self._looked = not left
 
     async def log_origin(self, proposed: str) -> str:
         """The log's name for ever: the one it has, or this one for a log that begins now."""

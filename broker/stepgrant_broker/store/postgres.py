@@ -9,9 +9,11 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.store import checking, schema
 from stepgrant_broker.store import postgres_sql as sql
 from stepgrant_broker.store.asking import Plan, ask
@@ -64,6 +66,7 @@ class PostgresStore(Keeping):
         self._log = sql.LOG
         self._keys = sql.KEYS
         self._rewrap = sql.REWRAP
+        self._erasing, self._erased = sql.ERASING, {}
         self._clock = clock
         self._seal = seal or Clear()
         writing = replace(manner, application=f"{manner.application}-writer")
@@ -98,7 +101,14 @@ class PostgresStore(Keeping):
         back: the set was given.
         """
         checking.check(writes)
+        rest: tuple[str, ...] = ()
+        if writes.destroy:
+            writes, rest = await self._destroyed(writes)
         await self._writer.inbox.put(self._seal.into(writes))
+        if writes.destroy:
+            with contextlib.suppress(StoreUnavailable):
+                # It is erased. What did not fit goes now, or with the next sweep.
+                await self._clear(writes.tenant, writes.run or "", rest)
 
     async def compact(self) -> None:
         """Nothing: its VACUUM makes room again without writing it over, and its log and backups are its owner's."""

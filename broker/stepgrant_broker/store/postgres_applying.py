@@ -18,7 +18,7 @@ from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofRepla
 from stepgrant_broker.domain.state import Run
 from stepgrant_broker.domain.writes import Tenant
 from stepgrant_broker.store import rows
-from stepgrant_broker.store.applying import destroyed, entry_rows, in_portions, payload_rows, run_move, tenant_move
+from stepgrant_broker.store.applying import destruction, entry_rows, in_portions, payload_rows, run_move, tenant_move
 from stepgrant_broker.store.asking import Ask
 from stepgrant_broker.store.breaking import AFTER, AFTER_ENTRIES, AFTER_PROOF, AFTER_ROW
 from stepgrant_broker.store.faults import WriteSetMalformed
@@ -171,8 +171,7 @@ def _writes(writes: WriteSet) -> list[Part]:
     for c in writes.erase:
         binds = {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c}
         found.append(Part(Ask(WRITES.erase, WRITES.erase.places(binds)), _fine))
-    for text in WRITES.destroy if writes.destroy else ():
-        found.append(Part(Ask(text, text.places(destroyed(writes))), _fine))
+    found += [Part(Ask(text, text.places(binds)), _fine) for text, binds in destruction(WRITES, writes)]
     return found
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from stepgrant_broker.domain.log import Leaf
+from stepgrant_broker.store.erasing import ErasingQueries
 from stepgrant_broker.store.keys import KeyStatements
 from stepgrant_broker.store.log import LogStatements, Steps
 from stepgrant_broker.store.queries import Queries
@@ -62,6 +63,7 @@ SEQUENCING: Final = Text("SELECT pg_try_advisory_xact_lock(22505, 0)", ())
 LOG: Final = LogStatements(DIALECT, postgresql.insert, at_once, SEQUENCING)
 KEYS: Final = KeyStatements(DIALECT, postgresql.insert)
 REWRAP: Final = RewrapStatements(DIALECT)
+ERASING: Final = ErasingQueries(DIALECT)
 
 BEGIN_WRITE: Final = Text("BEGIN ISOLATION LEVEL READ COMMITTED", ())
 BEGIN_VIEW: Final = Text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())

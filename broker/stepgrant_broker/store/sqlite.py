@@ -18,6 +18,7 @@ from sqlalchemy.dialects import sqlite
 
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.store import applying, checking, connecting, schema
+from stepgrant_broker.store.erasing import ErasingQueries
 from stepgrant_broker.store.forgetting import Forgetting, Run
 from stepgrant_broker.store.keeping import Keeping
 from stepgrant_broker.store.keys import KeyStatements
@@ -40,6 +41,7 @@ SQL: Final = Queries(sqlite_dialect())
 LOG: Final = LogStatements(sqlite_dialect(), sqlite.insert, one_by_one)
 KEYS: Final = KeyStatements(sqlite_dialect(), sqlite.insert)
 REWRAP: Final = RewrapStatements(sqlite_dialect())
+ERASING: Final = ErasingQueries(sqlite_dialect())
 CAPACITY: Final = 1024
 
 
@@ -70,6 +72,7 @@ class SqliteStore(Keeping):
         self._log = LOG
         self._keys = KEYS
         self._rewrap = REWRAP
+        self._erasing, self._erased = ERASING, {}
         self._clock = clock
         self._seal = seal or Clear()
         self._traces = True
@@ -106,12 +109,16 @@ class SqliteStore(Keeping):
         back: the set was given.
         """
         checking.check(writes)
+        rest: tuple[str, ...] = ()
+        if writes.destroy:
+            writes, rest = await self._destroyed(writes)
         sealed = self._seal.into(writes)
         await self._writer.inbox.put(lambda db, now: applying.apply(db, sealed, now, self._failpoints))
         if writes.destroy:
             self._traces = True
             with contextlib.suppress(StoreUnavailable):
-                # It is destroyed in the database; what the log's file still shows goes now, or with the next sweep.
+                # It is erased. What did not fit, and what the log's file still shows, goes now or with the next sweep.
+                await self._clear(writes.tenant, writes.run or "", rest)
                 await self._remove_traces()
 
     async def forget_expired(self, now: int) -> int:

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
@@ -116,6 +116,8 @@ def at_most(query: Select[Any], bind: str) -> Select[Any]:
 
 
 ROWS_AT_ONCE: Final = 4
+PORTION: Final = 1000
+"""So many rows of a kind an erasure drops in one transaction."""
 
 
 class Statements:
@@ -133,7 +135,10 @@ class Statements:
         self.entries = {count: self._entries(count) for count in counts}
         self.payloads = {count: self._payloads(count) for count in counts}
         self.erase = self._text(delete(rows.PAYLOAD.table).where(*self._here(rows.PAYLOAD.table)))
-        self.destroy = tuple(self._destroy())
+        self.drop_payloads = self._drop_payloads()
+        self.drop_answer = self._text(delete(rows.ANSWER.table).where(*self._here(rows.ANSWER.table)))
+        keys = rows.CHAIN_KEY.table
+        self.destroy_key = self._text(update(keys).where(*self._here(keys)), tuple(ERASED))
         self.forget_payloads = self._forget_payloads()
         self.walks = (Walk(dialect, rows.PROOF.table), Walk(dialect, rows.ANSWER.table))
 
@@ -223,18 +228,13 @@ class Statements:
         values: list[dict[str, Any]] = [dict(zip(columns, map(bindparam, some), strict=True)) for some in names]
         return _in_order(self._text(insert.values(values)), [name for some in names for name in some])
 
-    def _destroy(self) -> Iterator[Text]:
-        """Everything behind a run's commitments: payloads, answers, and its key, which is written over.
-
-        An answer's row commits to the call under the tenant's key. No index finds it by its run: every commit would
-        have to keep one.
-        """
-        for table, column in ((rows.PAYLOAD.table, "chain"), (rows.ANSWER.table, "run")):
-            mine = and_(table.c.tenant == bindparam("w_tenant"), table.c[column] == bindparam("w_run"))
-            yield self._text(delete(table).where(mine))
-        keys = rows.CHAIN_KEY.table
-        mine = and_(keys.c.tenant == bindparam("w_tenant"), keys.c.run == bindparam("w_run"))
-        yield self._text(update(keys).where(mine), tuple(ERASED))
+    def _drop_payloads(self) -> Text:
+        """Delete at most `w_limit` payloads of a run."""
+        table = rows.PAYLOAD.table
+        key = tuple_(*table.primary_key.columns)
+        mine = and_(table.c.tenant == bindparam("w_tenant"), table.c.chain == bindparam("w_run"))
+        some = at_most(select(*table.primary_key.columns).where(mine), "w_limit")
+        return self._text(delete(table).where(key.in_(some)))
 
     def _forget_payloads(self) -> Text:
         """Delete at most `w_limit` bodies whose time is over: few rows expire, and those have an index."""

@@ -1,7 +1,7 @@
 """Erase a run: by an operator, or because the time for which it is kept is over. This is final.
 
-One commit writes the entry and destroys the chain's key, every payload and every stored answer of the run. Erasing
-again answers the same and writes nothing.
+One commit writes the entry and destroys the chain's key, and with it every payload and stored answer of the run; of a
+large run the store drops the last ones after it, in portions. Erasing again answers the same and writes nothing.
 """
 
 from __future__ import annotations
