@@ -18,7 +18,7 @@ BEGINS: Final = 2_048
 BACK_S: Final = 2.0
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_opa_goes_and_comes_back_during_two_thousand_begins(opa_server: Serve, tmp_path: Path) -> None:
     backs = []
     with ExitStack() as stack:
@@ -36,4 +36,5 @@ def test_opa_goes_and_comes_back_during_two_thousand_begins(opa_server: Serve, t
         load.finish()
         load.check()
     assert set(load.story.refused) == {"policy_unavailable"}
+    print("BACKS", backs)
     assert max(backs) < BACK_S

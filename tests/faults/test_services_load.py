@@ -55,7 +55,7 @@ def through(load: Load, service: Any, stack: ExitStack) -> list[float]:  # noqa:
     return backs
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_postgres_goes_and_comes_back(new_postgres: Callable[..., PostgresServer], tmp_path: Path) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(new_postgres())
@@ -69,6 +69,7 @@ def test_postgres_goes_and_comes_back(new_postgres: Callable[..., PostgresServer
         load.check()
     assert set(load.story.refused) <= {"ledger_unavailable"}
     assert load.story.refused
+    print("BACKS", backs)
     assert max(backs) < BACK_S
 
 
@@ -78,7 +79,7 @@ def nothing_lives(load: Load, vault: VaultServer, postgres: PostgresServer) -> N
     A Vault that is killed between making a role and writing down its lease forgets that role. Nobody ever got its
     password, and `VALID UNTIL` has closed it; only the database's owner can drop it.
     """
-    end = time.monotonic() + 150
+    end = time.monotonic() + 300
     while vault.leftovers() or load.story.logins.intersection(logins_of(postgres)) or due(load.host):
         assert time.monotonic() < end, (vault.leftovers(), logins_of(postgres))
         load.host.sweep_now()
@@ -96,7 +97,7 @@ def due(host: TestHost) -> int:
     return len(host.call(lambda broker: broker.ports.reads.leases_due(1 << 52, 1000)))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_vault_goes_and_comes_back(
     new_vault: Callable[..., VaultServer], new_postgres: Callable[..., PostgresServer], tmp_path: Path
 ) -> None:
@@ -119,4 +120,5 @@ def test_vault_goes_and_comes_back(
         nothing_lives(load, vault, postgres)
     assert set(load.story.refused) <= {"issuer_unavailable", "prior_credential_live"}
     assert load.story.refused["issuer_unavailable"]
+    print("BACKS", backs)
     assert max(backs) < BACK_S
