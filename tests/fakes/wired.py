@@ -25,7 +25,7 @@ def says(word: str) -> dict[str, str]:
     return {"stepgrant/main.rego": REGO.replace("WORD", word)}
 
 
-async def until(true: Callable[[], bool], patience_s: float = 10) -> None:
+async def until(true: Callable[[], bool], patience_s: float = 60) -> None:
     """Wait for something that comes by itself."""
     async with asyncio.timeout(patience_s):
         while not true():  # noqa: ASYNC110 - what is waited for gives no event

@@ -36,5 +36,4 @@ def test_opa_goes_and_comes_back_during_two_thousand_begins(opa_server: Serve, t
         load.finish()
         load.check()
     assert set(load.story.refused) == {"policy_unavailable"}
-    print("BACKS", backs)
     assert max(backs) < BACK_S

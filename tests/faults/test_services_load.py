@@ -69,7 +69,6 @@ def test_postgres_goes_and_comes_back(new_postgres: Callable[..., PostgresServer
         load.check()
     assert set(load.story.refused) <= {"ledger_unavailable"}
     assert load.story.refused
-    print("BACKS", backs)
     assert max(backs) < BACK_S
 
 
@@ -120,5 +119,4 @@ def test_vault_goes_and_comes_back(
         nothing_lives(load, vault, postgres)
     assert set(load.story.refused) <= {"issuer_unavailable", "prior_credential_live"}
     assert load.story.refused["issuer_unavailable"]
-    print("BACKS", backs)
     assert max(backs) < BACK_S
