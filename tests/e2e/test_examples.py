@@ -23,7 +23,8 @@ import pytest
 
 from checker.check import check
 from checker.reading import read_lines, read_sqlite
-from faults.processes import Place, environment
+from faults.forks import environment
+from faults.processes import Place
 from stepgrant.receipt import Event
 from stepgrant_broker.testing import TestHost, start
 

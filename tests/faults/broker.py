@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
+from faults.forker import BROKER, LIBRARIES, load
 from stepgrant_broker.config import PREFIX, SettingsError, load_settings
 from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.policy.findings import PolicyInvalid
@@ -87,6 +89,8 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Fork a broker for each line."""
+    load(*LIBRARIES, *BROKER)
+    gc.freeze()
     with open(0, "rb", buffering=0, closefd=False) as lines:
         say(ready=True)
         for line in iter(lines.readline, b""):

@@ -8,16 +8,16 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from faults.processes import FOLDER, PATIENCE_S, Agent, Line, Place, Target, environment, settings_for
+from faults.forks import FOLDER, environment, talking
+from faults.processes import PATIENCE_S, Agent, Line, Place, Target, settings_for
 from stepgrant_broker.testing import start
 
 QUICK: Final = {"redeem_window_ms": 1000, "leeway_ms": 200}
@@ -29,17 +29,14 @@ class Nursery:
 
     def __init__(self, **more: str) -> None:
         """`more`: environment for it and its brokers."""
-        command = [sys.executable, str(FOLDER / "broker.py")]
-        self._process = subprocess.Popen(
-            command, env=environment(**more), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._talk = talking(FOLDER / "broker.py", environment=environment(**more))
         self.events: queue.Queue[Line] = queue.Queue()
         self.pid: int | None = None
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
-        for line in self._process.stdout or ():
+        for line in self._talk.stdout:
             self.events.put(json.loads(line))
 
     def expect(self, *names: str, patience_s: float = PATIENCE_S) -> Line:
@@ -53,10 +50,8 @@ class Nursery:
 
     def fork(self, order: dict[str, Any]) -> Line:
         """Start a broker: `{"up": pid}`, or `{"ended": code}` if it could not."""
-        if self._process.stdin is None:
-            raise RuntimeError("the nursery is closed")
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        self._talk.stdin.write(json.dumps(order) + "\n")
+        self._talk.stdin.flush()
         event = self.expect("up", "ended")
         self.pid = event.get("up")
         return event
@@ -83,16 +78,12 @@ class Nursery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(STRICT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._talk.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._talk.process.wait(STRICT_S)
+        self._talk.process.kill()
         self._thread.join(STRICT_S)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._talk.close()
 
 
 @dataclass

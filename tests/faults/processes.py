@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-FOLDER: Final = Path(__file__).parent
+from faults.forks import FOLDER, environment, freeze, lived, spawned, talking
+
 PATIENCE_S: Final = 45.0
 STARTS_MOST: Final = 6
 KILLED: Final = -signal.SIGKILL
@@ -36,12 +35,6 @@ def settings_for(target: str, more: Mapping[str, Any] | None = None) -> dict[str
     effects = {"stock.read": "read", "note.put": "idempotent", "card.charge": "once", "mail.send": "once"}
     tools = {name: {"effect": effect, "audience": target} for name, effect in effects.items()}
     return {**SETTINGS, "agents": {"worker": {"tools": {**tools, **(more or {})}}}}
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Of a child: nothing of the developer's settings, and the code under test."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STEPGRANT_")}
-    return {**kept, "PYTHONPATH": os.pathsep.join(name for name in sys.path if name), **more}
 
 
 @dataclass(frozen=True)
@@ -74,14 +67,17 @@ class Place:
         """Run a target here, known to the broker by this key file."""
         book.touch()
         fd = self.socket.fileno()
-        command = [sys.executable, str(FOLDER / "target.py"), self.url, broker, str(key), str(book), str(fd)]
-        process = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, pass_fds=(fd,))
+        words = (self.url, broker, str(key), str(book), str(fd))
+        alive, ours = os.pipe()
+        process = spawned(FOLDER / "target.py", *words, environment=environment(), stdin=alive, more=(fd,))
         self.socket.close()
+        os.close(alive)
         try:
             yield Target(self.url, book)
         finally:
+            os.close(ours)
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 @dataclass(frozen=True)
@@ -91,6 +87,12 @@ class Start:
     code: int
     told: list[Line]
     errors: str = field(repr=False)
+
+    @classmethod
+    def of(cls, program: Path, *words: str, **how: Any) -> Start:  # noqa: ANN401 - see `lived`
+        """A life, when it is over."""
+        code, output, errors = lived(program, *words, **how)
+        return cls(code, [json.loads(line) for line in output.splitlines()], errors)
 
 
 @dataclass(frozen=True)
@@ -129,29 +131,11 @@ class Agent:
         """The broker's name of its run."""
         return next(str(line["run"]) for line in self.told if "run" in line)
 
-    def spawn(self, kill: Kill | None = None) -> subprocess.Popen[str]:
-        """Start it, and leave it to the caller."""
-        names = {"STEPGRANT_URL": self.url, "STEPGRANT_WORKLOAD_KEY": str(self.workload_key)}
-        killed = (kill or Kill()).environment
-        return subprocess.Popen(
-            [sys.executable, str(FOLDER / "agent.py"), self.face, self.key],
-            env=environment(FAULTS_TARGET=self.target, **names, **killed),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
     def live(self, kill: Kill | None = None) -> Start:
         """Start it and wait for its end."""
-        process = self.spawn(kill)
-        try:
-            output, errors = process.communicate(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, errors = process.communicate()
-            errors += f"\n(it did not end within {PATIENCE_S} s)"
-        self.starts.append(Start(process.returncode, [json.loads(line) for line in output.splitlines()], errors))
+        names = {"STEPGRANT_URL": self.url, "STEPGRANT_WORKLOAD_KEY": str(self.workload_key)}
+        given = environment(FAULTS_TARGET=self.target, **names, **(kill or Kill()).environment)
+        self.starts.append(Start.of(FOLDER / "agent.py", self.face, self.key, environment=given, patience_s=PATIENCE_S))
         return self.starts[-1]
 
     def finish(self) -> Start:
@@ -179,23 +163,16 @@ class Puppet:
 
     def __init__(self, url: str, workload_key: Path, target: str, **more: str) -> None:
         names = {"STEPGRANT_URL": url, "STEPGRANT_WORKLOAD_KEY": str(workload_key), "FAULTS_TARGET": target}
-        self.process = subprocess.Popen(
-            [sys.executable, str(FOLDER / "puppet.py")],
-            env=environment(**names, **more),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._talk = talking(FOLDER / "puppet.py", environment=environment(**names, **more))
 
     def tell(self, command: str) -> None:
         """Send a command and do not wait."""
-        if self.process.stdin is not None:
-            self.process.stdin.write(command + "\n")
-            self.process.stdin.flush()
+        self._talk.stdin.write(command + "\n")
+        self._talk.stdin.flush()
 
     def answer(self) -> Line:
         """The next answer; nothing when it ended."""
-        line = self.process.stdout.readline() if self.process.stdout is not None else ""
+        line = self._talk.stdout.readline()
         return dict(json.loads(line)) if line else {}
 
     def do(self, command: str) -> Line:
@@ -205,12 +182,11 @@ class Puppet:
 
     def freeze(self) -> None:
         """SIGSTOP; it stands still when this returns."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)
+        freeze(self._talk.process)
 
     def thaw(self) -> None:
         """SIGCONT."""
-        self.process.send_signal(signal.SIGCONT)
+        self._talk.process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self
@@ -218,5 +194,4 @@ class Puppet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self._talk.close()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +21,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import httpx
 
 from checker.check import check
+from faults.forks import FOLDER, Process, environment
 from faults.lab import TTL_S, Lab, until_none
-from faults.processes import ENDED, FOLDER, KILLED, Kill, Line, Start, environment
+from faults.processes import ENDED, KILLED, Kill, Line, Start
 from stepgrant.receipt import verify
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.issuers.grant_tokens import REQUEST_MS
@@ -91,7 +90,7 @@ class Workman:
     key: str
     failpoint: str = ""
     lives: list[Start] = field(default_factory=list)
-    process: subprocess.Popen[str] | None = None
+    process: Process | None = None
 
     @property
     def run(self) -> str:
@@ -114,18 +113,13 @@ class Workman:
         target = {"FAULTS_TARGET": self.lab.target.url} if self.lab.target is not None else {}
         names = {"STEPGRANT_URL": self.lab.url, "STEPGRANT_WORKLOAD_KEY": str(self.lab.agent_key)}
         kill = Kill("" if self.acts else self.failpoint).environment
-        self.process = process = subprocess.Popen(
-            [sys.executable, str(FOLDER / "workman.py"), self.key], env=environment(**names, **target, **kill),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            output, errors = process.communicate(timeout=LIFE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, errors = process.communicate()
-            errors += f"\n(it did not end within {LIFE_S} s)"
-        self.lives.append(Start(process.returncode, [json.loads(line) for line in output.splitlines()], errors))
-        return self.lives[-1]
+        given = environment(**names, **target, **kill)
+        life = Start.of(FOLDER / "workman.py", self.key, environment=given, patience_s=LIFE_S, born=self._born)
+        self.lives.append(life)
+        return life
+
+    def _born(self, process: Process) -> None:
+        self.process = process
 
     def story(self) -> str:
         """Its lives, for a failure."""
