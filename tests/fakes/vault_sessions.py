@@ -43,7 +43,7 @@ async def vault_of(fake: LyingVault, method: Method, *, start: bool = True) -> A
         await vault.close()
 
 
-async def until(done: object, seconds: float = 20.0) -> None:
+async def until(done: object, seconds: float = 40.0) -> None:
     end = time.monotonic() + seconds
     while not done():  # type: ignore[operator]
         assert time.monotonic() < end

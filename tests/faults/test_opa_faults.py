@@ -133,6 +133,7 @@ async def test_gone_and_back_under_load(engine: OpaEngine, opa: OpaServer, harm:
     reasons = {reason for reason in load.seen if reason not in {"Allow", "Deny"}}
     known = {
         f"no decision within {DEADLINE_S} s",
+        f"no decision within {PATIENCE_S} s",  # one in a hurry whose end fell into the peace that came after
         "OPA closed the connection before its answer was whole",
         "OPA closed the connection",
     }

@@ -122,7 +122,7 @@ async def test_the_broker_starts_before_opa(opa_server: Serve, tmp_path: Path) -
         async with broker_on(opa.url, tmp_path) as broker:
             assert (await refusal(broker)).startswith(f"OPA cannot be reached at {opa.url} (")
             await asyncio.to_thread(opa.start)
-            await until(lambda: broker.policy.revision is not None, patience_s=2)
+            await until(lambda: broker.policy.revision is not None)
 
 
 async def test_a_policy_that_could_never_be_activated_is_refused_at_the_start(
@@ -165,7 +165,7 @@ async def test_the_present_policy_decides_while_the_broker_waits_for_the_next_on
             assert (await broker.policy.evaluate(QUESTION)).revision == f"1:{FIRST.digest}"
             put(SECOND, tmp_path)
             await asyncio.to_thread(opa.restart)
-            await until(lambda: broker.policy.revision == f"2:{SECOND.digest}", patience_s=3)
+            await until(lambda: broker.policy.revision == f"2:{SECOND.digest}")
             tenant = (await broker.ports.store.load(Query("default"))).tenant
             assert tenant.policy_revision == f"2:{SECOND.digest}"
 
