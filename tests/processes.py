@@ -1,18 +1,24 @@
-"""`stepgrant` as people start it: a process of its own, whose lines a test waits for."""
+"""`stepgrant` as people start it: a process of its own, whose lines a test waits for.
+
+Where tests are inside `forking()` of `faults/forks.py` that process is forked from one that has imported already what
+a command imports, which takes most of its life. It is a new process in everything else.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-STEPGRANT = [sys.executable, "-m", "stepgrant.cli.main"]
+import typed
+from faults.forks import Process, lived, spawned
+
+COMMAND = Path(typed.__file__)
 PATIENCE_S = 60.0
 ROOT = Path(__file__).parents[1]
 
@@ -26,18 +32,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **ours, **more}
 
 
-def stepgrant(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [*STEPGRANT, *words],
-        cwd=folder,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-        stdin=subprocess.DEVNULL,
-    )
+def stepgrant(
+    folder: Path, *words: str, patience_s: float = PATIENCE_S, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. One that is not over in time is killed, and its errors say so."""
+    given = environment(**more)
+    code, out, errors = lived(COMMAND, *words, environment=given, patience_s=patience_s, folder=folder)
+    return subprocess.CompletedProcess([*words], code, out, errors)
 
 
 def gone(pid: int) -> bool:
@@ -54,7 +55,7 @@ def gone(pid: int) -> bool:
 class Running:
     """A process with everything that it has written so far, stdout and stderr together."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     @property
@@ -82,10 +83,8 @@ class Running:
 def started(folder: Path, log: Path, *words: str, **more: str) -> Iterator[Running]:
     """A command that runs while the block does; it is killed at the end if it still runs."""
     with log.open("wb") as out:
-        command: Sequence[str] = [*STEPGRANT, *words]
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment(**more), stdin=subprocess.DEVNULL, stdout=out, stderr=out
-        )
+        fd = out.fileno()
+        process = spawned(COMMAND, *words, environment=environment(**more), stdout=fd, stderr=fd, folder=folder)
     try:
         yield Running(process, log)
     finally:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from e2e.rehearsing import AGENTS
-from processes import STEPGRANT, environment, started, stepgrant
+from processes import started, stepgrant
 from stepgrant.cli.exits import ExitCode
 from stepgrant_broker.commands.rehearse.lives import last_words
 from stepgrant_broker.demo.stage import TARGETS, free_addresses, policy_files
@@ -42,10 +42,7 @@ def project(tmp_path: Path, agent: str) -> Path:
 
 
 def rehearse(folder: Path, scratch: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*STEPGRANT, "rehearse", *words], cwd=folder, env=environment(TMPDIR=str(scratch), **more), timeout=LONG_S,
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    return stepgrant(folder, "rehearse", *words, patience_s=LONG_S, TMPDIR=str(scratch), **more)
 
 
 def processes_in(folder: Path) -> list[str]:

@@ -1,10 +1,11 @@
 """Programs as new processes, forked from this one, which has imported already what they import: most of a life.
 
 Standard input is a Unix socket. For each order, a byte that carries descriptors and then a line of JSON
-`{"program", "words", "environment", "numbers"}`, it forks a child that runs the file as `python PROGRAM WORDS...` does:
-with these words, this environment, this environment's failpoints of the SDK, and the given descriptors under these
-numbers and no others. It answers with the child's process id. The last descriptor is its own: there it says
-`stopped` when the child was stopped, and the child's exit code when that has ended.
+`{"program", "words", "environment", "numbers", "folder"}`, it forks a child that runs the file as `python PROGRAM
+WORDS...` does: in this folder, with these words, this environment, what Python and the SDK take from it at their start
+(PYTHONUNBUFFERED, TMPDIR, failpoints), and the given descriptors under these numbers and no others. It answers with the
+child's process id. The last descriptor is its own: there it says `stopped` when the child was stopped, and the child's
+exit code when that has ended.
 
 A child shares nothing with another one. This process has no threads, opens nothing and reads no setting; random
 numbers are seeded anew in each child, and a key of the SDK would not survive the fork. The end of the socket ends it.
@@ -16,12 +17,14 @@ import atexit
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 from contextlib import suppress
@@ -43,6 +46,12 @@ BROKER: Final = (
 LIBRARIES: Final = (
     "asyncio", "http.server", "uuid", "httpx", "httpcore", "anyio", "anyio._backends._asyncio", "certifi", "h11",
     "psycopg", "encodings.idna", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on",
+)  # fmt: skip
+COMMANDS: Final = (
+    "alembic.command", "alembic.runtime.migration", "uvloop", "stepgrant.cli.client_file", "stepgrant.cli.running",
+    "stepgrant_broker.commands.child", "stepgrant_broker.commands.dev_session", "stepgrant_broker.commands.verifying",
+    "stepgrant_broker.commands.rehearse.session", "stepgrant_broker.commands.rehearse.showing",
+    "stepgrant_broker.testing", "stepgrant_broker.wiring.bootstrap",
 )  # fmt: skip
 HIGH: Final = 200
 """From here on a child keeps what it was given, until it has closed everything else."""
@@ -80,7 +89,16 @@ def settle_in(order: dict[str, Any], given: list[int]) -> None:
     os.closerange(HIGH, HIGH + MOST)
     os.environ.clear()
     os.environ.update(order["environment"])
+    os.chdir(order["folder"])
+    tempfile.tempdir = None
+    if "PYTHONUNBUFFERED" in os.environ:
+        sys.stdout, sys.stderr = unbuffered(1), unbuffered(2)
     _failpoints.on = _failpoints._from_environment()
+
+
+def unbuffered(number: int) -> io.TextIOWrapper:
+    """A standard output that keeps nothing back."""
+    return io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", write_through=True)
 
 
 def run(program: str, words: list[str]) -> int:
@@ -130,7 +148,7 @@ def reap(running: dict[int, int]) -> None:
 
 def main() -> None:
     """Fork a child for each order."""
-    load(*LIBRARIES, *SDK, *BROKER)
+    load(*LIBRARIES, *SDK, *BROKER, *COMMANDS)
     gc.collect()
     gc.freeze()
     waking, woken = socket.socketpair()

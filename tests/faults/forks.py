@@ -198,17 +198,24 @@ def spawned(
     stdout: int | None = None,
     stderr: int | None = None,
     more: Sequence[int] = (),
+    folder: Path | None = None,
 ) -> Process:
-    """Run this file in a new process. Descriptors: its standard ones, else ours, and `more` that keep their numbers."""
+    """Run this file in a new process. Descriptors: its standard ones, else ours, and `more` that keep their numbers.
+
+    `folder`: where it works, else where this process does.
+    """
     forker = None if "LD_PRELOAD" in environment else _shared.get()
     if forker is None:
         command = [sys.executable, str(program), *words]
-        return subprocess.Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=more)
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=more
+        )
     with Path(os.devnull).open("rb") as nothing:
         first = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
         given = {0: first, 1: 1 if stdout is None else stdout, 2: 2 if stderr is None else stderr}
         given |= {number: number for number in more}
-        order = {"program": str(program), "words": words, "environment": dict(environment), "numbers": list(given)}
+        order = {"program": str(program), "words": words, "environment": dict(environment), "numbers": list(given),
+                 "folder": str(folder or Path.cwd())}  # fmt: skip
         return forker.fork(order, list(given.values()))
 
 
@@ -246,6 +253,7 @@ def lived(
     environment: Mapping[str, str],
     patience_s: float,
     born: Callable[[Process], object] = id,
+    folder: Path | None = None,
 ) -> tuple[int, str, str]:
     """Run this file to its end: exit code, output, errors. `born` is told the process.
 
@@ -253,7 +261,7 @@ def lived(
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         process = spawned(
-            program, *words, environment=environment, stdout=out.fileno(), stderr=errors.fileno()
+            program, *words, environment=environment, stdout=out.fileno(), stderr=errors.fileno(), folder=folder
         )  # fmt: skip
         born(process)
         late = ""

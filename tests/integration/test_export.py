@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +14,8 @@ import pytest
 
 import stepgrant
 from commandline import Done, caller
-from processes import PATIENCE_S, STEPGRANT, environment, started
+from faults.forks import spawned
+from processes import COMMAND, PATIENCE_S, environment, started
 from stepgrant_broker.testing import TestHost, start
 
 if TYPE_CHECKING:
@@ -137,16 +138,14 @@ def test_no_entry_is_missing_after_kills(exporting: Exporting, run: Run) -> None
 
 def killed_within_a_batch(exporting: Exporting) -> list[bytes]:
     """Kill an export that stands within a batch, because nobody reads on; the whole lines that were read."""
-    with subprocess.Popen(
-        [*STEPGRANT, *exporting.words()],
-        env=environment(**exporting.env),
-        cwd=exporting.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        assert process.stdout is not None
-        data = process.stdout.read(PIECE)
+    ours, theirs = os.pipe()
+    given, folder = environment(**exporting.env), exporting.folder
+    process = spawned(COMMAND, *exporting.words(), environment=given, stdout=theirs, folder=folder)
+    os.close(theirs)
+    with open(ours, "rb") as out:  # noqa: PTH123 - a descriptor
+        data = out.read(PIECE)
         process.kill()
+        process.wait(PATIENCE_S)
     assert len(data) == PIECE
     lines = data.split(b"\n")[:-1]
     assert [json.loads(line)["metadata"]["sequence"] for line in lines] == list(range(len(lines)))

@@ -1,4 +1,4 @@
-"""A real broker, a real agent on the SDK, and the command line as its people."""
+"""A real broker, a real agent on the SDK, the command line as its people; processes are forked, as in `tests/e2e`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pytest
 
 from clerks import SETTINGS, People
 from commandline import Done, caller
+from faults.forks import forking
 from stepgrant_broker.testing import TestHost, start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forking() -> Iterator[None]:
+    with forking():
+        yield
 
 
 @pytest.fixture
