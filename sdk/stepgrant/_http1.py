@@ -17,18 +17,23 @@ import h11
 from stepgrant._http import Answer, headers_of
 
 MAX_ANSWER_BYTES: Final = 4_194_304
+ENDLESS: Final = "the answer has no end"
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`target` is path and query; `headers` are without `Host` and `Content-Length`. `timeout` is in seconds."""
+    """`target` is path and query; `headers` are without `Host` and `Content-Length`. `timeout` is in seconds.
+
+    `most`: an answer with more bytes than this has no end.
+    """
 
     method: bytes
     target: bytes
     headers: Headers
     body: bytes
     timeout: float
+    most: int = MAX_ANSWER_BYTES
 
     def __repr__(self) -> str:
         """Masked: headers hold the token, the body arguments and results."""
@@ -50,13 +55,14 @@ class Exchanges:
         self._host = host
         self._head: h11.Response | None = None
         self._body = bytearray()
+        self._most = MAX_ANSWER_BYTES
 
     def start(self, request: Request) -> bytes:
         """The bytes of the next request."""
         connection = self._connection
         if connection.our_state is not h11.IDLE:
             connection.start_next_cycle()
-        self._head, self._body = None, bytearray()
+        self._head, self._body, self._most = None, bytearray(), request.most
         length = b"%d" % len(request.body)
         headers = [(b"host", self._host), *request.headers, (b"content-length", length)]
         head = connection.send(h11.Request(method=request.method, target=request.target, headers=headers))
@@ -75,8 +81,8 @@ class Exchanges:
                     self._head = event
                 elif isinstance(event, h11.Data):
                     self._body += event.data
-                    if len(self._body) > MAX_ANSWER_BYTES:
-                        raise Broken("the answer has no end")
+                    if len(self._body) > self._most:
+                        raise Broken(ENDLESS)
                 elif isinstance(event, h11.EndOfMessage):
                     return self._answer()
                 elif not isinstance(event, h11.InformationalResponse):

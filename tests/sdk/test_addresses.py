@@ -66,3 +66,9 @@ def test_an_agent_starts_without_what_its_steps_do_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_checking_grants_with_known_keys_starts_without_an_http_client() -> None:
+    code = "import sys, stepgrant.verify; print(sorted({'httpx', 'rich', 'click'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

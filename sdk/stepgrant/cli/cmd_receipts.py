@@ -68,13 +68,13 @@ def _register_get(app: typer.Typer) -> None:
         from stepgrant.canonical import dumps
         from stepgrant.cli.client_file import refuse_existing
         from stepgrant.cli.cmd_runs import resolve
-        from stepgrant.cli.people import segment
+        from stepgrant.cli.people import LONG_S, segment
 
         for file in filter(None, (out, html)):
             refuse_existing(file)
         with cli.broker() as broker:
             run_id = resolve(broker, run)
-            value = broker.get(f"/v1/runs/{segment(run_id)}/receipt", step=step, grant=grant)
+            value = broker.get(f"/v1/runs/{segment(run_id)}/receipt", timeout_s=LONG_S, step=step, grant=grant)
             keys = broker.get("/v1/ledger/keys") if html is not None else None
         facts = {"run": run_id, "complete": value.get("complete")}
         if html is not None and keys is not None:

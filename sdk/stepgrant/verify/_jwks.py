@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol
-
-import httpx
+from typing import TYPE_CHECKING, Final, Protocol
 
 from stepgrant import _http
 from stepgrant._errors import ConfigurationError, StepgrantError
 from stepgrant._keys import JoseError, VerifyingKey, verifying_key
 from stepgrant._verification_errors import InvalidToken, VerificationUnavailable
+
+if TYPE_CHECKING:
+    import httpx
 
 MIN_TTL_S: Final = 300
 MAX_TTL_S: Final = 86_400
@@ -177,6 +178,8 @@ class JwksSource:
         return self._cache.find(kid, self._clock())
 
     def _fetch_sync(self) -> None:
+        import httpx  # noqa: PLC0415 - 0.1 s that a server with `StaticKeys`, and the broker, need not wait
+
         client = self._client or httpx.Client(trust_env=False, timeout=self._timeout_s)
         try:
             self._take(_http.send(client, self._request(client), max_bytes=MAX_JWKS_BYTES))
@@ -189,6 +192,8 @@ class JwksSource:
                 client.close()
 
     async def _fetch(self) -> None:
+        import httpx  # noqa: PLC0415 - as above
+
         client = self._async_client or httpx.AsyncClient(trust_env=False, timeout=self._timeout_s)
         try:
             self._take(await _http.asend(client, self._request(client), max_bytes=MAX_JWKS_BYTES))

@@ -18,10 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
-
-import httpx
 
 from stepgrant import _exchange, _http
 from stepgrant._dpop import DpopKey
@@ -40,6 +38,9 @@ from stepgrant._verification_errors import (
 )
 from stepgrant.canonical import JsonValue
 from stepgrant.verify._verifier import Redeemed, Redemption
+
+if TYPE_CHECKING:
+    import httpx
 
 _TRIES: Final = 4
 _PAUSE_S: Final = 0.15
@@ -119,6 +120,8 @@ class BrokerRedeemer:
         session = self._own_session()
         client = self._client or session.client
         if client is None:
+            import httpx  # noqa: PLC0415 - 0.1 s that only who redeems waits
+
             client = session.client = httpx.Client(trust_env=False, timeout=self._timeout_s)
         for attempt in range(_TRIES):
             try:
@@ -143,6 +146,8 @@ class BrokerRedeemer:
         session = self._own_session()
         client = self._async_client or session.async_client
         if client is None:
+            import httpx  # noqa: PLC0415 - as above
+
             client = session.async_client = httpx.AsyncClient(trust_env=False, timeout=self._timeout_s)
         for attempt in range(_TRIES):
             try:
