@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from typing import IO, Any, Final, Protocol
 
 FOLDER: Final = Path(__file__).parent
 ENDS_S: Final = 30.0
+NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody. For plain HTTP: to load whom one trusts takes longer than a call."""
 
 
 def environment(**more: str) -> dict[str, str]:

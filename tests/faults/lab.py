@@ -213,11 +213,12 @@ class Lab:
         return [one for one in self.logins.vault._tokens() if any(run in one for run in runs)]
 
 
-def until_none(look: Callable[[], Sequence[str]], patience_s: float) -> Sequence[str]:
-    """Wait until there is nothing; what still is there when there is no more patience."""
-    end = time.monotonic() + patience_s
+def until_none(look: Callable[[], Sequence[str]], patience_s: float, pause_s: float = 0.1) -> Sequence[str]:
+    """Wait until there is nothing; what still is there when there is no more patience. Pauses grow up to five times."""
+    end, pause = time.monotonic() + patience_s, pause_s
     while (left := look()) and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 5 * pause_s)
     return left
 
 

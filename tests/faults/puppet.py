@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ from stepgrant.errors import StepgrantError
 TARGET: Final = os.environ.get("FAULTS_TARGET", "")
 HEARD: Final = os.environ.get("FAULTS_HEARD", "")
 ORDER: Final = {"order": "0"}
+NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For plain HTTP: to load whom one trusts takes longer than a call."""
 
 
 def say(**line: Any) -> None:  # noqa: ANN401 - JSON
@@ -111,7 +114,7 @@ class Puppet:
         say(returned=value)
 
     def do_present(self) -> None:
-        answer = httpx.post(f"{TARGET}/card.charge", json=ORDER, headers=self.headers, trust_env=False)
+        answer = httpx.post(f"{TARGET}/card.charge", json=ORDER, headers=self.headers, verify=NO_TLS, trust_env=False)
         say(status=answer.status_code, code=answer.json().get("code"))
 
     def do_ask(self, verb: str, epoch: str = "") -> None:

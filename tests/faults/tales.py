@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import httpx
 
 from checker.check import check
-from faults.forks import FOLDER, Process, environment
+from faults.forks import FOLDER, NO_TLS, Process, environment
 from faults.lab import TTL_S, Lab, until_none
 from faults.processes import ENDED, KILLED, Kill, Line, Start
 from stepgrant.receipt import verify
@@ -36,6 +36,9 @@ GONE_S: Final = float(TTL_S)
 
 CONFIRMED_S: Final = TTL_S + (MINT_DEADLINE_MS + REQUEST_MS) / 1000 + 10
 """How long until that is certain of one whose request nobody saw the end of."""
+
+LOOK_S: Final = 0.5
+"""Between two looks at all that there is; later ones come less often."""
 
 _numbers = itertools.count(1)
 
@@ -136,8 +139,8 @@ def people(lab: Lab, method: str, path: str, body: object = None) -> httpx.Respo
         headers["Idempotency-Key"] = f"person-{next(_numbers)}-{time.time_ns()}"
     end = time.monotonic() + PEOPLE_S
     while time.monotonic() < end:
-        with suppress(httpx.TransportError):
-            answer = httpx.request(method, lab.url + path, json=body, headers=headers, timeout=20, trust_env=False)
+        with suppress(httpx.TransportError), httpx.Client(verify=NO_TLS, trust_env=False, timeout=20) as http:
+            answer = http.request(method, lab.url + path, json=body, headers=headers)
             if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
                 return answer
         time.sleep(0.1)
@@ -255,7 +258,7 @@ def settle(lab: Lab) -> list[str]:
     """
     brokers = Brokers(lab, iter(()), lab.folder / "log-settling")
     with brokers.kept():
-        return list(until_none(lambda: _unsettled(lab), CONFIRMED_S))
+        return list(until_none(lambda: _unsettled(lab), CONFIRMED_S, LOOK_S))
 
 
 def _unsettled(lab: Lab) -> list[str]:
