@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stepgrant.cli import plain
+from stepgrant.cli import garbage, plain
 from stepgrant.cli.command import Cli, command
 from stepgrant.cli.exits import CommandError
 from stepgrant_broker.commands.saying import said
@@ -130,6 +130,7 @@ async def _work(
 
 def _tell(cli: Cli, broker: Broker, session: Session, words: Sequence[str]) -> None:
     """Say what is there: on stdout what a person or a script takes from it, on stderr if a command owns stdout."""
+    garbage.loaded()
     settings = broker.settings
     policy = str(settings.policy_dir) if settings.policy_dir is not None else "the starter policy"
     if cli.out.json_mode:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from stepgrant.cli import garbage
 from stepgrant.cli.command import Cli, command
 from stepgrant.cli.exits import CommandError
 from stepgrant_broker.commands.saying import said
@@ -70,6 +71,7 @@ def _serve(cli: Cli) -> None:
         raise CommandError(str(refused), code="configuration_error") from None
 
     def ready(url: str) -> None:
+        garbage.loaded()
         if cli.out.json_mode:
             cli.out.document({"url": url, "public_url": settings.public_url})
         else:

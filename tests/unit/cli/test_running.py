@@ -216,21 +216,6 @@ def test_help_loads_neither_screen_nor_network(tmp_path: Path) -> None:
     assert shell(tmp_path, script=script).stdout.endswith("\n[]\n")
 
 
-@pytest.mark.parametrize(
-    ("call", "left"),
-    [("main()", (main.COLLECT_AFTER, True)), ("main(['--version'])", (700, False))],
-    ids=["a command's own process", "a caller's process"],
-)
-def test_only_a_process_of_its_own_collects_less_and_ends_without_taking_apart(
-    tmp_path: Path, call: str, left: tuple[int, bool]
-) -> None:
-    script = (
-        "import gc; gc.set_threshold(700); from stepgrant.cli.main import main;"
-        f"assert {call} == 0; print((gc.get_threshold()[0], gc.get_freeze_count() > 0))"
-    )
-    assert shell(tmp_path, "--version", script=script).stdout == f"stepgrant 0.1.0\n{left}\n"
-
-
 def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     script = (
         "import os, sys; from stepgrant.cli.main import main; r, w = os.pipe(); os.close(r); os.dup2(w, 1);"
