@@ -19,7 +19,9 @@ from stepgrant_broker.policy.bundle import SETTINGS, starter_files
 
 AGENTS = Path(__file__).parents[1] / "rehearse_agents"
 LONG_S = 60.0
-"""A busy machine must not look like an agent that hangs."""
+"""A busy machine must not look like an agent that hangs, or that waits for a person's answer."""
+NAMES = ("billing", "mailer")
+"""What the agents call themselves. Who is not told it learns it from a life that is refused."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -35,6 +37,7 @@ def rehearsed(
     tools: Mapping[str, Any] | None = None,
     timeout_s: float = LONG_S,
     words: tuple[str, ...] = (),
+    names: tuple[str, ...] = NAMES,
     **wanted: Any,  # noqa: ANN401 - fields of Wanted
 ) -> Report:
     """Rehearse `<kind>/<name>.py` in a folder of its own; with `tools`, under the starter policy with these."""
@@ -42,9 +45,7 @@ def rehearsed(
     folder.mkdir()
     shutil.copy(AGENTS / f"{agent}.py", folder / "agent.py")
     policy = (
-        None
-        if tools is None
-        else starter_policy(tmp_path / "policy", {"billing": {"tools": dict(tools)}, "mailer": {"tools": dict(tools)}})
+        None if tools is None else starter_policy(tmp_path / "policy", {name: {"tools": dict(tools)} for name in NAMES})
     )
     rules = read_policy(policy)
     order = Order(
@@ -52,8 +53,9 @@ def rehearsed(
         folder=folder,
         environment=environment(),
         policy=rules,
-        agents=rules.agents,
+        agents=rules.agents or names,
         timeout_s=timeout_s,
+        patient_s=LONG_S,
         ttl_s=2,
     )
     with Lives() as lives:

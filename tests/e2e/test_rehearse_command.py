@@ -24,6 +24,8 @@ from stepgrant_broker.policy.bundle import SETTINGS, starter_files
 
 pytestmark = pytest.mark.timeout(600)  # the scaffolded agent is started some forty times
 LONG_S = 500.0
+BILLING, MAILER = ("--agent", "billing"), ("--agent", "mailer")
+"""Who is not told it learns it from a life more."""
 
 
 @pytest.fixture
@@ -94,26 +96,25 @@ def test_nothing_is_found_in_the_scaffolded_agent_as_it_is(tmp_path: Path, scrat
 
 
 def test_a_finding_is_told_with_its_cure_and_fails_the_build(tmp_path: Path, scratch: Path) -> None:
-    folder, junit = project(tmp_path, "bad/swallows"), tmp_path / "report.xml"
-    words = ["--only", "approve:send", "--ttl", "3", "--junit", str(junit), "--", sys.executable, "agent.py"]
+    folder, junit = project(tmp_path, "bad/random_work"), tmp_path / "report.xml"
+    words = ["--only", "after-record:send-1", "--ttl", "3", "--junit", str(junit), "--", sys.executable, "agent.py"]
     done = rehearse(folder, scratch, *words)
     assert done.returncode == ExitCode.REFUSED, done.stderr
-    assert "ERROR swallowed: The agent goes on after approval_required as if the tool had run" in done.stdout
-    assert "  mend   Let errors of stepgrant leave the run" in done.stdout
-    assert f"  again  stepgrant rehearse --ttl 3 --only approve:send -- {sys.executable} agent.py" in done.stdout
+    assert "ERROR work_redone: send: completed work is done again after a restart" in done.stdout
+    assert "  mend   Record what decides which calls are made" in done.stdout
+    assert f"  again  stepgrant rehearse --ttl 3 --only after-record:send-1 -- {sys.executable} agent.py" in done.stdout
     assert done.stdout.splitlines()[-1].endswith("policy: everything allowed; 1 error, 0 warnings")
-    plain, asked = ET.parse(junit).getroot()  # noqa: S314 - our own file
+    plain, killed = ET.parse(junit).getroot()  # noqa: S314 - our own file
     assert [one.tag for one in plain] == []
-    assert [(one.tag, one.get("type")) for one in asked] == [("failure", "swallowed")]
+    assert [(one.tag, one.get("type")) for one in killed] == [("failure", "work_redone")]
     assert list(scratch.iterdir()) == []
 
 
-def test_warnings_fail_only_if_they_are_told_to(tmp_path: Path, scratch: Path) -> None:
+def test_warnings_fail_if_they_are_told_to(tmp_path: Path, scratch: Path) -> None:
     folder = project(tmp_path, "bad/undeclared")
-    words = ["--only", "before-grant:charge-1", "--json", "--", sys.executable, "agent.py"]
-    done = rehearse(folder, scratch, *words)
-    assert (done.returncode, json.loads(done.stdout)["findings"][0]["level"]) == (ExitCode.OK, "warning")
-    assert rehearse(folder, scratch, "--strict", *words).returncode == ExitCode.REFUSED
+    words = ["--only", "before-grant:charge-1", "--json", *BILLING, "--", sys.executable, "agent.py"]
+    done = rehearse(folder, scratch, "--strict", *words)
+    assert (done.returncode, json.loads(done.stdout)["findings"][0]["level"]) == (ExitCode.REFUSED, "warning")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_warnings_fail_only_if_they_are_told_to(tmp_path: Path, scratch: Path) -
         ([], ExitCode.USAGE, "say how the agent is started: stepgrant rehearse -- python agent.py"),
         (["--in-place", "-j", "2", "--", "true"], ExitCode.USAGE, "--jobs goes neither with --in-place nor --beside"),
         (["--policy", "nowhere", "--", "true"], ExitCode.NOT_FOUND, "there is no folder nowhere"),
-        (["--only", "x", "--", sys.executable, "agent.py"], ExitCode.NOT_FOUND, "no rehearsal x; there are before-"),
+        (["--only", "x", *BILLING, "--", sys.executable, "agent.py"], ExitCode.NOT_FOUND, "no rehearsal x; there are "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -138,7 +139,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_leaves_neither_a_process_nor_a_folder(tmp_path: Path, scratch: Path, jobs: str) -> None:
-    words = ["rehearse", "--quick", "-j", jobs, "--", sys.executable, "agent.py"]
+    words = ["rehearse", "--quick", "-j", jobs, *MAILER, "--", sys.executable, "agent.py"]
     folder = project(tmp_path, "bad/waits_for_ever")
     with started(folder, tmp_path / "log", *words, TMPDIR=str(scratch)) as rehearsing:
         rehearsing.wait_for(r"\[  1/\?\] nothing happens to it: ok")
@@ -154,7 +155,7 @@ def test_ctrl_c_leaves_neither_a_process_nor_a_folder(tmp_path: Path, scratch: P
 
 
 def test_even_kill_9_leaves_no_process(tmp_path: Path, scratch: Path) -> None:
-    words = ["rehearse", "--only", "after-record:send-1", "--", sys.executable, "agent.py"]
+    words = ["rehearse", "--only", "after-record:send-1", *MAILER, "--", sys.executable, "agent.py"]
     folder = project(tmp_path, "bad/waits_for_ever")
     with started(folder, tmp_path / "log", *words, TMPDIR=str(scratch)) as rehearsing:
         rehearsing.wait_for(r"\[  1/\?\] nothing happens to it: ok")
@@ -174,7 +175,7 @@ def test_a_folder_that_is_no_project_is_not_copied(tmp_path: Path, scratch: Path
     done = rehearse(folder, scratch, "--", sys.executable, "agent.py")
     assert (done.returncode, "or say --in-place" in done.stderr) == (ExitCode.USAGE, True)
     again = rehearse(
-        folder, scratch, "--in-place", "--only", "before-grant:balance-1", "--", sys.executable, "agent.py"
+        folder, scratch, "--in-place", "--only", "before-grant:balance-1", *BILLING, "--", sys.executable, "agent.py"
     )
     # In one folder the second rehearsal meets the book of the first: that is what --in-place means.
     assert (folder / "charges").exists(), again.stderr
@@ -208,7 +209,7 @@ def test_services_that_do_not_come_up_are_said(tmp_path: Path, scratch: Path) ->
 
 def test_a_langgraph_agent_as_it_is(tmp_path: Path, scratch: Path) -> None:
     folder = project(tmp_path, "good/langgraph_refund")
-    words = ["--only", "after-effect:refund-1", "--ttl", "2", "--json", "--", sys.executable, "agent.py"]
+    words = ["--only", "after-effect:refund-1", *BILLING, "--ttl", "2", "--json", "--", sys.executable, "agent.py"]
     done = rehearse(folder, scratch, *words)
     assert done.returncode == ExitCode.OK, done.stdout + done.stderr
     report = json.loads(done.stdout)

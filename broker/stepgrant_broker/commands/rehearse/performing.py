@@ -33,8 +33,6 @@ MAX_IDLE: Final = 2
 IN_DOUBT: Final = "step_in_doubt"
 POLL_S: Final = 0.02
 LOOK_S: Final = 0.1
-PATIENT_S: Final = 2.0
-"""How long an agent may take to end by itself once its question is asked; who waits for the answer is stopped."""
 BESIDE: Final = "beside"
 READY: Final = b"ready"
 INSIDE: Final = Path(__file__).with_name("inside")
@@ -54,6 +52,8 @@ class Order:
     in_place: bool = False
     beside: Sequence[str] = ()
     """Services of the agent: started before it, ready once they print a line `ready`, and ended after it."""
+    patient_s: float = 2.0
+    """How long an agent may take to end by itself once its question is asked; who waits for the answer is stopped."""
 
 
 @dataclass(slots=True)
@@ -234,7 +234,7 @@ class Performance:
                 self._answer(stage)
             elif asked_at is None:
                 asked_at = looked if stage.pending() else None
-            elif looked - asked_at > PATIENT_S:
+            elif looked - asked_at > self._order.patient_s:
                 life.stop()
 
     # ------------------------------------------------------------------------------------------ what runs beside it
