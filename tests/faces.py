@@ -70,7 +70,12 @@ faces = pytest.mark.parametrize("face", [Blocking(), Asynchronous()], ids=lambda
 
 
 IMPATIENT = stepgrant.Timeouts(broker=0.3)
-"""For tests whose broker never answers. Not for others: a busy machine may take that long over one good answer."""
+"""For what a broker never answers. Not for the rest: a busy machine may take that long over one good answer."""
+
+
+def impatient(held: Any) -> None:
+    """What this run asks from now on is given up soon; so far it had all the patience there is."""
+    held._session._caller.timeouts = IMPATIENT
 
 
 class LoopError(Exception):
@@ -92,11 +97,28 @@ class Target:
         return self.value
 
 
-async def call_once(face: Face, target: Target, at: dict[str, Any], **declared: Any) -> Any:
-    """One call of the tool `charge` in a run of its own."""
+async def call_impatiently(face: Face, tool: Callable[..., Any], at: dict[str, Any], *args: Any) -> Any:
+    """One call of this tool in a run of its own, whose begin is given up soon."""
+    async with face.run(**at) as held:
+        impatient(held)
+        return await face.call(tool, *args)
+
+
+async def call_once(
+    face: Face, target: Target, at: dict[str, Any], *, impatient_for: str | None = None, **declared: Any
+) -> Any:
+    """One call of the tool `charge` in a run of its own. `impatient_for`: its "begin", or its "outcome"."""
     options = {"passthrough": (LoopError,), **at}
-    tool = face.tool(lambda: target.act(), **{"name": "charge", **declared})  # noqa: PLW0108  # needs a signature
-    async with face.run(**options):
+
+    def charge() -> Any:
+        if impatient_for == "outcome":
+            impatient(held)
+        return target.act()
+
+    tool = face.tool(charge, **{"name": "charge", **declared})
+    async with face.run(**options) as held:
+        if impatient_for == "begin":
+            impatient(held)
         return await face.call(tool)
 
 

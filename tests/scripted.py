@@ -54,9 +54,9 @@ class Raw:
 
 @dataclass(frozen=True)
 class Slow:
-    """The recorded answer, `seconds` late."""
+    """The recorded answer, when the test says `now`."""
 
-    seconds: float
+    now: threading.Event = field(default_factory=threading.Event)
 
 
 Item = Reply | Lost | Raw | Slow | Callable[["Seen"], "Reply"]
@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         if isinstance(item, Slow):
-            time.sleep(item.seconds)
+            item.now.wait(600)
         reply = item if isinstance(item, Reply) else item(seen) if callable(item) else self.broker._recorded(seen)
         text = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         self.send_response(reply.status)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import stepgrant
-from faces import Face, faces
+from faces import Face, call_impatiently, faces
 from scripted import TOKEN, Lost, Reply, ScriptedBroker, scripted
 from stepgrant import _calls, _outcomes, errors
 from stepgrant._caller import Caller
@@ -106,8 +106,7 @@ async def test_no_error_shows_a_token_or_arguments(face: Face, broker: ScriptedB
     broker.will("begin", *[Lost()] * 30)
     tool = face.tool(lambda note: note, name="charge")
     with pytest.raises(errors.BrokerUnavailable) as caught:
-        async with face.run(**broker.at(), timeouts=stepgrant.Timeouts(broker=0.4)):
-            await face.call(tool, "the patient's diagnosis")
+        await call_impatiently(face, tool, broker.at(), "the patient's diagnosis")
 
     seen: BaseException | None = caught.value
     while seen is not None:

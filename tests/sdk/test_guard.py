@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import stepgrant
-from faces import IMPATIENT, Face, Target, call_once, faces
+from faces import Face, Target, call_once, faces
 from scripted import Reply, ScriptedBroker, problem, scripted
 from stepgrant import errors
 
@@ -101,7 +101,7 @@ async def test_refused_begin_runs_nothing(
     broker.will("begin", *[problem(code, status)] * 20)
     target = Target()
     with pytest.raises(error):
-        await call_once(face, target, broker.at(timeouts=IMPATIENT))
+        await call_once(face, target, broker.at(), impatient_for="begin")
 
     assert target.reached == 0
 
@@ -129,4 +129,4 @@ async def test_start_does_not_wait_for_ever(face: Face, broker: ScriptedBroker) 
             await face.call(tool)
 
     assert target.reached == 0
-    assert 1 < len(broker.calls("begin")) < 10
+    assert 1 <= len(broker.calls("begin")) < 10

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import stepgrant
-from faces import IMPATIENT, Face, LoopError, Target, call_once, faces
+from faces import Face, LoopError, Target, call_once, faces
 from scripted import Lost, Reply, ScriptedBroker, granted, problem, scripted
 from stepgrant import errors
 
@@ -99,7 +99,7 @@ def test_stop_iteration_of_a_tool_stays_one(broker: ScriptedBroker) -> None:
 async def test_failure_that_cannot_be_told_says_so_and_is_still_raised(face: Face, broker: ScriptedBroker) -> None:
     broker.will("fail", *[Lost()] * 30)
     with pytest.raises(ValueError, match="the tool's own") as caught:
-        await call_once(face, Target(ValueError("the tool's own")), broker.at(timeouts=IMPATIENT))
+        await call_once(face, Target(ValueError("the tool's own")), broker.at(), impatient_for="outcome")
 
     assert caught.value.__notes__ == [
         "stepgrant: the outcome of step 'charge-1' could not be recorded (broker_unavailable)"
@@ -113,7 +113,7 @@ async def test_result_that_cannot_be_told_is_an_error_that_says_the_tool_ran(
     broker.will("complete", *[Lost()] * 30)
     target = Target()
     with pytest.raises(errors.BrokerUnavailable, match="charge ran, but its outcome could not be recorded"):
-        await call_once(face, target, broker.at(timeouts=IMPATIENT))
+        await call_once(face, target, broker.at(), impatient_for="outcome")
 
     assert target.reached == 1
 

@@ -52,14 +52,14 @@ async def test_hook_finds_that_it_was_not_done_and_looks_late_enough(
     broker.allow("agent", shop.tools(charge="once"))
     charge = tool_of(face, shop, "charge", reconcile=asking(shop, "charge"))
     shop.faults.append("redeemed")
+    begun = time.monotonic()
     async with face.run("order-991", **at(broker)) as held:
         with pytest.raises(Exception, match="disconnected"):
             await face.call(charge, "991")
-        begun = time.monotonic()
         assert (await face.call(charge, "991"))["order"] == "991"
 
     assert shop.done("charge") == 1
-    assert time.monotonic() - begun > 0.4  # the redeemed credential's window and leeway
+    assert time.monotonic() - begun > 1.1  # the redeemed credential's window and leeway
     entries = broker.entries(held.id)
     looks = [entry.step for entry in entries if entry.type == "step_completed" and "~reconcile~" in str(entry.step)]
     assert len(looks) >= 2

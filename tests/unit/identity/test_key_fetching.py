@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,10 +77,8 @@ async def test_what_an_issuer_should_not_serve(healed: Issuer, tls: ssl.SSLConte
 
 
 async def test_an_issuer_that_hangs_is_given_up(healed: Issuer, tls: ssl.SSLContext) -> None:
-    healed.serve(JWKS, hang_s=3)
-    began = time.monotonic()
+    healed.serve(JWKS, hang_s=6)  # then comes a good answer, for whoever still waits
     await fails(from_url(healed.url + JWKS, tls, timeout_s=0.3), "no whole answer in time|Timeout")
-    assert time.monotonic() - began < 2
 
 
 async def test_nobody_there(tls: ssl.SSLContext) -> None:

@@ -70,7 +70,7 @@ def test_a_point_says_what_it_does_before_it_kills() -> None:
         "from stepgrant_broker.wiring.failpoints import parse;"
         "points = parse('ledger.head@2=kill'); points.hit('ledger.head'); points.hit('ledger.head'); print('alive')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == b""
     assert json.loads(done.stderr) == {"event": "failpoint", "point": "ledger.head", "action": "kill", "hit": 2}
