@@ -32,9 +32,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **ours, **more}
 
 
-def stepgrant(
-    folder: Path, *words: str, patience_s: float = PATIENCE_S, **more: str
-) -> subprocess.CompletedProcess[str]:
+def stepgrant(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return within(PATIENCE_S, folder, *words, **more)
+
+
+def within(patience_s: float, folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end. One that is not over in time is killed, and its errors say so."""
     given = environment(**more)
     code, out, errors = lived(COMMAND, *words, environment=given, patience_s=patience_s, folder=folder)

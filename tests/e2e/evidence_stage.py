@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Any, Final
 import httpx
 import psycopg
 
+from faults.forks import lived
+from processes import COMMAND
 from stepgrant.cli.client_file import load
 from stepgrant_broker.demo.processes import Child, wait_for
 from stepgrant_broker.demo.stage import clean_environment
@@ -107,16 +108,8 @@ class EvidenceStage(RealStage):
         """Run one `stepgrant` command at the desk."""
         client = load(self.key_file("ops"))
         own = {"PATH": self.path, "STEPGRANT_URL": self.url, "STEPGRANT_TOKEN": client.token, "COLUMNS": "160"}
-        done = subprocess.run(
-            [str(BIN / "stepgrant"), *words],
-            cwd=self.desk,
-            env=self.broker_environment() | own if environment is None else environment,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        given = self.broker_environment() | own if environment is None else environment
+        return Done(*lived(COMMAND, *words, environment=given, patience_s=COMMAND_S, folder=self.desk))
 
     def offline(self, *words: str) -> Done:  # type: ignore[override]  # the demo's own takes no part in this story
         """The same where nothing of the brokers is known: no settings, no address, no token."""

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from e2e.rehearsing import AGENTS
-from processes import started, stepgrant
+from processes import started, stepgrant, within
 from stepgrant.cli.exits import ExitCode
 from stepgrant_broker.commands.rehearse.lives import last_words
 from stepgrant_broker.demo.stage import TARGETS, free_addresses, policy_files
@@ -44,7 +44,7 @@ def project(tmp_path: Path, agent: str) -> Path:
 
 
 def rehearse(folder: Path, scratch: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return stepgrant(folder, "rehearse", *words, patience_s=LONG_S, TMPDIR=str(scratch), **more)
+    return within(LONG_S, folder, "rehearse", *words, TMPDIR=str(scratch), **more)
 
 
 def processes_in(folder: Path) -> list[str]:
