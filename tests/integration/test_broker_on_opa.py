@@ -48,7 +48,7 @@ def save(folder: Path, word: str) -> Path:
 
 def broker_on(url: str, folder: Path, **more: Any) -> AbstractAsyncContextManager[Broker]:  # noqa: ANN401 - settings
     settings = explicit_settings(
-        data_dir=folder / "broker", policy_engine="opa", opa_url=url, opa_timeout_ms=500, sweep_ms=600_000,
+        data_dir=folder / "broker", policy_engine="opa", opa_url=url, opa_timeout_ms=20_000, sweep_ms=600_000,
         policy_dir=folder / "policy", **more,
     )  # fmt: skip
     return build(settings, create=True)

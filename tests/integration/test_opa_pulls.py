@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import PATIENCE_S
 from fakes.wired import says, until
 from opas import Serve, put
 from policies import call
@@ -56,7 +57,10 @@ async def test_no_answer_of_the_new_policy_is_taken_for_one_of_the_old(opa_serve
 
 
 async def _swapped(place: Place, folder: Path) -> None:
-    made = [OpaEngine(OpaOptions(place, bundle="stepgrant"), decision_ids=lambda: "dec_1") for _ in range(2)]
+    made = [
+        OpaEngine(OpaOptions(place, bundle="stepgrant", deadline_s=PATIENCE_S), decision_ids=lambda: "dec_1")
+        for _ in range(2)
+    ]
     old, new = made
     seen: dict[str, set[str]] = {"old": set(), "new": set()}
 
@@ -75,6 +79,7 @@ async def _swapped(place: Place, folder: Path) -> None:
     await until(lambda: "first" in seen["old"])
     put(SECOND, folder)
     await until(lambda: "second" in seen["new"])
+    await until(lambda: len(seen["old"]) > 1)
     await asyncio.sleep(0.2)
     for task in asking:
         task.cancel()
@@ -86,7 +91,7 @@ async def _swapped(place: Place, folder: Path) -> None:
 
 
 async def _until_loaded(engine: OpaEngine, revision: str, bundle: Bundle) -> None:
-    for _ in range(100):
+    for _ in range(400):
         try:
             await engine.load(revision, bundle)
         except PolicyUnavailable:

@@ -75,8 +75,9 @@ def test_what_vault_cannot_sign_is_a_failed_grant_and_the_step_goes_on_later(
     with new_vault(durable=True) as server, signing_in(server, tmp_path) as (broker, shop, _):
         broker.allow("agent", shop.tools(charge="once"))
         tool = tool_of(Blocking(), shop, "charge")
-        with stepgrant.run(**at(broker), timeouts=stepgrant.Timeouts(broker=1.5)) as run:
+        with stepgrant.run(**at(broker)) as run:
             tool("991")
+            run._session._caller.timeouts = stepgrant.Timeouts(broker=2)
             server.seal()
             with pytest.raises(errors.BrokerUnavailable, match="sealed"):
                 tool("992")

@@ -122,7 +122,8 @@ async def test_without_the_declaration_the_step_did_not_run(face: Face, place: P
     params = {"role": PKI_ROLE, "uri_sans": [URI]}
     place.broker.allow("agent", {"who": {"effect": "once", "issuer": place.pki, "params": params}})
     ran = []
-    async with face.run(**place.at(), timeouts=stepgrant.Timeouts(broker=1.5)):
+    async with face.run(**place.at()) as held:
+        held._session._caller.timeouts = stepgrant.Timeouts(broker=2)
         with pytest.raises(errors.BrokerUnavailable, match="declare the tool with certificate=True"):
             await face.call(face.tool(lambda: ran.append(1), name="who"))
     assert ran == []

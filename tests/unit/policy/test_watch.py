@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import PATIENCE_S
 from policies import ALLOW
 from stepgrant_broker.policy.bundle import Bundle, from_files, read_directory
 from stepgrant_broker.policy.embedded import EmbeddedEngine
@@ -32,9 +33,16 @@ class Heard:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         while not true():  # noqa: ASYNC110  (what is waited for is a file system)
             await asyncio.sleep(INTERVAL_S)
+
+
+def save(path: Path, text: str) -> None:
+    """At once: nobody reads half of it."""
+    fresh = path.parents[1] / "fresh"
+    fresh.write_text(text)
+    fresh.rename(path)
 
 
 async def quiet() -> None:
@@ -66,14 +74,14 @@ def digest(text: str) -> str:
 
 async def test_what_is_known_is_no_change(root: Path, heard: Heard) -> None:
     (root / "README.md").write_text("# mine")
-    (root / "stepgrant" / "main_test.rego").write_text("package main_test\n")
+    save(root / "stepgrant" / "main_test.rego", "package main_test\n")
     await quiet()
     assert (heard.changed, heard.broken) == ([], [])
 
 
 async def test_each_change_is_told_once(root: Path, heard: Heard) -> None:
     for text in (ALLOW + "\n", ALLOW + "\n\n", ALLOW):
-        (root / "stepgrant" / "main.rego").write_text(text)
+        save(root / "stepgrant" / "main.rego", text)
         await until(lambda text=text: heard.changed[-1:] == [digest(text)])  # type: ignore[misc]
     await quiet()
     assert heard.changed == [digest(ALLOW + "\n"), digest(ALLOW + "\n\n"), digest(ALLOW)]
@@ -81,14 +89,14 @@ async def test_each_change_is_told_once(root: Path, heard: Heard) -> None:
 
 async def test_a_file_that_comes_or_goes_is_a_change(root: Path, heard: Heard) -> None:
     more = root / "stepgrant" / "more.rego"
-    more.write_text("package stepgrant.more\n")
+    save(more, "package stepgrant.more\n")
     await until(lambda: len(heard.changed) == 1)
     more.unlink()
     await until(lambda: heard.changed[-1] == digest(ALLOW))
 
 
 async def test_what_is_broken_is_told_once_and_so_is_its_mending(root: Path, heard: Heard) -> None:
-    (root / "stepgrant" / "data.json").write_text("{")
+    save(root / "stepgrant" / "data.json", "{")
     await until(lambda: heard.broken == ["bad_json"])
     await quiet()
     (root / "stepgrant" / "data.json").unlink()
@@ -98,10 +106,10 @@ async def test_what_is_broken_is_told_once_and_so_is_its_mending(root: Path, hea
 
 async def test_a_refusal_by_the_callback_is_told_and_the_next_change_is_tried(root: Path, heard: Heard) -> None:
     heard.refuse = True
-    (root / "stepgrant" / "main.rego").write_text(ALLOW + "\n")
+    save(root / "stepgrant" / "main.rego", ALLOW + "\n")
     await until(lambda: heard.broken == ["refused"])
     heard.refuse = False
-    (root / "stepgrant" / "main.rego").write_text(ALLOW + "\n\n")
+    save(root / "stepgrant" / "main.rego", ALLOW + "\n\n")
     await until(lambda: heard.changed == [digest(ALLOW + "\n\n")])
 
 
@@ -112,7 +120,7 @@ async def test_a_folder_that_goes_away_is_told(root: Path, heard: Heard) -> None
 
 
 async def test_a_running_engine_keeps_the_last_good_policy(root: Path) -> None:
-    engine = EmbeddedEngine(decision_ids=lambda: "dec_1")
+    engine = EmbeddedEngine(decision_ids=lambda: "dec_1", probe_deadline_s=PATIENCE_S)
     await engine.load("1:" + digest(ALLOW), read_directory(root))
     told: list[str] = []
 
@@ -123,11 +131,11 @@ async def test_a_running_engine_keeps_the_last_good_policy(root: Path) -> None:
         told.append(str(invalid))
 
     task = asyncio.ensure_future(watch(root, changed=activate, broken=tell, known=digest(ALLOW), interval_s=INTERVAL_S))
-    (root / "stepgrant" / "main.rego").write_text(ALLOW.replace("input.action.tool", "input.action.toool"))
+    save(root / "stepgrant" / "main.rego", ALLOW.replace("input.action.tool", "input.action.toool"))
     await until(lambda: bool(told))
     assert "stepgrant/main.rego:5: unknown_input" in told[0]
     assert engine.revision == "1:" + digest(ALLOW)
-    (root / "stepgrant" / "main.rego").write_text(ALLOW + "\n")
+    save(root / "stepgrant" / "main.rego", ALLOW + "\n")
     await until(lambda: engine.revision == "2:" + digest(ALLOW + "\n"))
     task.cancel()
     await engine.close()
