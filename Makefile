@@ -58,7 +58,10 @@ services-down: $(BIN)/python  ## stop what services-up started, and remove its d
 services-status: $(BIN)/python  ## what of services-up runs
 	@$(SERVICES) status || true
 
-check: format lint types borders sizes lock-check rego coverage  ## format, lint, types, borders, sizes, lock, Rego, coverage
+# Two side by side, the longest first; each says what it has to say when it ends (make 3, which cannot, goes one by one).
+check: $(READY)  ## format, lint, types, borders, sizes, lock, Rego, coverage
+	@$(MAKE) --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--jobs=2 --output-sync) \
+		coverage types format lint borders sizes lock-check rego
 
 bench: $(READY)  ## measure begin, the SDK's step, ledger verify and the log; fail where a gate is missed
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
@@ -110,12 +113,16 @@ rego: $(READY)
 	@$(BIN)/stepgrant policy check $(POLICIES)
 	@$(BIN)/stepgrant policy test $(POLICIES)
 
-# Under `coverage run`, because the package's own pytest plugin imports it before any plugin could start measuring.
-# The walks of the model go through the same lines again and again; `make test` runs them.
+# The walks of the model go through the same lines again and again, and no tree of a million leaves goes through any that
+# is measured; `make test` runs them.
+# Each worker writes a part; those of a run that was ended are erased first, or the figures would count them.
 coverage: $(READY)
-	@$(BIN)/python -m coverage run -m pytest --quiet --ignore tests/property/test_model.py tests/unit tests/property
-	@$(BIN)/python -m coverage report
-	@$(BIN)/python -m coverage json --quiet -o .cache/coverage.json
+	@$(BIN)/coverage erase
+	@PYTHONPATH=tests $(BIN)/pytest -p tools.measured -n $(WORKERS) --dist loadfile --quiet \
+		--ignore tests/property/test_model.py --ignore tests/property/test_merkle.py tests/unit tests/property
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+	@$(BIN)/coverage json --quiet -o .cache/coverage.json
 	@$(BIN)/python tests/tools/check_coverage.py .cache/coverage.json
 
 # --- set-up ---------------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from fakes.hand import Hand
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.ports import Attested
+from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.domain.writes import Workload
 from stepgrant_broker.usecases.attest import record_attested
 
@@ -47,9 +49,29 @@ async def test_other_names_are_recorded_again(broker: Hand) -> None:
     assert await enrolments(broker) == [("attested", ["billing"]), ("attested", ["billing", "refunds"])]
 
 
+class LookTogether:
+    """The broker's own reads; whoever looks a workload up goes on when another has looked as well."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+        self._both = asyncio.Barrier(2)
+        self._looks = 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the reads have
+        return getattr(self._reads, name)
+
+    async def workload(self, workload: str) -> Workload | None:
+        row = await self._reads.workload(workload)
+        self._looks += 1
+        if self._looks <= self._both.parties:
+            await self._both.wait()
+        return row
+
+
 async def test_of_two_exchanges_at_once_one_records_it(broker: Hand) -> None:
-    """Both looked before either had written."""
-    first, second = await asyncio.gather(*(record_attested(broker.ports, attested()) for _ in range(2)))
+    """Both look before either has written."""
+    ports = replace(broker.ports, reads=LookTogether(broker.ports.reads))
+    first, second = await asyncio.gather(*(record_attested(ports, attested()) for _ in range(2)))
     assert first == second == await broker.ports.reads.workload("wkl_rule")
     assert await enrolments(broker) == [("attested", ["billing"])]
 
