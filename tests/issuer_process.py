@@ -26,7 +26,7 @@ from typing import Any, Final
 
 JWKS: Final = "/jwks"
 DISCOVERY: Final = "/.well-known/openid-configuration"
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 60.0
 
 
 @dataclass

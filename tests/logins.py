@@ -73,7 +73,7 @@ class DatabaseLab:
         fields = minted.fields
         return psycopg.connect(
             host=fields["host"], port=fields["port"], dbname=fields["database"], user=fields["username"],
-            password=fields["password"], connect_timeout=5,
+            password=fields["password"], connect_timeout=60,
         )  # fmt: skip
 
     async def works(self, minted: Minted) -> bool:

@@ -156,7 +156,7 @@ class ScriptedBroker:
 
     async def asked(self, verb: str, times: int = 1) -> None:
         """Wait until it was asked so often."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.calls(verb)) < times:  # noqa: ASYNC110 - the server is a thread
                 await asyncio.sleep(0.005)
 

@@ -41,8 +41,8 @@ FIXTURES: Final = {
     "log_reader": "logreader",
 }
 MARK: Final = "TESTS_OF_STEPGRANT"
-PATIENCE_S: Final = 5.0
-PROCESSES_S: Final = 8.0
+PATIENCE_S: Final = 60.0
+PROCESSES_S: Final = 60.0
 NOT_RUN: Final = pytest.StashKey[dict[str, int]]()
 LEFT: Final = pytest.StashKey[list[str]]()
 

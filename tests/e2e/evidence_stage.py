@@ -151,7 +151,7 @@ class EvidenceStage(RealStage):
         found: list[bytes] = []
 
         def there() -> bool:
-            answer = httpx.get(f"{self.url}/v1/log/checkpoint", trust_env=False, timeout=10)
+            answer = httpx.get(f"{self.url}/v1/log/checkpoint", trust_env=False, timeout=60)
             if answer.status_code == 200:
                 found.append(answer.content)
             return bool(found)

@@ -160,10 +160,10 @@ def test_what_postgresql_says_is_told_without_names() -> None:
 
 def echo(listening: socket.socket) -> bytes:
     """Take one connection and what comes first over it."""
-    listening.settimeout(10)
+    listening.settimeout(60)
     taken, _ = listening.accept()
     with taken:
-        taken.settimeout(10)
+        taken.settimeout(60)
         return taken.recv(100)
 
 
@@ -173,7 +173,7 @@ def test_a_gate_goes_to_the_next_backend_and_past_a_dead_one() -> None:
         dead.close()
         with Gate("test", listen(), ports) as gate:
             for backend, said in ((first, b"one"), (second, b"two")):
-                with socket.create_connection(("127.0.0.1", gate.port), timeout=10) as client:
+                with socket.create_connection(("127.0.0.1", gate.port), timeout=60) as client:
                     client.sendall(said)
                     assert echo(backend) == said
 
@@ -181,9 +181,9 @@ def test_a_gate_goes_to_the_next_backend_and_past_a_dead_one() -> None:
 def test_what_the_dead_had_sent_into_a_held_gate_never_arrives() -> None:
     with listen() as backend, Gate("test", listen(), [backend.getsockname()[1]]) as gate:
         gate.hold()
-        with socket.create_connection(("127.0.0.1", gate.port), timeout=10) as killed:
+        with socket.create_connection(("127.0.0.1", gate.port), timeout=60) as killed:
             killed.sendall(b"of the dead")
-        alive = socket.create_connection(("127.0.0.1", gate.port), timeout=10)
+        alive = socket.create_connection(("127.0.0.1", gate.port), timeout=60)
         alive.sendall(b"of the living")
         backend.settimeout(0.3)
         with pytest.raises(TimeoutError):

@@ -29,7 +29,7 @@ from stepgrant.receipt import Event
 from stepgrant_broker.testing import TestHost, start
 
 EXAMPLES: Final = Path(__file__).parent.parent.parent / "sdk" / "examples"
-PATIENCE_S: Final = 50.0
+PATIENCE_S: Final = 150.0
 LIVES_MOST: Final = 6
 ASKED: Final = 75
 QUICK: Final = {"lease_s": 1.5, "redeem_window_ms": 1000, "leeway_ms": 200}

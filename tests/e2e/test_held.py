@@ -14,7 +14,7 @@ import pytest
 from processes import gone
 from stepgrant_broker.demo.processes import Processes
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 COMMAND = "import sys, time; from pathlib import Path; Path(sys.argv[1]).touch(); time.sleep(600)"
 STARTERS = {
     "demo": "from stepgrant_broker.demo.processes import Processes\n"

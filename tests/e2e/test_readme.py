@@ -43,7 +43,7 @@ def stepgrant(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         text=True,
         capture_output=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
 
@@ -90,7 +90,7 @@ def test_the_first_run_survives_kill_9_and_is_shown(tmp_path: Path) -> None:
     try:
         said = kill_after_first_greeting(first)
         assert "Grace" not in said
-        first.wait(20)
+        first.wait(60)
         second = dev(tmp_path, port, *command)
         out, _ = second.communicate(timeout=60)
         assert second.returncode == 0, out
@@ -131,7 +131,7 @@ def shown(folder: Path, port: int) -> None:
     """The timeline tells of both holders."""
     broker = dev(folder, port)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (answer := stepgrant("run", "show", "my-first-run", cwd=folder)).returncode == 5:
             assert time.monotonic() < deadline, answer.stderr
             time.sleep(0.2)
@@ -146,7 +146,7 @@ def end(process: subprocess.Popen[str]) -> None:
     """End the group that we started."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     if process.stdout is not None:
         process.stdout.close()
 

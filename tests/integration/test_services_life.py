@@ -21,7 +21,7 @@ from stepgrant_services.processes import PORTS, PROC, free_port, owns, running, 
 pytestmark = pytest.mark.timeout(240)
 
 TOOL = Path(__file__).parents[2] / "deploy" / "services"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SLEEP = "import time; time.sleep(60)"
 # A test process that somebody kills: it starts the three, says where they are, and waits.
 CHILD = """

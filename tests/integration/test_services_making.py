@@ -120,12 +120,12 @@ def test_a_build_told_to_stop_leaves_nothing(env: dict[str, str]) -> None:
     put_go(env, "Version: 1.22.2", more='echo $$ > "$0.pid"; /bin/sleep 60')
     process = subprocess.Popen([sys.executable, str(TOOL), "provision", "opa"], env=env, stderr=subprocess.DEVNULL)
     pid_file = Path(env["PATH"]) / "go.pid"
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (pid_file.exists() and pid_file.read_text(encoding="utf-8").strip()) and time.monotonic() < end:
         time.sleep(0.05)
     process.terminate()
 
-    assert process.wait(20) == 128 + 15
+    assert process.wait(60) == 128 + 15
     assert left_in_cache(env) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text(encoding="utf-8")), 0)

@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Nowhere())
 def run(code: str) -> subprocess.CompletedProcess[str]:
     """In an interpreter that has no LangGraph."""
     return subprocess.run(
-        [sys.executable, "-c", BLOCKED + code], check=False, capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", BLOCKED + code], check=False, capture_output=True, text=True, timeout=120
     )
 
 

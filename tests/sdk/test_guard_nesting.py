@@ -143,7 +143,7 @@ async def test_cancelled_while_the_result_is_told_tells_it_first(broker: Scripte
     told_again = threading.Event()
 
     def unanswered(_: Seen) -> Reply:
-        told_again.wait(20)
+        told_again.wait(60)
         return Reply({"step": "charge-1", "attempt": 1, "state": "completed"})
 
     broker.will("complete", unanswered)
@@ -166,7 +166,7 @@ async def test_cancelled_while_waiting_for_begin_runs_nothing(broker: ScriptedBr
     cancelled = threading.Event()
 
     def unanswered(_: Seen) -> Reply:
-        cancelled.wait(20)
+        cancelled.wait(60)
         return Reply(granted("charge-1"))
 
     broker.will("begin", unanswered)

@@ -29,7 +29,7 @@ class LoopError(Exception):
 # ---------------------------------------------------------------------------------------------- heartbeat and fencing
 
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 MANY = 5_000
 """More beats than there can be: one that a busy machine answers too late is asked for again."""
 

@@ -22,7 +22,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own."""
     command = [sys.executable, "-c", code]
     return subprocess.run(
-        command, env={**os.environ, **environment}, check=False, capture_output=True, text=True, timeout=50
+        command, env={**os.environ, **environment}, check=False, capture_output=True, text=True, timeout=120
     )
 
 

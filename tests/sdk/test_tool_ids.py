@@ -210,13 +210,13 @@ def test_threads_side_by_side_need_ids(broker: ScriptedBroker) -> None:
 
     @stepgrant.tool
     def slow() -> None:
-        both_in.wait(5)
-        go.wait(5)
+        both_in.wait(60)
+        go.wait(60)
 
     with stepgrant.run("job", agent="agent", **broker.at()), ThreadPoolExecutor() as pool:
         context = contextvars.copy_context()
         first = pool.submit(context.run, slow)
-        both_in.wait(5)
+        both_in.wait(60)
         with pytest.raises(errors.OrdinalUnderConcurrency):
             slow()
         go.set()

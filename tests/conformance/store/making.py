@@ -65,7 +65,7 @@ class Gate:
     def hit(self, point: str) -> None:
         if point == self._point:
             self.reached.set()
-            assert self._open.wait(20)
+            assert self._open.wait(60)
 
     def open(self) -> None:
         self._open.set()

@@ -63,7 +63,7 @@ async def test_a_used_proof_is_remembered_by_the_next_process(database: Database
 async def test_killed(database: Database, clock: SetClock, point: str, there: bool) -> None:  # noqa: FBT001
     """SIGKILL in the middle of a commit, and right after its acknowledgement."""
     process = child(database, "die", point)
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     run = output.strip()
     store = database.open(clock)
@@ -92,7 +92,7 @@ async def test_two_processes_write_one_run(store: AnyStore, database: Database) 
             done += 1
         except VersionMoved:
             moved += 1
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     assert process.returncode == 0
     last = (await store.load(Query("acme", run=chain.run))).view.run
     entries = await store.entries("acme", chain.run, limit=100_000)

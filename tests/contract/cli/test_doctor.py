@@ -58,7 +58,7 @@ def open_a_run(host: TestHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent opens a run and is never heard of again."""
     monkeypatch.setenv("STEPGRANT_URL", host.url)
     monkeypatch.setenv("STEPGRANT_WORKLOAD_KEY", str(host.enroll("w", agents=["clerk"])))
-    died = subprocess.run([sys.executable, "-c", AGENT], check=False, timeout=60)
+    died = subprocess.run([sys.executable, "-c", AGENT], check=False, timeout=120)
     assert died.returncode == -SIGKILL
 
 

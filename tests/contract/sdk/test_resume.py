@@ -159,12 +159,12 @@ def test_two_processes_at_once(broker: TestBroker) -> None:
         with stepgrant.run("order-991", **at(broker)) as held:
             epochs.append(held.epoch)
             inside.set()
-            leave.wait(20)
+            leave.wait(60)
             held.park()
 
     thread = threading.Thread(target=first)
     thread.start()
-    inside.wait(20)
+    inside.wait(60)
     waits: list[Any] = []
 
     def told(error: errors.LeaseHeld) -> None:
@@ -174,6 +174,6 @@ def test_two_processes_at_once(broker: TestBroker) -> None:
 
     with stepgrant.run("order-991", **at(broker), on_wait=told) as held:
         epochs.append(held.epoch)
-    thread.join(20)
+    thread.join(60)
 
     assert epochs == [1, 2]

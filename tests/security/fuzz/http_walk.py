@@ -141,7 +141,7 @@ class Walk:
 
     def send(self, case: schemathesis.Case[Any]) -> schemathesis.Response:
         """Send it as it is, and look at the answer."""
-        response = case.call(base_url=self.host.url, session=self.session, allow_redirects=False, timeout=20)
+        response = case.call(base_url=self.host.url, session=self.session, allow_redirects=False, timeout=120)
         self.counts[f"{response.status_code // 100}xx"] += 1
         if response.status_code >= 500 and not (response.status_code == 503 and _code(response) in UNAVAILABLE):
             self.found.append(f"{_what(case, response)}: {response.text[:500]}")
@@ -201,7 +201,7 @@ def slice(number: int, size: int) -> Result:  # noqa: A001 - the name that soak 
     """At least `size` requests of the fuzzer, half of them drawn by Schemathesis; every story often enough."""
     with tempfile.TemporaryDirectory() as folder, start(Path(folder), policy={"stepgrant/main.rego": REGO}) as host:
         walk = Walk(host, number)
-        document = requests.get(f"{host.url}/openapi.json", timeout=20).json()
+        document = requests.get(f"{host.url}/openapi.json", timeout=120).json()
         schema = schemathesis.openapi.from_dict(drawable(document))
         schema.config.generation.update(with_security_parameters=False)
         machine, teller = machine_of(walk, schema), Teller(walk, schema)

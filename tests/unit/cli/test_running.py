@@ -204,7 +204,7 @@ def shell(folder: Path, *words: str, script: str = "", **environment: str) -> su
     known = {name: value for name, value in os.environ.items() if not name.startswith("STEPGRANT_")}
     command = [sys.executable, "-c", program, *words]
     return subprocess.run(
-        command, cwd=folder, env=known | environment, capture_output=True, text=True, check=False, timeout=30
+        command, cwd=folder, env=known | environment, capture_output=True, text=True, check=False, timeout=120
     )
 
 

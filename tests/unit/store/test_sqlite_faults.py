@@ -63,7 +63,7 @@ def test_a_disk_that_cannot_grow(path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=True,
     )
     met = json.loads(done.stdout)

@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_store_that_nobody_closed_lets_its_process_end(path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(name for name in sys.path if name)}
     command = [sys.executable, "-c", FORGETFUL, str(path)]
-    subprocess.run(command, env=environment, timeout=30, check=True)
+    subprocess.run(command, env=environment, timeout=120, check=True)
     db = sqlite3.connect(path)
     assert db.execute("SELECT count(*) FROM runs").fetchone() == (1,)
     db.close()
