@@ -13,14 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import stepgrant_broker.demo
-from processes import gone
+from processes import gone, started, within
 from stepgrant_broker.demo import processes, reaper, show
 from stepgrant_broker.demo.checks import Broken, Checks, Finding
 from stepgrant_broker.demo.stage import Stage
@@ -125,6 +123,17 @@ def test_the_exit_code_is_zero_only_if_all_checks_held(capsys: pytest.CaptureFix
     assert codes == {"holds": 0, "fails": 1, "breaks": 1, "interrupted": 130}
 
 
+def test_a_showing_that_takes_too_long_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    def holds(_: Stage, checks: Checks, __: Words) -> None:
+        checks.check("good", Finding(holds=True, evidence=""))
+
+    assert show.run(as_json=True, keep=False, story=holds, limit_s=0) == 1
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["failed"] == ["it took no longer than 0 s"]
+    Path(summary["folder"]).rmdir()
+    assert show.LIMIT_S == 60
+
+
 def test_what_failed_is_shown_whole_and_its_folder_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     def fails(_: Stage, checks: Checks, __: Words) -> None:
         checks.chapter = "a chapter"
@@ -174,23 +183,8 @@ def left_behind(folder: Path) -> list[str]:
     return found
 
 
-@contextmanager
-def demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The demo as `make demo` runs it, with its folder below `folder`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stepgrant.cli.main", "demo", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
+PATIENCE_S = 200.0
+"""A machine that does other things as well need not keep the demo's minute, which `show.LIMIT_S` is."""
 CLAIMS = (
     "the agent was killed",
     "the agent was killed again",
@@ -208,34 +202,33 @@ CLAIMS = (
     "one flipped byte makes it fail",
     "no fenced holder got anything",
     "none rests in database, logs, books or output",
-    "it took no longer than 60 s",
+    f"it took no longer than {PATIENCE_S:g} s",
 )
 
 
 @pytest.mark.timeout(240)
 def test_the_whole_story_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with demo(tmp_path, "--json") as process:
-        out, errors = process.communicate(timeout=200)
-    summary = json.loads(out)
+    done = within(PATIENCE_S + 20, tmp_path, "demo", "--json", "--limit", f"{PATIENCE_S:g}", TMPDIR=str(tmp_path))
+    summary = json.loads(done.stdout)
     assert summary["failed"] == []
-    assert process.returncode == 0, errors
+    assert done.returncode == 0, done.stderr
     assert summary["ok"] is True
     assert {made["claim"] for made in summary["checks"]} >= set(CLAIMS)
-    assert errors == ""
+    assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
     assert left_behind(tmp_path) == []
 
 
 @pytest.mark.timeout(120)
 def test_ctrl_c_in_the_middle_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
-    with demo(tmp_path) as process:
+    log = tmp_path / "said"
+    with started(tmp_path, log, "demo", TMPDIR=str(tmp_path)) as demo:
         deadline = time.monotonic() + 90
         while not any(tmp_path.glob("*/books/*.jsonl")):
-            assert process.poll() is None
+            assert demo.process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.ended() == 130
     assert left_behind(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [log]
