@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
 from checker.check import check
 from checker.reading import read_lines, read_sqlite
-from faults.forks import environment
+from faults.forks import environment, lived
 from faults.processes import Place
 from stepgrant.receipt import Event
 from stepgrant_broker.testing import TestHost, start
@@ -58,6 +58,14 @@ STORIES: Final = (
 )
 
 
+class Life(NamedTuple):
+    """What a life left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @dataclass
 class Stage:
     """A broker that knows the examples' agents, and the environment in which they run."""
@@ -66,46 +74,50 @@ class Stage:
     folder: Path
     names: dict[str, str]
 
-    def live(self, story: Story, *, kill: str = "") -> subprocess.CompletedProcess[str]:
+    def live(self, story: Story, *, kill: str = "") -> Life:
         """One life of the example, with its services."""
         more = {"STEPGRANT_TEST": "1", "STEPGRANT_TEST_FAILPOINT": kill} if kill else {}
-        words = [sys.executable, str(EXAMPLES / "_target.py"), sys.executable, str(EXAMPLES / f"{story.name}.py")]
-        return subprocess.run(
-            [*words, *story.words], cwd=self.folder, env=environment(**self.names, **more), text=True,
-            capture_output=True, timeout=PATIENCE_S, check=False,
-        )  # fmt: skip
+        return self.served(str(EXAMPLES / f"{story.name}.py"), *story.words, **more)
+
+    def served(self, *words: str, **more: str) -> Life:
+        """The services, for as long as a Python with these words runs. They are forked, what they start is not."""
+        given = environment(**self.names, **more)
+        target, patience = EXAMPLES / "_target.py", PATIENCE_S
+        return Life(*lived(target, sys.executable, *words, environment=given, patience_s=patience, folder=self.folder))
 
     @property
     def book(self) -> list[Any]:
         return read_lines(self.folder / "services.jsonl")
 
 
-def settings(address: str, *, redeemed: bool) -> dict[str, Any]:
-    """The settings that lie beside the examples, for this address; `redeemed`: with services that have a key."""
+def settings(address: str) -> dict[str, Any]:
+    """The settings that lie beside the examples, for this address, and for services that have a key.
+
+    As they are, for services without one, `test_rehearse_command.py` has each example killed and started again.
+    """
     text = (EXAMPLES / "data.json").read_text(encoding="utf-8").replace("http://127.0.0.1:8431", address)
     shipped: dict[str, Any] = json.loads(text)
-    for agent in shipped["agents"].values() if redeemed else ():
+    for agent in shipped["agents"].values():
         for tool in agent["tools"].values():
             del tool["redeem"]
     return shipped
 
 
 @contextmanager
-def staged(folder: Path, *, redeemed: bool) -> Iterator[Stage]:
+def staged(folder: Path) -> Iterator[Stage]:
     place = Place.free()
     place.socket.close()
-    policy = settings(place.url, redeemed=redeemed)
+    policy = settings(place.url)
     with start(folder / "broker", settings=policy, **QUICK) as host:
         key = host.enroll("agents", agents=sorted(policy["agents"]))
         names = {"STEPGRANT_URL": host.url, "STEPGRANT_WORKLOAD_KEY": str(key), "EXAMPLES_TARGET": place.url}
-        if redeemed:
-            names["EXAMPLES_TARGET_KEY"] = str(host.enroll("services", audiences=[place.url]))
+        names["EXAMPLES_TARGET_KEY"] = str(host.enroll("services", audiences=[place.url]))
         yield Stage(host, folder, names)
 
 
-def told(stage: Stage, story: Story) -> list[subprocess.CompletedProcess[str]]:
+def told(stage: Stage, story: Story) -> list[Life]:
     """All its lives: killed once, approved when it asks."""
-    lives: list[subprocess.CompletedProcess[str]] = []
+    lives: list[Life] = []
     while len(lives) < LIVES_MOST:
         kill = f"sdk.after_effect:kill:{story.nth}" if len(lives) == story.life else ""
         lives.append(stage.live(story, kill=kill))
@@ -124,14 +136,14 @@ def judged(stage: Stage, story: Story) -> list[str]:
     return [*map(str, check(evidence)), *wrong]
 
 
-def report(lives: list[subprocess.CompletedProcess[str]]) -> str:
+def report(lives: list[Life]) -> str:
     return "\n".join(f"exit {one.returncode}\n{one.stdout}{one.stderr[-2000:]}" for one in lives)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: "-".join((story.name, *story.words)))
 def test_killed_and_started_again(tmp_path: Path, story: Story) -> None:
-    with staged(tmp_path, redeemed=True) as stage:
+    with staged(tmp_path) as stage:
         lives = told(stage, story)
         codes = [life.returncode for life in lives]
         assert codes == [ASKED] * bool(story.asks) + [-signal.SIGKILL, 0], report(lives)
@@ -141,14 +153,6 @@ def test_killed_and_started_again(tmp_path: Path, story: Story) -> None:
         again = stage.live(story)
         assert again.returncode == 0, report([again])
         assert judged(stage, story) == [], "started again after its end, it did something"
-
-
-def test_as_shipped(tmp_path: Path) -> None:
-    """Services without a key check grants by themselves; nobody redeems, and the hook still finds what happened."""
-    with staged(tmp_path, redeemed=False) as stage:
-        lives = told(stage, STORIES[0])
-        assert [life.returncode for life in lives] == [ASKED, -signal.SIGKILL, 0], report(lives)
-        assert judged(stage, STORIES[0]) == [], report(lives)
 
 
 QUEUES: Final = "import account_provisioning as a; a.leave.start({'login': 'bob'}, run_key='leave-bob')"
@@ -185,7 +189,7 @@ def until(stage: Stage, kind: str) -> Event:
 @pytest.mark.timeout(240)
 def test_a_worker_goes_on_with_what_another_left(tmp_path: Path) -> None:
     """Queued, worked, asked about, answered, killed after its last effect, and ended by another worker."""
-    with staged(tmp_path, redeemed=True) as stage:
+    with staged(tmp_path) as stage:
         names = environment(**stage.names)
         subprocess.run([sys.executable, "-c", QUEUES], cwd=EXAMPLES, env=names, timeout=PATIENCE_S, check=True)
         with worker(stage, kill="sdk.after_effect:kill:5") as first:
@@ -206,10 +210,8 @@ sys.exit(answer.status_code - 400)
 
 def test_the_services_refuse_what_no_grant_is_for(tmp_path: Path) -> None:
     """They are a real resource server: without a grant nothing is done."""
-    with staged(tmp_path, redeemed=True) as stage:
-        words = [sys.executable, str(EXAMPLES / "_target.py"), sys.executable, "-c", ASKS_WITHOUT_A_GRANT]
-        done = subprocess.run(words, cwd=tmp_path, env=environment(**stage.names), timeout=PATIENCE_S, check=False)
-        assert done.returncode == 1, "401: there is no token"
+    with staged(tmp_path) as stage:
+        assert stage.served("-c", ASKS_WITHOUT_A_GRANT).returncode == 1, "401: there is no token"
         assert stage.book == []
 
 
