@@ -79,6 +79,7 @@ def _input(rng: random.Random, settings: dict[str, Any]) -> dict[str, Any]:
     tool = rng.choice([*tools, *tools, *RUN_ACTIONS, rng.choice(tools) + ".reconcile", "unknown", *TEXTS[:3]])
     known = agents.get(agent, {}).get("tools", {}).get(tool, {})
     document["agent"]["name"] = agent
+    document["step"]["key"] = rng.choice(["1", "1~reconcile~1"] if tool.endswith(".reconcile") else ["1", "a~b"])
     document["identity"]["subject"] = rng.choice(["wl_probe", "wl_other", "wl_1", *TEXTS])
     document["action"].update(
         tool=tool, effect=rng.choice([known.get("effect", "once"), *EFFECTS]), args=_args(rng, tool),

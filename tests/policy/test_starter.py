@@ -147,7 +147,8 @@ def test_the_first_agent_of_a_new_project() -> None:
     ],
 )
 def test_the_agent_of_the_demo(tool: str, effect: str, kind: type) -> None:
-    found = decided(read_demo(), agent={"name": "rotator"}, action={"tool": tool, "effect": effect})
+    key = "1~reconcile~1" if tool.endswith(".reconcile") else "1"
+    found = decided(read_demo(), agent={"name": "rotator"}, action={"tool": tool, "effect": effect}, step={"key": key})
     assert isinstance(found, kind)
 
 
@@ -163,13 +164,37 @@ def test_the_demo_may_bind_tools_to_resources() -> None:
     settings["agents"]["rotator"]["tools"]["keys.rotate"]["resources"] = {"mail": "http://127.0.0.1:9001"}
     bundle = read_demo(json.dumps(settings).encode())
     assert check(bundle) == ()
-    for tool, effect in (("keys.rotate", "once"), ("keys.rotate.reconcile", "read")):
+    for tool, effect, key in (("keys.rotate", "once", "1"), ("keys.rotate.reconcile", "read", "1~reconcile~1")):
         action = {"tool": tool, "effect": effect, "resource": "mail"}
-        found = decided(bundle, agent={"name": "rotator"}, action=action)
+        found = decided(bundle, agent={"name": "rotator"}, action=action, step={"key": key})
         assert isinstance(found, Allow)
         assert found.grant.audience == "http://127.0.0.1:9001"
-        other = decided(bundle, agent={"name": "rotator"}, action={**action, "resource": "billing"})
+        other = decided(bundle, agent={"name": "rotator"}, action={**action, "resource": "billing"}, step={"key": key})
         assert other == Deny(("resource_not_listed",))
+
+
+@pytest.mark.parametrize("issuer", ["static", "orders-db", "crm-key", "mesh"])
+def test_no_reconcile_hook_is_handed_the_secret_that_its_tool_acts_with(issuer: str) -> None:
+    settings = json.loads(json.dumps(dict(STARTER.data["stepgrant_config"])))
+    tools = settings["agents"]["billing"]["tools"]
+    # The least that one would want to say of such a tool; a look is asked about none of it.
+    tools["pay"] = {
+        "effect": "once", "ask": True, "issuer": issuer, "params": {"role": "rw"},
+        "amount": {"arg": "amount", "max": 10}, "meters": {"refund_usd": {"arg": "amount"}},
+    }  # fmt: skip
+    billing, once = {"name": "billing"}, {"tool": "pay", "effect": "once", "args": {"amount": 5}}
+    look, key = {"tool": "pay.reconcile", "effect": "read"}, {"key": "s1~reconcile~1"}
+
+    bundle = read_starter(json.dumps(settings).encode())
+    assert isinstance(decided(bundle, agent=billing, action=once), RequireApproval)
+    for asked in (None, "jwt", issuer):
+        found = decided(bundle, agent=billing, action=look, step=key, requested={"issuer": asked})
+        assert found == Deny(("tool_not_listed",))
+
+    tools["pay.reconcile"] = {"effect": "read", "issuer": issuer, "params": {"role": "ro"}}
+    found = decided(read_starter(json.dumps(settings).encode()), agent=billing, action=look, step=key)
+    assert isinstance(found, Allow)
+    assert (found.grant.issuer, found.grant.params) == (issuer, {"role": "ro"})
 
 
 def test_misspelt_settings_are_findings_and_not_missing_limits() -> None:

@@ -77,6 +77,11 @@ call(tool, effect, args) := {
 }
 
 # METADATA
+# title: A reconcile hook's input
+# description: The look of the hook of this tool, as the step that it runs as.
+look(tool) := changed(call(concat("", [tool, ".reconcile"]), "read", {}), {"step": {"key": "1~reconcile~1"}})
+
+# METADATA
 # title: A changed input
 # description: The call with members of its members replaced.
 changed(base, changes) := object.union(base, changes)

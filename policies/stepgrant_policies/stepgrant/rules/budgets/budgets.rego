@@ -21,6 +21,8 @@ deny contains "budget_exceeded" if {
 }
 
 _covered(name) if {
+	# What is no object is undefined for object.get in one engine, an error in another.
+	is_object(input.history.meters)
 	before := units.millionths(object.get(input.history.meters, name, 0))
 	now := units.millionths(grants.meters[name])
 	before + now <= units.millionths(settings.agent.budgets[name])

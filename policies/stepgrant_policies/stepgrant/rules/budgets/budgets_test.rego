@@ -27,6 +27,10 @@ test_more_than_the_budget_is_denied if {
 test_not_knowing_what_was_spent_is_denied if {
 	stepgrant.decision == sample.denied({"budget_exceeded"}) with data.stepgrant_config as sample.config
 		with input as sample.lacking(_mail, "history", "meters")
+	every spent in [0.2, null, "0", []] {
+		stepgrant.decision == sample.denied({"budget_exceeded"}) with data.stepgrant_config as sample.config
+			with input as sample.replaced(_mail, "history", "meters", spent)
+	}
 }
 
 test_a_meter_without_a_budget_is_denied if {

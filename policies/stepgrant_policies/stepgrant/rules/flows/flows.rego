@@ -10,7 +10,7 @@ import data.stepgrant.settings
 # title: A label of this run blocks this tool
 # description: |
 #   An earlier step of this run returned data with a label whose flow rule in the settings blocks this tool: whoever
-#   has read customer data does not write to the outside any more.
+#   has read customer data does not write to the outside any more. A blocked tool's reconcile hook is blocked with it.
 # custom:
 #   code: label_blocks_tool
 deny contains "label_blocks_tool" if {
@@ -24,4 +24,8 @@ _clear if {
 	}
 }
 
-_blocked(label) if input.action.tool in data.stepgrant_config.flows[label].blocks
+# A hook's arguments go where those of its tool go.
+_blocked(label) if {
+	some tool in settings.names
+	tool in data.stepgrant_config.flows[label].blocks
+}

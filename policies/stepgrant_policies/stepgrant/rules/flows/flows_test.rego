@@ -20,7 +20,23 @@ test_reading_leaves_its_label if {
 
 test_a_hook_that_looks_leaves_the_label_too if {
 	stepgrant.decision.labels == ["pii:customer"] with data.stepgrant_config as sample.config
-		with input as sample.call("book.read.reconcile", "read", {})
+		with input as sample.look("book.read")
+}
+
+test_a_hook_is_blocked_with_its_tool_even_when_it_is_listed if {
+	carried := {"history": {"labels": ["pii:customer"]}}
+	entry := {"mail.send.reconcile": {"effect": "read"}}
+	every tools in [{}, entry] {
+		stepgrant.decision == sample.denied({"label_blocks_tool"}) with input as sample.changed(
+			sample.look("mail.send"),
+			carried,
+		)
+			with data.stepgrant_config as object.union(sample.config, {"agents": {"clerk": {"tools": tools}}})
+	}
+	stepgrant.decision.effect == "allow" with data.stepgrant_config as sample.config
+		with input as sample.look("mail.send")
+	stepgrant.decision.effect == "allow" with data.stepgrant_config as sample.config
+		with input as sample.changed(sample.look("key.rotate"), object.union(carried, {"action": {"resource": "vault/a"}}))
 }
 
 test_whoever_read_customer_data_does_not_write_outside if {

@@ -22,7 +22,9 @@ deny contains "agent_not_listed" if not settings.agent
 
 # METADATA
 # title: The tool is not listed for this agent
-# description: stepgrant_config/data.json does not list this tool for this agent.
+# description: |
+#   stepgrant_config/data.json does not list this tool for this agent. A reconcile hook is listed with its tool where
+#   the tool's issuer is `jwt`; with any other issuer it needs an entry of its own, `<tool>.reconcile`.
 # custom:
 #   code: tool_not_listed
 deny contains "tool_not_listed" if {

@@ -69,28 +69,53 @@ test_a_listed_resource_names_the_audience if {
 test_the_reconcile_hook_of_a_listed_tool_may_look if {
 	grant := {"issuer": "jwt", "effect": "read", "ttl": 300, "audience": "https://a.example"}
 	stepgrant.decision == sample.allowed(grant) with data.stepgrant_config as sample.config
-		with input as sample.changed(
-			sample.call("key.rotate.reconcile", "read", {}),
-			{"action": {"resource": "vault/a"}},
-		)
+		with input as sample.changed(sample.look("key.rotate"), {"action": {"resource": "vault/a"}})
 }
 
 test_the_reconcile_hook_needs_no_question_and_no_budget if {
-	stepgrant.decision == sample.allowed({"issuer": "jwt", "effect": "read", "ttl": 300}) with input as sample.call(
-		"refund.create.reconcile",
-		"read", {},
-	)
-		with data.stepgrant_config as sample.config
+	grant := {"issuer": "jwt", "effect": "read", "ttl": 300}
+	stepgrant.decision == sample.allowed(grant) with data.stepgrant_config as sample.config
+		with input as sample.look("refund.create")
 	stepgrant.decision.effect == "allow" with data.stepgrant_config as sample.config
-		with input as sample.call("file.publish.reconcile", "read", {})
+		with input as sample.look("file.publish")
+}
+
+test_a_reconcile_hook_never_gets_the_secret_of_its_tool if {
+	every requested in [{}, {"issuer": "static"}, {"issuer": "jwt"}] {
+		stepgrant.decision == sample.denied({"tool_not_listed"}) with data.stepgrant_config as sample.config
+			with input as sample.changed(sample.look("card.charge"), {"requested": requested})
+	}
+}
+
+test_a_reconcile_hook_with_another_secret_is_listed_itself if {
+	entry := {"card.charge.reconcile": {"effect": "read", "issuer": "static", "params": {"name": "card-look"}}}
+	grant := {"issuer": "static", "effect": "read", "ttl": 300, "params": {"name": "card-look"}}
+	stepgrant.decision == sample.allowed(grant) with input as sample.look("card.charge")
+		with data.stepgrant_config as object.union(sample.config, {"agents": {"clerk": {"tools": entry}}})
 }
 
 test_a_reconcile_hook_only_looks if {
+	every effect in ["once", "idempotent"] {
+		stepgrant.decision == sample.denied({"tool_not_listed"}) with data.stepgrant_config as sample.config
+			with input as sample.changed(sample.look("note.put"), {"action": {"effect": effect}})
+	}
+}
+
+test_a_reconcile_hook_is_a_step_of_its_own if {
+	every key in ["1", "1~reconcile", "reconcile~1", 1, null] {
+		stepgrant.decision == sample.denied({"tool_not_listed"}) with data.stepgrant_config as sample.config
+			with input as sample.changed(sample.look("refund.create"), {"step": {"key": key}})
+	}
 	stepgrant.decision == sample.denied({"tool_not_listed"}) with data.stepgrant_config as sample.config
-		with input as sample.call("note.put.reconcile", "idempotent", {})
+		with input as sample.lacking(sample.look("refund.create"), "step", "key")
+}
+
+test_a_reconcile_hooks_step_looks_and_does_nothing_else if {
+	stepgrant.decision == sample.denied({"effect_not_allowed"}) with data.stepgrant_config as sample.config
+		with input as sample.changed(sample.call("mail.send", "read", {}), {"step": {"key": "1~reconcile~1"}})
 }
 
 test_the_reconcile_hook_of_another_tool_is_denied if {
 	stepgrant.decision == sample.denied({"tool_not_listed"}) with data.stepgrant_config as sample.config
-		with input as sample.call("disk.wipe.reconcile", "read", {})
+		with input as sample.look("disk.wipe")
 }
