@@ -28,7 +28,8 @@ from faults.nursery import Nursery, Scene, scene
 from faults.processes import KILLED
 from stepgrant.errors import BrokerUnavailable
 
-PATIENCE: Final = stepgrant.Timeouts(broker=2)
+SOON: Final = stepgrant.Timeouts(broker=2)
+"""For what the broker must refuse."""
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,11 @@ class Worker:
 
     def refused(self, number: int) -> BrokerUnavailable:
         """The same, which the broker must refuse: the tool does not run."""
+        caller = self.run._session._caller
+        patient, caller.timeouts = caller.timeouts, SOON
         with pytest.raises(BrokerUnavailable) as caught:
             self.charge(number)
+        caller.timeouts = patient
         assert (caught.value.code, caught.value.status) == ("ledger_unavailable", 503)
         assert caught.value.retry_after
         assert number not in self.acted
@@ -77,10 +81,9 @@ class Worker:
 
 
 @contextmanager
-def working(on: Scene, timeouts: stepgrant.Timeouts = PATIENCE) -> Iterator[Worker]:
+def working(on: Scene) -> Iterator[Worker]:
     worker = Worker(on)
-    opening = stepgrant.run("job", agent="worker", url=on.url, workload_key=on.agent_key, timeouts=timeouts)
-    with opening as worker.run:
+    with stepgrant.run("job", agent="worker", url=on.url, workload_key=on.agent_key) as worker.run:
         yield worker
 
 
@@ -138,7 +141,7 @@ def as_operator(on: Scene) -> dict[str, str]:
 def test_locked_by_another_process(on: Scene) -> None:
     """Somebody holds the write lock for longer than the broker waits for it; the SDK waits longer still."""
     on.broker()
-    with working(on, stepgrant.Timeouts()) as worker, ThreadPoolExecutor(1) as pool:
+    with working(on) as worker, ThreadPoolExecutor(1) as pool:
         worker.charge(1)
         before = worker.told()
         other = sqlite3.connect(on.database, isolation_level=None)

@@ -35,6 +35,7 @@ IN_CALL_S: Final = 0.012
 FREEZES: Final = 8
 RIVALS: Final = 4
 EXPIRY_S: Final = 4.0
+TRIES: Final = 5
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +156,24 @@ def test_the_fence_is_checked_by_the_commit(at: Site) -> None:
     at.up(0, SLOW)
     with Post() as post, ThreadPoolExecutor(1) as pool:
         for verb in HOLDERS:
-            slow = Slow(at, post, verb, f"slow-{verb}")
-            asked: Future[Reply] = pool.submit(post.send, at.doors[0], slow.letter)
-            time.sleep(DECIDED_S)
-            assert slow.take_over().members["epoch"] == 2
-            assert asked.result().code == slow.expected, verb
-            assert outlived(at, slow.run) == []
+            fenced = any(fenced_before_its_commit(at, post, pool, verb, number) for number in range(TRIES))
+            assert fenced, verb
     at.nurseries[0].kill()
     at.up(0)
+
+
+def fenced_before_its_commit(at: Site, post: Post, pool: ThreadPoolExecutor, verb: str, number: int) -> bool:
+    """Whether the takeover came between decision and commit; a machine that stands still for seconds lets it miss."""
+    slow = Slow(at, post, verb, f"slow-{verb}-{number}")
+    asked: Future[Reply] = pool.submit(post.send, at.doors[0], slow.letter)
+    time.sleep(DECIDED_S)
+    taken = patiently(slow)
+    code = asked.result().code
+    assert outlived(at, slow.run) == []
+    if code == "":
+        return False
+    assert (code, taken.members["epoch"]) == (slow.expected, 2), verb
+    return True
 
 
 def outlived(at: Site, run: str) -> list[str]:
@@ -202,11 +213,14 @@ def test_leases_end_when_they_were_said_to_under_load(at: Site) -> None:
     at.crash()
     with Post() as post, ThreadPoolExecutor(2 * RIVALS) as pool:
         rivalries = [Rivalry(at, post, f"rivals-{number}", random.Random(number)) for number in range(RIVALS)]
-        end = time.monotonic() + EXPIRY_S
-        for done in [pool.submit(one.live, end) for one in rivalries for _ in range(2)]:
-            done.result()
+        for _ in range(TRIES):
+            end = time.monotonic() + EXPIRY_S
+            for done in [pool.submit(one.live, end) for one in rivalries for _ in range(2)]:
+                done.result()
+            accepted, fenced = sum(one.accepted for one in rivalries), sum(one.fenced for one in rivalries)
+            if accepted and fenced and max(max(one.until) for one in rivalries) > 1:
+                break
+        else:
+            pytest.fail("nobody renewed a lease, or nobody lost one")
     assert [wrong for one in rivalries for wrong in one.wrong] == []
-    assert sum(one.accepted for one in rivalries) > 0
-    assert sum(one.fenced for one in rivalries) > 0
-    assert max(max(one.until) for one in rivalries) > 1
     assert [str(one) for one in check(at.evidence())] == []

@@ -109,8 +109,7 @@ def set_secret(on: Scene, mail: str) -> None:
 
 
 def opened(on: Scene) -> Any:  # noqa: ANN401 - what `run` gives
-    timeouts = stepgrant.Timeouts(broker=3)
-    return stepgrant.run(RUN, agent="worker", url=on.url, workload_key=on.agent_key, timeouts=timeouts)
+    return stepgrant.run(RUN, agent="worker", url=on.url, workload_key=on.agent_key)
 
 
 def first_life(made: Rest, on: Scene, mail: str) -> str:
@@ -123,6 +122,7 @@ def first_life(made: Rest, on: Scene, mail: str) -> str:
         fail(made, mail)
         leak(made)
         on.nursery.kill()
+        run._session._caller.timeouts = stepgrant.Timeouts(broker=1)
         charge_again(on)
     return str(run.id)
 
