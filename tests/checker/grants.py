@@ -60,7 +60,8 @@ def _issued(story: Story, event: Event) -> Iterator[Finding]:
 
 def _gone(before: Grant, event: Event) -> bool:
     """An attempt has a second grant only if nothing can have come, or can come, from the first."""
-    return not before.perhaps_used or (event.part("body").get("not_received") is True and before.dead(event.ts))
+    said = event.part("body").get("not_received") is True and before.redeemed is None
+    return not before.perhaps_used or (said and before.dead(event.ts))
 
 
 def _still_live(story: Story, event: Event) -> Iterator[Finding]:
@@ -111,7 +112,8 @@ def _once(story: Story, event: Event, step: Step) -> Iterator[Finding]:
     told = event.part("body").get("not_received") is True
     for before in step.grants:
         excused = before.attempt in step.excused and before.attempt != event.attempt
-        if before.perhaps_used and not excused and not (told and before.attempt == event.attempt):
+        stated = told and before.attempt == event.attempt and before.redeemed is None
+        if before.perhaps_used and not excused and not stated:
             yield "I8", f"{before.jti} was perhaps used, nobody said that it was not, and {step.key} is started again"
     for other in story.steps.values():
         if _blocks(other, step):

@@ -58,6 +58,16 @@ decision := allowed if {
 
 decision := {"effect": "require_approval", "reasons": ["asked"]} if input.claimed.labels[input.action.tool] == "ask"
 
+decision := {"effect": "require_approval", "reasons": ["asked"]} if {
+	input.claimed.labels[input.action.tool] == "seen"
+	input.approval == null
+}
+
+decision := {"effect": "allow", "reasons": ["seen"]} if {
+	input.claimed.labels[input.action.tool] == "seen"
+	input.approval != null
+}
+
 allowed := {"effect": "allow", "reasons": ["test"]}
 """
 
@@ -114,13 +124,21 @@ class Hand:
         """A person who may approve."""
         return person(name, groups=groups)
 
-    async def open(self, key: str = "job", who: str = "k1", **more: Any) -> dict[str, Any]:  # noqa: ANN401 - members
+    async def open(
+        self,
+        key: str = "job",
+        who: str = "k1",
+        workload: Workload | None = None,
+        **more: Any,  # noqa: ANN401 - members
+    ) -> dict[str, Any]:
         """Open or resume."""
         values: dict[str, Any] = {
             "run_key": key, "agent": "agent", "version": None, "input_bytes": None, "labels": {}, "principal": None,
             "takeover": False, **more,
         }  # fmt: skip
-        return await open_run(self.ports, self.agent(who), OpenCall(**values), self.request(more.get("labels")))
+        return await open_run(
+            self.ports, self.agent(who, workload), OpenCall(**values), self.request(more.get("labels"))
+        )
 
     async def begin(
         self, run: str, step: str = "s1", decision: Mapping[str, Any] | None = None, *, who: str = "k1",

@@ -76,6 +76,14 @@ def usable(approval: Approval, now: int) -> bool:
     return approval.status is ApprovalStatus.APPROVED and until is not None and now < until
 
 
+def denies(journal: Journal, step: str, binding_c: str) -> bool:
+    """True when people said no to exactly this: that stands in this run, whatever policy asks now."""
+    return any(
+        one.step == step and one.binding_c == binding_c and one.status is ApprovalStatus.DENIED
+        for one in journal.view.approvals.values()
+    )
+
+
 def shown_to_policy(journal: Journal, step: str) -> Approval | None:
     """The step's usable approval, which policy sees as `input.approval`."""
     for approval in journal.view.approvals.values():

@@ -81,11 +81,25 @@ def on_open(decision: Decision) -> Decision:
     return decision
 
 
-def answered(decision: RequireApproval, found: approvals.Found) -> Decision:
-    """What a question to people is by what they have said of it already."""
-    if found.denied is not None:
-        return Deny(("approval_denied",))
-    return decision.met(found.approved.id) if found.approved is not None else decision
+def with_people(
+    journal: Journal, step: str, binding_c: str, decision: Decision, shown: Approval | None = None
+) -> tuple[Decision, approvals.Found]:
+    """What the decision is by what people have said of this binding already.
+
+    A denial stands, also where policy would not ask any more. `shown` is the approval that policy saw in its input: if
+    it allowed and the answer is about this very thing, it is spent as if it had been asked for.
+    """
+    if isinstance(decision, Deny):
+        return decision, approvals.Found()
+    if isinstance(decision, RequireApproval):
+        found = approvals.find(journal, step, binding_c, decision.approval)
+        if found.denied is not None:
+            return Deny(("approval_denied",)), found
+        return (decision.met(found.approved.id) if found.approved is not None else decision), found
+    if approvals.denies(journal, step, binding_c):
+        return Deny(("approval_denied",)), approvals.Found()
+    bound = shown is not None and shown.binding_c == binding_c
+    return decision, approvals.Found(approved=shown if bound else None)
 
 
 def decision_member(journal: Journal, decided: Decided, decision: Decision) -> dict[str, Any]:
@@ -125,15 +139,7 @@ def settle(
         member = decision_member(journal, decided, decision)
         write_decision(journal, call, ask, action, member, phase=phase, engine=decided.engine, duplicate=duplicate)
         return Suspected(journal.step(call.step), ask.equal_to or "")
-    found = approvals.Found()
-    if isinstance(decision, RequireApproval):
-        binding = binding_of(journal, call, decision.grant)
-        binding_c = journal.commit.peek("approval.binding", binding.text())
-        found = approvals.find(journal, call.step, binding_c, decision.approval)
-        decision = answered(decision, found)
-    elif isinstance(decision, Allow) and shown is not None and is_bound(journal, call, decision, shown):
-        # Policy saw this answer and allowed: it is spent as if it had been asked for.
-        found = approvals.Found(approved=shown)
+    decision, found = with_people(journal, call.step, _binding_c(journal, call, decision), decision, shown)
     member = decision_member(journal, decided, decision)
     write_decision(journal, call, ask, action, member, phase=phase, engine=decided.engine, duplicate=duplicate)
     match decision:
@@ -152,10 +158,16 @@ def settle(
             return Allowed(decision, action, decided, ask, found.approved)
 
 
+def _binding_c(journal: Journal, call: StepCall, decision: Decision) -> str:
+    """What an approval of this is bound to; nothing where nobody was or is asked."""
+    if isinstance(decision, Deny) or not (journal.view.approvals or isinstance(decision, RequireApproval)):
+        return ""
+    return journal.commit.peek("approval.binding", binding_of(journal, call, decision.grant).text())
+
+
 def is_bound(journal: Journal, call: StepCall, decision: Allow, shown: Approval) -> bool:
     """True when this approval is about exactly what the decision would grant."""
-    text = binding_of(journal, call, decision.grant).text()
-    return shown.binding_c == journal.commit.peek("approval.binding", text)
+    return shown.binding_c == _binding_c(journal, call, decision)
 
 
 def word_on_duplicate(ask: Ask, decision: Decision) -> Duplicate | None:

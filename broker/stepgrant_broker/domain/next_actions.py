@@ -16,6 +16,7 @@ from typing import Any
 from stepgrant_broker.domain import approvals, deciding, policy_input, steps
 from stepgrant_broker.domain.decisions import Decision, Deny, RequireApproval, effect_of
 from stepgrant_broker.domain.fold.common import evolve
+from stepgrant_broker.domain.fold.runs import longest_away
 from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.replaying import Document, Remade, Shown, call_of, journal_at, of_resume, of_step
@@ -95,9 +96,8 @@ def next_actions(view: View, newest: Newest, bindings: Mapping[str, str], now: i
 
 def _resumed(view: View, run: Run, parked_ms: int, now: int) -> View:
     """The run as the same workload's resume would leave it."""
-    resumed = evolve(
-        run, state=RunState.OPEN, epoch=run.epoch + 1, parked_at=None, parked_ms=parked_ms, park_reason=None
-    )
+    away = longest_away(run, parked_ms)
+    resumed = evolve(run, state=RunState.OPEN, epoch=run.epoch + 1, parked_at=None, parked_ms=away, park_reason=None)
     answered = {
         key: evolve(one, resumed_at=now)
         for key, one in view.approvals.items()

@@ -92,10 +92,15 @@ def complete(journal: Journal, key: str, attempt: int, result: Result) -> Step:
     return journal.step(key)
 
 
-def _drop_grant(journal: Journal, step: Step, cause: str, *, meters_back: bool = False) -> None:
+def _drop_grant(journal: Journal, step: Step, cause: str, *, not_executed: bool = False) -> None:
     grant = journal.view.grants.get(step.grant or "")
-    if grant is not None:
-        revoke(journal, grant, cause, settled=True, meters_back=meters_back)
+    if grant is None:
+        return
+    # That nothing was done is certain where the grant is provably unused: then all comes back, the approval too. Where
+    # a server has redeemed it the agent's word gives nothing back, or a budget would be worth any number of effects.
+    unused = not_executed and provably_unused(grant)
+    meters_back = not_executed and not unused and grant.redeemed_at is None
+    revoke(journal, grant, cause, settled=not unused, meters_back=meters_back)
 
 
 def fail(journal: Journal, key: str, attempt: int, status: FailStatus, error: str | None) -> Step:
@@ -122,7 +127,7 @@ def fail(journal: Journal, key: str, attempt: int, status: FailStatus, error: st
         outcome={"status": status.value},
         body=body,
     )
-    _drop_grant(journal, step, "failed", meters_back=status is FailStatus.NOT_EXECUTED)
+    _drop_grant(journal, step, "failed", not_executed=status is FailStatus.NOT_EXECUTED)
     return journal.step(key)
 
 
@@ -236,15 +241,18 @@ def _refuse_early_look(journal: Journal, step: Step, said: Verdict, limits: Limi
     look = journal.view.steps.get(said.via or "")
     if look is None or look.key.rpartition("~reconcile~")[0] != step.key or look.tool != f"{step.tool}.reconcile":
         raise InvalidRequest("name the hook's own step <key>~reconcile~<n> of tool <tool>.reconcile", field="via")
-    if not look.state.done:
-        raise InvalidRequest("the hook's step is not completed", field="via")
+    grant = journal.view.grants.get(look.grant or "")
+    if not look.state.done or look.effect is not Effect.READ or grant is None:
+        # A recorded step has no credential and was never decided: with it nobody has looked at anything.
+        raise InvalidRequest("the hook's step is not completed with a credential of its own, as a read", field="via")
+    if grant.issued_at < (step.doubt_since or 0):
+        raise InvalidRequest("the hook looked before the step was in doubt; look again", field="via")
     if said.verdict != "not_done":
         return
     may_begin = look_may_begin_at(journal, step, limits)
     if may_begin is None:
         raise PriorCredentialLive("the old credential can never be proven dead; a person must decide", step=step.key)
-    grant = journal.view.grants.get(look.grant or "")
-    if grant is None or grant.issued_at < may_begin:
+    if grant.issued_at < may_begin:
         raise PriorCredentialLive(
             "the hook looked before the old credential was dead and the settle time over; look again",
             retry_after_ms=max(0, may_begin - journal.now),

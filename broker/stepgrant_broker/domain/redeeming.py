@@ -3,7 +3,8 @@
 Rules:
 * Only a workload enrolled for the grant's audience, only with the digest of the very call, only while the grant, its
   holder's epoch and lease, and the kill switch allow it.
-* The answer is repeated to the same server, redemption id and proof until `act_before`; anyone else is too late.
+* The answer is repeated to the same server, redemption id and proof until `act_before`, while the grant holds; anyone
+  else is too late.
 """
 
 from __future__ import annotations
@@ -54,8 +55,11 @@ def redeem(
     if grant.digest_c != journal.commit.peek("action.digest", args_digest):
         raise DigestMismatch("this is not the action that was granted", field="args_digest")
     if grant.redeemed_at is not None:
-        return _repeat(journal, grant, caller, redemption_id, proof_jti)
+        _refuse_second(journal, grant, caller, redemption_id, proof_jti)
+    # Also before an answer is repeated: who asks again has not acted yet, and must not once the grant is taken back.
     _refuse_dead(journal, loaded, grant, caller)
+    if grant.redeemed_at is not None:
+        return grant
     journal.add_of(
         grant,
         EntryType.GRANT_REDEEMED,
@@ -69,11 +73,10 @@ def redeem(
     return journal.view.grants[jti]
 
 
-def _repeat(journal: Journal, grant: Grant, caller: AgentCaller, redemption_id: str, proof_jti: str) -> Grant:
+def _refuse_second(journal: Journal, grant: Grant, caller: AgentCaller, redemption_id: str, proof_jti: str) -> None:
     same = (grant.redeemer, grant.redemption_id, grant.proof_jti) == (caller.workload.id, redemption_id, proof_jti)
     if not same or grant.act_before is None or journal.now >= grant.act_before:
         raise AlreadyRedeemed("this grant was redeemed before; its one use is spent")
-    return grant
 
 
 def _refuse_dead(journal: Journal, loaded: Loaded, grant: Grant, caller: AgentCaller) -> None:

@@ -218,12 +218,10 @@ def of_step(
 def _with_people(
     journal: Journal, bindings: Mapping[str, str], step: str, binding: approvals.Binding, said: Decision
 ) -> tuple[Decision, Mapping[str, Any]]:
-    if not isinstance(said, RequireApproval):
-        return said, {}
-    found = approvals.find(journal, step, bindings.get(binding.text(), ""), said.approval)
-    decision, asked = deciding.answered(said, found), said.approval
-    if isinstance(decision, Deny):
+    decision, _ = deciding.with_people(journal, step, bindings.get(binding.text(), ""), said)
+    if isinstance(decision, Deny) or not isinstance(said, RequireApproval):
         return decision, {}
+    asked = said.approval
     return decision, {
         "groups": sorted(asked.groups),
         "quorum": asked.quorum,

@@ -111,7 +111,7 @@ def _lost(journal: Journal, step: Step, call: StepCall, request: str) -> Grant |
     Waiting would not kill it: it is taken back now, so that its death can be confirmed.
     """
     grant = journal.view.grants.get(step.grant or "")
-    if not call.not_received or grant is None or not request or grant.request != request:
+    if not call.not_received or grant is None or not request or grant.request != request or _was_used(grant):
         return None
     ends = grant.revocation is Revocation.CONFIRMED and grant.redeem is RedeemMode.OPTIONAL
     return grant if ends and grant.status is GrantStatus.ISSUED and step.effect is Effect.ONCE else None
@@ -121,12 +121,15 @@ def _stated_unused(journal: Journal, step: Step, call: StepCall, limits: Limits,
     """True when the SDK states that no tool ever saw the credential of this very request, and it is dead by now.
 
     Raises `PriorCredentialLive` while it may live: the statement alone kills nothing. Only a `once` step waits for
-    that; where the table allows a new attempt in any case, waiting would gain nothing.
+    that; where the table allows a new attempt in any case, waiting would gain nothing. The statement counts for
+    nothing where the record says otherwise: a server redeemed it.
     """
     if step.effect is not Effect.ONCE:
         return False
     grant = journal.view.grants.get(step.grant or "")
     if not call.not_received or grant is None or not request or grant.request != request or provably_unused(grant):
+        return False
+    if _was_used(grant):
         return False
     dead = dead_at(grant, limits.leeway_ms)
     if dead is None or dead > journal.now:
@@ -134,6 +137,11 @@ def _stated_unused(journal: Journal, step: Step, call: StepCall, limits: Limits,
         wait = asked if dead is None else dead - journal.now
         raise PriorCredentialLive("the credential that was not received may still work", retry_after_ms=wait)
     return True
+
+
+def _was_used(grant: Grant) -> bool:
+    """A tool saw it, whatever the agent says: else one approval would be worth any number of effects."""
+    return grant.redeemed_at is not None
 
 
 def _by_table(journal: Journal, step: Step, *, act: bool, stated: bool) -> Settled | Ask:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from stepgrant import canonical
 from stepgrant_broker.domain import approvals, policy_input, runs
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.deciding import decision_member, on_open
-from stepgrant_broker.domain.decisions import Decided, Deny, Effect, Json
+from stepgrant_broker.domain.decisions import Allow, Decided, Deny, Effect, Json
 from stepgrant_broker.domain.entries import GENESIS, EntryType, Head
 from stepgrant_broker.domain.errors import (
     Forbidden,
@@ -27,13 +28,13 @@ from stepgrant_broker.domain.grants import needs_confirmation
 from stepgrant_broker.domain.holding import refuse_quarantined
 from stepgrant_broker.domain.ids import NAME, OPEN_STEP, RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.state import Grant, Run, StepState, View
+from stepgrant_broker.domain.state import Approval, Grant, Run, StepState, View
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
 from stepgrant_broker.usecases.context import Ports, present
 from stepgrant_broker.usecases.deciding import decide
 from stepgrant_broker.usecases.leases import take_back, transact_and_take_back
-from stepgrant_broker.usecases.resuming import denied, settle
+from stepgrant_broker.usecases.resuming import denied, is_bound, settle
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -182,7 +183,21 @@ async def _resume(
     subject_c = journal.commit.peek("by.subject", caller.subject)
     held = runs.claim(loaded, run, caller, subject_c, takeover=call.takeover)
     runs.refuse_other_input(run, _input_c(journal, call))
-    shown = approvals.shown_to_policy(journal, RESUME_STEP)
+    decided, shown = await _decided(ports, caller, call, loaded, journal, held)
+    settled = settle(ports, journal, caller, held, decided, shown)
+    if settled.raising is not None:
+        return Change({}, journal, raising=settled.raising)
+    runs.resume_run(journal, caller, held, version=call.version, decision=settled.member, approval=settled.approval)
+    payload = loaded.payloads.get(run.input_c or "")
+    answer = _answer(ports, journal, loaded, payload.body if payload else None, resumed=True)
+    return Change(answer, journal, lease_until=loaded.now + ports.limits.lease_ms, guarded=True, stored=answer)
+
+
+async def _decided(
+    ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded, journal: Journal, held: runs.Claim
+) -> tuple[Decided, Approval | None]:
+    """Policy's word on the resume, with the approval that it saw."""
+    run, active = journal.run, loaded.tenant.policy_revision
     args: dict[str, Json] = {
         "takeover": held.tool == runs.TAKEOVER_TOOL,
         "same_subject": held.same_subject,
@@ -190,7 +205,8 @@ async def _resume(
         "parked_seconds": held.parked_ms // 1000,
         "agent": run.agent,
     }
-    document = policy_input.for_run(
+    document = partial(
+        policy_input.for_run,
         caller,
         tool=held.tool,
         step=RESUME_STEP,
@@ -202,17 +218,14 @@ async def _resume(
         labels=run.labels,
         principal=answers.revealed(loaded.payloads, run.principal_c),
         parked_ms=held.parked_ms,
-        approval=shown,
         now=loaded.now,
     )
-    decided = await decide(ports, document, loaded.tenant.policy_revision)
-    settled = settle(ports, journal, caller, held, decided)
-    if settled.raising is not None:
-        return Change({}, journal, raising=settled.raising)
-    runs.resume_run(journal, caller, held, version=call.version, decision=settled.member, approval=settled.approval)
-    payload = loaded.payloads.get(run.input_c or "")
-    answer = _answer(ports, journal, loaded, payload.body if payload else None, resumed=True)
-    return Change(answer, journal, lease_until=loaded.now + ports.limits.lease_ms, guarded=True, stored=answer)
+    shown = approvals.shown_to_policy(journal, RESUME_STEP)
+    decided = await decide(ports, document(approval=shown), active)
+    if shown is not None and isinstance(decided.decision, Allow) and not is_bound(journal, caller, decided, shown):
+        # Policy allowed because people had let somebody else in: it decides again without that answer.
+        return await decide(ports, document(approval=None), active), None
+    return decided, shown
 
 
 def _answer(

@@ -10,8 +10,8 @@ from typing import Any
 
 from stepgrant_broker.domain import approvals, runs
 from stepgrant_broker.domain.caller import AgentCaller
-from stepgrant_broker.domain.deciding import answered, decision_member
-from stepgrant_broker.domain.decisions import Allow, Decided, Deny, Effect, RequireApproval
+from stepgrant_broker.domain.deciding import decision_member, with_people
+from stepgrant_broker.domain.decisions import Allow, Decided, Decision, Deny, Effect
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.errors import ApprovalNeeded, PolicyDenied, StepgrantFault
 from stepgrant_broker.domain.ids import RESUME_STEP
@@ -29,15 +29,26 @@ class Settled:
     raising: StepgrantFault | None = None
 
 
-def settle(ports: Ports, journal: Journal, caller: AgentCaller, held: runs.Claim, decided: Decided) -> Settled:
-    """Apply the decision on resume or takeover; what is not allowed is written and then raised."""
-    decision, run = decided.decision, journal.run
-    found = approvals.Found()
-    binding = approvals.binding_of_resume(run, caller.subject, decision)
-    if isinstance(decision, RequireApproval):
-        binding_c = journal.commit.peek("approval.binding", binding.text())
-        found = approvals.find(journal, RESUME_STEP, binding_c, decision.approval)
-        decision = answered(decision, found)
+def is_bound(journal: Journal, caller: AgentCaller, decided: Decided, shown: Approval) -> bool:
+    """True when this approval is about this very caller: an answer to one subject lets no other one in."""
+    return shown.binding_c == _binding_c(journal, caller, decided.decision)
+
+
+def _binding_c(journal: Journal, caller: AgentCaller, decision: Decision) -> str:
+    binding = approvals.binding_of_resume(journal.run, caller.subject, decision)
+    return journal.commit.peek("approval.binding", binding.text())
+
+
+def settle(
+    ports: Ports, journal: Journal, caller: AgentCaller, held: runs.Claim, decided: Decided, shown: Approval | None
+) -> Settled:
+    """Apply the decision on resume or takeover; what is not allowed is written and then raised.
+
+    `shown` is the approval that policy saw in its input.
+    """
+    binding = approvals.binding_of_resume(journal.run, caller.subject, decided.decision)
+    binding_c = _binding_c(journal, caller, decided.decision)
+    decision, found = with_people(journal, RESUME_STEP, binding_c, decided.decision, shown)
     member = decision_member(journal, decided, decision)
     if isinstance(decision, Allow):
         return Settled(member, found.approved.id if found.approved else None)

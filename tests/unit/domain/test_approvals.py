@@ -168,6 +168,15 @@ def test_a_denial_stands_for_its_binding(world: World) -> None:
     assert world.view.grants == {}
 
 
+def test_a_denial_stands_where_policy_would_not_ask_any_more(world: World) -> None:
+    asked(world)
+    world.answer("deny")
+    outcome = world.begin(call(), allow())
+    assert isinstance(outcome, Refusal)
+    assert (outcome.reasons, world.view.grants) == (("approval_denied",), {})
+    assert isinstance(world.begin(call(), allow(issuer="static")), Ready), "of this binding, and no other"
+
+
 def test_one_denial_outweighs_a_quorum(world: World) -> None:
     asked(world, ask_people(quorum=2))
     world.answer()

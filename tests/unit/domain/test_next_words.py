@@ -68,7 +68,7 @@ def test_what_a_person_said_of_the_resume_decides_it(desk: Desk) -> None:
     assert (asked.effect, asked.terms["groups"], asked.terms["binding"]) == ("require_approval", ["it"], shown)
     desk.world.answer("deny", person(groups=("it",)), shown)
     assert weighed(desk.action(RESUME_STEP, shown), said) == Remade("deny", ("approval_denied",), {})
-    assert weighed(desk.action(RESUME_STEP, shown), allow()) == Remade("allow", ("test",), {})
+    assert weighed(desk.action(RESUME_STEP, shown), allow()) == Remade("deny", ("approval_denied",), {}), "it stands"
 
 
 # -------------------------------------------------------------------------- what becomes of questions and answers

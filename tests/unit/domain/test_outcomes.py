@@ -270,6 +270,41 @@ def test_a_look_that_is_not_completed_proves_nothing(world: World) -> None:
         reconcile(world, "done")
 
 
+@pytest.mark.parametrize("verdict", ["done", "not_done", "unknown"])
+def test_a_recorded_step_is_no_look(world: World, verdict: str) -> None:
+    """It has no credential, and policy was never asked: with it nobody has looked at anything."""
+    doubtful(world)
+    journal = world.journal()
+    outcomes.record(
+        journal, LOOK, name="pay.reconcile", digest_preimage=b"{}", id_source=IdSource.EXPLICIT, result=Result(b"1")
+    )  # fmt: skip
+    world.hold(journal)
+    before = len(world.entries)
+    with pytest.raises(InvalidRequest, match="credential of its own") as refused:
+        reconcile(world, verdict)
+    assert (refused.value.field, len(world.entries), world.step().state) == ("via", before, StepState.IN_DOUBT)
+
+
+def test_a_look_that_can_do_more_than_look_is_none(world: World) -> None:
+    doubtful(world)
+    world.now += 20_000
+    world.lease_until = world.now + 30_000
+    world.begin(call(LOOK, epoch=2, tool="pay.reconcile", effect=Effect.IDEMPOTENT), who=agent("k2", now=world.now))
+    world.complete(LOOK)
+    with pytest.raises(InvalidRequest, match="as a read"):
+        reconcile(world, "done")
+
+
+def test_a_look_from_before_the_doubt_proves_nothing(world: World) -> None:
+    world.begin(call(LOOK, tool="pay.reconcile", effect=Effect.READ))
+    world.complete(LOOK)
+    world.now += 1
+    doubtful(world)
+    with pytest.raises(InvalidRequest, match="before the step was in doubt") as refused:
+        reconcile(world, "done")
+    assert (refused.value.field, world.step().state) == ("via", StepState.IN_DOUBT)
+
+
 @pytest.mark.parametrize(("verdict", "attempt", "field"), [("maybe", 1, "verdict"), ("done", 2, "attempt")])
 def test_a_malformed_verdict_is_refused(world: World, verdict: str, attempt: int, field: str) -> None:
     doubtful(world)

@@ -51,6 +51,23 @@ def test_the_same_server_id_and_proof_get_the_same_answer_until_act_before(world
         world.redeem()
 
 
+@pytest.mark.parametrize("how", ["parked", "quarantined", "lapsed"])
+def test_an_answer_is_not_repeated_once_the_grant_is_taken_back(world: World, how: str) -> None:
+    """Who asks again has not acted yet."""
+    world.redeem()
+    before = len(world.entries)
+    if how == "parked":
+        world.park()
+        before = len(world.entries)
+    elif how == "quarantined":
+        world.quarantines = (Quarantine("acme", "agent", "agent", world.now),)
+    else:
+        world.lease_until = world.now
+    with pytest.raises((GrantRevoked, Quarantined)):
+        world.redeem()
+    assert len(world.entries) == before
+
+
 @pytest.mark.parametrize("who", [server("other")])
 def test_another_server_of_the_audience_is_too_late(world: World, who: object) -> None:
     world.redeem()

@@ -178,6 +178,23 @@ def test_the_end_revokes_what_the_run_holds() -> None:
     assert world.grant().status is GrantStatus.REVOKED
 
 
+def test_parking_once_more_does_not_make_a_long_absence_short() -> None:
+    """Until a step has a result: what policy asks after a long absence cannot be washed off."""
+    world = World()
+    world.open()
+    seen = []
+    for number, away in enumerate((100_000, 5_000, 7_000), 2):
+        world.park()
+        world.now += away
+        world.resume(agent(f"k{number}"))
+        seen.append(world.view.run.parked_ms if world.view.run else None)
+        if number == 3:
+            world.begin(call(epoch=number), who=agent(f"k{number}"))
+            world.redeem()
+            world.complete()
+    assert seen == [100_000, 100_000, 7_000]
+
+
 def test_quarantine_revokes_refuses_and_is_lifted_to_parked() -> None:
     world = opened()
     world.begin(call())

@@ -240,6 +240,17 @@ def test_not_received_is_believed_only_once_the_credential_is_dead(world: World)
     assert world.step().attempt == 1
 
 
+@pytest.mark.parametrize("redeem", [RedeemMode.REQUIRED, RedeemMode.OPTIONAL])
+def test_not_received_is_not_believed_of_what_a_server_redeemed(world: World, redeem: RedeemMode) -> None:
+    """Else one approval, and one unit of a budget, would be worth any number of effects."""
+    world.begin(call(), allow(redeem=redeem), request="same")
+    used = world.redeem()
+    world.now = used.exp + world.limits.leeway_ms
+    world.lease_until = world.now + 1000
+    assert isinstance(world.begin(call(not_received=True), request="same"), Doubtful)
+    assert list(world.view.grants) == [used.jti]
+
+
 def test_not_received_of_another_request_is_no_statement(world: World) -> None:
     world.begin(call(), allow(redeem=RedeemMode.OPTIONAL), request="one")
     assert isinstance(world.begin(call(not_received=True), request="two"), Doubtful)

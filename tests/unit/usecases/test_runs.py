@@ -30,6 +30,7 @@ from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.usecases.begin import begin
 from stepgrant_broker.usecases.decide_approval import decide_approval
 from stepgrant_broker.usecases.end import cancel_by_person, end
+from stepgrant_broker.usecases.enroll import Enrolment, enroll
 from stepgrant_broker.usecases.heartbeat import heartbeat
 from stepgrant_broker.usecases.open import OpenCall, open_run
 from stepgrant_broker.usecases.park import park
@@ -151,6 +152,34 @@ async def answer_resume(broker: Hand, asked: str, verdict: str) -> None:
         broker.ports, broker.approver(), asked, verdict=verdict,
         digest=payloads[approval.binding_c].body.decode().strip('"'), note=None, request=broker.request(),
     )  # fmt: skip
+
+
+async def test_an_answer_to_one_subject_lets_no_other_one_in(broker: Hand) -> None:
+    """Policy that allows because it sees the answer sees only one that is about whoever asks."""
+    run = (await broker.open(labels={"stepgrant.run.resume": "seen", "stepgrant.run.takeover": "seen"}))["run"]
+    jwk = {"kty": "EC", "crv": "P-256", "x": "x", "y": "y"}
+    other = await enroll(broker.ports, "acme", None, Enrolment("other", ("agent",), (), jwk, "j3"))
+    workload = await broker.store.workload(other["id"])
+    broker.clock.tick(31_000)
+    with pytest.raises(ApprovalNeeded) as needed:
+        await broker.open(who="k2")
+    await answer_resume(broker, str(needed.value.more["approval_id"]), "approve")
+    with pytest.raises(ApprovalNeeded) as theirs:
+        await broker.open(who="k3", workload=workload)
+    assert theirs.value.more["approval_id"] != needed.value.more["approval_id"]
+    assert "run_resumed" not in await broker.entries(run)
+
+
+async def test_an_answer_that_policy_saw_is_spent_by_the_resume(broker: Hand) -> None:
+    await broker.open(labels={"stepgrant.run.resume": "seen"})
+    broker.clock.tick(31_000)
+    with pytest.raises(ApprovalNeeded) as needed:
+        await broker.open(who="k2")
+    await answer_resume(broker, str(needed.value.more["approval_id"]), "approve")
+    assert (await broker.open(who="k2"))["epoch"] == 2
+    broker.clock.tick(31_000)
+    with pytest.raises(ApprovalNeeded):
+        await broker.open(who="k3")
 
 
 async def test_a_denied_resume_stays_denied(broker: Hand) -> None:

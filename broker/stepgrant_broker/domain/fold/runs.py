@@ -66,6 +66,14 @@ def opened(view: View, at: At) -> View:
     return _epoch(with_run(view, run), at)
 
 
+def longest_away(run: Run, now: int) -> int:
+    """How long a run that comes back now counts as away (ms), which policy may ask people about.
+
+    The longest absence since a step got a result: parking once more does not make a long one short.
+    """
+    return max(now, run.parked_ms if run.tries else 0)
+
+
 def resumed(view: View, at: At) -> View:
     """A new holder under a higher epoch; answers given while the run was away start to run out now."""
     agent, by, known = at.part("agent"), at.part("by"), the_run(view)
@@ -78,7 +86,7 @@ def resumed(view: View, at: At) -> View:
         subject_c=by["subject_c"],
         agent_version=agent["version"],
         parked_at=None,
-        parked_ms=at.body["parked_ms"],
+        parked_ms=longest_away(known, at.body["parked_ms"]),
         park_reason=None,
         park_detail_c=None,
         tries=known.tries + 1,
