@@ -64,6 +64,7 @@ class EvidenceStage(RealStage):
     unread: list[str] = field(default_factory=readme_lines)
     """The lines of the README that were not run yet."""
     path: str = field(default_factory=lambda: os.environ["PATH"])
+    asking: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60))
 
     @property
     def desk(self) -> Path:
@@ -151,7 +152,7 @@ class EvidenceStage(RealStage):
         found: list[bytes] = []
 
         def there() -> bool:
-            answer = httpx.get(f"{self.url}/v1/log/checkpoint", trust_env=False, timeout=60)
+            answer = self.asking.get(f"{self.url}/v1/log/checkpoint")
             if answer.status_code == 200:
                 found.append(answer.content)
             return bool(found)

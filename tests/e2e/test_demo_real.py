@@ -30,10 +30,12 @@ import sys
 from stepgrant_demo_real import story, vaulting
 from stepgrant_demo_real.show import main
 vaulting.REVOCATION = vaulting.REVOCATION.replace('DROP ROLE IF EXISTS "{{name}}";', '')
-story.AGENT_S = 15.0
-sys.exit(main(["--json"]))
+def finished(_):
+    raise story.Broken("seen enough")
+story.finished = finished
+sys.exit(main(["--json", "--limit", "300"]))
 """
-"""The demo with roles in Vault that confirm a revocation and leave the login where it is."""
+"""The demo with roles in Vault that confirm a revocation and leave the login where it is, up to where it is found."""
 
 CHECKS = 57
 CLAIMS = (
@@ -100,7 +102,7 @@ def test_a_login_that_stays_is_named_and_fails_it(folder: Path) -> None:
     code, told, _ = run(folder, "-c", PLANTED)
     assert code == 1
     assert told["ok"] is False
-    assert "its login is gone before the next one is made" in told["failed"]
+    assert told["failed"] == ["its login is gone before the next one is made", "the story could be told to its end"]
     evidence = {made["claim"]: made["evidence"] for made in told["checks"]}
     assert "it was still there for" in evidence["its login is gone before the next one is made"]
     assert [path.name for path in folder.iterdir()] == [Path(told["folder"]).name]

@@ -41,6 +41,7 @@ def stage() -> Iterator[EvidenceStage]:
         with Processes(folder / LOGS) as processes, ExitStack() as stack:
             made = EvidenceStage(folder, processes)
             (folder / LOGS).rmdir()
+            stack.enter_context(made.asking)
             made.raise_curtain(stack)
             yield made
     finally:

@@ -156,11 +156,13 @@ class Stage:
             if child.process.poll() is not None:
                 raise Broken(f"{child.name} ended ({child.process.returncode}); {child.last_words()}")
             try:
-                return httpx.get(url, trust_env=False, timeout=1).is_success
+                return client.get(url).is_success
             except httpx.TransportError:
                 return False
 
-        wait_for(ready, START_S, lambda: f"{child.name} does not answer at {url}; {child.last_words()}")
+        # One for all tries: what it loads to check certificates would take what is waited for its processor.
+        with httpx.Client(trust_env=False, timeout=1) as client:
+            wait_for(ready, START_S, lambda: f"{child.name} does not answer at {url}; {child.last_words()}")
 
     def key_file(self, name: str) -> Path:
         """The key file of a workload, or the client file of a person."""
