@@ -11,18 +11,20 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from stepgrant._errors import ConfigurationError
 from stepgrant._http import Answer, safe_url
 from stepgrant._http1 import Broken, Exchanges, Request
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
 
 _READ: Final = 65_536
 _IDLE_MAX_S: Final = 60.0
@@ -160,6 +162,8 @@ class AsyncClient:
 
     async def send(self, request: Request) -> Answer | Unreachable:
         """One exchange."""
+        import asyncio  # noqa: PLC0415 - as in `_flows`
+
         at_home = asyncio.get_running_loop() is self.home
         connection = self._kept() if at_home else None
         fresh = connection is None
@@ -206,6 +210,8 @@ class _AsyncConnection:
 
     @classmethod
     async def open(cls, address: Address) -> _AsyncConnection:
+        import asyncio  # noqa: PLC0415 - as in `_flows`
+
         reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
         return cls(address, reader, writer)
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant import _calls, _failpoints, _outcomes
 from stepgrant import _errors as e
@@ -31,7 +31,6 @@ from stepgrant._calls import Action, Call, FailOutcome
 from stepgrant._context import Active, CurrentStep, inside
 from stepgrant._flows import Flow, Invoke, Raised, Returned, Sleep
 from stepgrant._frames import Frame, Place
-from stepgrant._own_key import OwnKey
 from stepgrant._reconcile import settle_doubt
 from stepgrant._results import as_recorded, encode
 from stepgrant._secrets import LIVE
@@ -39,6 +38,9 @@ from stepgrant._session import Session
 from stepgrant._spec import Work
 from stepgrant._timeouts import Patience
 from stepgrant.credential import end, receive
+
+if TYPE_CHECKING:
+    from stepgrant._own_key import OwnKey
 
 _log = logging.getLogger("stepgrant")
 _LAST_MOMENT_S: Final = 2.0
@@ -80,7 +82,7 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
 
     def begin() -> tuple[Call, OwnKey | None]:
         # A key of its own for each attempt: nothing that an older attempt left behind can use the newer certificate.
-        own = OwnKey() if work.spec.certificate else None
+        own = work.own_key()
         csr = own.request.pem if own is not None else None
         return _calls.begin(session.run_id, place.key, session.epoch, action, place.source, csr=csr), own
 

@@ -4,7 +4,8 @@ A verifying key knows the one algorithm it verifies, so no token can choose anot
 by their exact coordinates (bounded), because the same few keys sign every call. PyJWT's `from_jwk` does not read them:
 it takes private keys and non-canonical base64url where a public key is meant, and Ed25519 points of small order.
 
-ES256 goes to `cryptography` directly, because a broker verifies one and signs one in each call that grants.
+ES256 goes to `cryptography` directly, because a broker verifies one and signs one in each call that grants. PyJWT is
+loaded with the first EdDSA signature: what agents sign with is ES256.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Final, NoReturn
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from jwt.algorithms import OKPAlgorithm
 
 from stepgrant.canonical import CanonicalError, b64u, b64u_decode, dumps
+
+if TYPE_CHECKING:
+    from jwt.algorithms import OKPAlgorithm
 
 KEY_CACHE_SIZE: Final = 2048
 
@@ -29,7 +32,6 @@ PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 _COORDINATE_BYTES: Final = 32
 
 _ES256: Final = ec.ECDSA(hashes.SHA256())
-_EDDSA: Final = OKPAlgorithm()
 
 _ED25519_PRIME: Final = 2**255 - 19
 _ED25519_SMALL_ORDER: Final = frozenset(
@@ -42,6 +44,13 @@ _ED25519_SMALL_ORDER: Final = frozenset(
     }
 )
 """The y coordinates of the eight points under which anybody can make signatures that verify."""
+
+
+@cache
+def _eddsa() -> OKPAlgorithm:
+    from jwt.algorithms import OKPAlgorithm  # noqa: PLC0415 - a quarter of what an agent's start would load
+
+    return OKPAlgorithm()
 
 
 class JoseError(Exception):
@@ -125,7 +134,7 @@ class SecretKey:
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
             r, s = decode_dss_signature(self._key.sign(data, _ES256))
             return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
-        return _EDDSA.sign(data, self._key)
+        return _eddsa().sign(data, self._key)
 
     def __repr__(self) -> str:
         return f"SecretKey({self.public.alg}, jkt={self.public.jkt}, <masked>)"
@@ -188,7 +197,7 @@ def _ed25519(x: str) -> VerifyingKey:
         raise JoseError("bad_key", "a point of small order: anybody could sign for it")
     key = ed25519.Ed25519PublicKey.from_public_bytes(raw)
     jwk = {"crv": "Ed25519", "kty": "OKP", "x": x}
-    return VerifyingKey("EdDSA", thumbprint(jwk), tuple(jwk.items()), lambda data, sig: _EDDSA.verify(data, key, sig))
+    return VerifyingKey("EdDSA", thumbprint(jwk), tuple(jwk.items()), lambda data, sig: _eddsa().verify(data, key, sig))
 
 
 def _public_of(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> VerifyingKey:

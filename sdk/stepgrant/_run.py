@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -178,6 +177,8 @@ class Opening:
 
     async def __aenter__(self) -> AsyncRun:
         """Open or resume."""
+        import asyncio  # noqa: PLC0415 - as in `_flows`
+
         self._use()
         means = prepare(self.order)
         means.asyncio.home = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stepgrant import _wire
 from stepgrant._calls import Action
@@ -15,6 +15,9 @@ from stepgrant._errors import ConfigurationError
 from stepgrant._frames import GivenId
 from stepgrant._results import encode
 from stepgrant.credential import Credential
+
+if TYPE_CHECKING:
+    from stepgrant._own_key import OwnKey
 
 Template: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 """A text with `{parameter}` in it, or a function of the bound arguments."""
@@ -135,6 +138,14 @@ class Work:
     def source(self) -> GivenId:
         """What `named_id` is."""
         return self.given if self.step_id else "explicit"
+
+    def own_key(self) -> OwnKey | None:
+        """A new key for a certificate, where the tool wants one."""
+        if not self.spec.certificate:
+            return None
+        from stepgrant._own_key import OwnKey  # noqa: PLC0415 - X.509: 0.02 s of a start, which few agents need
+
+        return OwnKey()
 
     def action(self) -> Action:
         """What the broker decides on. Raises `NotJson`, `ConfigurationError`."""
