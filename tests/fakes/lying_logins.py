@@ -29,7 +29,7 @@ async def revoke(issuer: VaultDatabaseIssuer, handle: str | None, lease: str | N
 
 
 async def until_revoked(issuer: VaultDatabaseIssuer, handle: str | None) -> None:
-    for _ in range(200):
+    for _ in range(2_000):
         if await revoke(issuer, handle):
             return
         await asyncio.sleep(0.02)

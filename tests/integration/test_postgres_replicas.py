@@ -108,7 +108,7 @@ async def test_a_grant_in_flight_holds_the_kill_switch_up(replicas: Replicas) ->
     slow, other = replicas.open(gate), replicas.open()
     chain, own = Chain.of_run(), Chain.of_tenant()
     granting = asyncio.create_task(slow.commit(chain.adds(1, guard=0)))
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     raising = asyncio.create_task(other.commit(own.adds(1, raise_guard=True)))
     await asyncio.sleep(0.3)
     assert not raising.done()
@@ -125,7 +125,7 @@ async def test_a_kill_switch_in_flight_is_seen_by_every_later_grant(replicas: Re
     slow, other = replicas.open(gate), replicas.open()
     chain, own = Chain.of_run(), Chain.of_tenant()
     raising = asyncio.create_task(slow.commit(own.adds(1, raise_guard=True)))
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     granting = asyncio.create_task(other.commit(chain.copy().adds(1, guard=0, proof=a_proof())))
     elsewhere = Chain.of_run("globex")
     await other.load(Query("acme"))
@@ -153,7 +153,7 @@ async def test_batches_that_share_runs_never_block_each_other(replicas: Replicas
     for gate, order in zip(gates, (chains, chains[::-1]), strict=True):
         store = replicas.open(gate)
         calls.append(asyncio.create_task(store.commit(Chain.of_run().adds(1))))
-        await asyncio.to_thread(gate.reached.wait, 10)
+        await asyncio.to_thread(gate.reached.wait, 60)
         calls += [asyncio.create_task(store.commit(chain.copy().adds(1))) for chain in order]
     await asyncio.sleep(0)
     with psycopg.connect(replicas.database.location) as other:

@@ -220,7 +220,7 @@ def test_threads_side_by_side_need_ids(broker: ScriptedBroker) -> None:
         with pytest.raises(errors.OrdinalUnderConcurrency):
             slow()
         go.set()
-        first.result(5)
+        first.result(60)
 
     assert keys(broker) == ["slow-1"]
 
@@ -229,8 +229,8 @@ def test_thread_of_a_pool_has_no_run_unless_it_is_given(broker: ScriptedBroker) 
     tool = stepgrant.tool(name="charge")(lambda: 1)
     with stepgrant.run("job", agent="agent", **broker.at()), ThreadPoolExecutor() as pool:
         with pytest.raises(errors.ConfigurationError, match="copy_context"):
-            pool.submit(tool).result(5)
-        assert pool.submit(contextvars.copy_context().run, tool).result(5) == 1
+            pool.submit(tool).result(60)
+        assert pool.submit(contextvars.copy_context().run, tool).result(60) == 1
 
 
 async def test_same_id_twice_side_by_side(broker: ScriptedBroker) -> None:

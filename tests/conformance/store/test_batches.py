@@ -16,7 +16,7 @@ async def test_refused_sets_do_not_abort_their_batch(database: Database, clock: 
     gate = Gate()
     store = database.open(clock, gate)
     opening = asyncio.create_task(store.commit(Chain.of_run().adds(1)))
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     good = [Chain.of_run() for _ in range(3)]
     proof = a_proof()
     stale = Chain.of_run()
@@ -47,7 +47,7 @@ async def test_a_replayed_proof_in_one_batch(database: Database, clock: SetClock
     store = database.open(clock, gate)
     chains, proof = [Chain.of_run() for _ in range(10)], a_proof()
     calls = [asyncio.create_task(store.commit(chain.adds(1, proof=proof))) for chain in chains]
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     gate.open()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType"] + ["ProofReplayed"] * 9

@@ -125,7 +125,7 @@ async def test_waiting_sets_become_one_transaction(database: Database, clock: Se
     gate = Gate()
     store = database.open(clock, gate)
     first = asyncio.create_task(store.commit(Chain.of_run().adds(1)))
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     calls = [asyncio.create_task(store.commit(Chain.of_run().adds(1))) for _ in range(40)]
     await asyncio.sleep(0)
     gate.open()
@@ -151,7 +151,7 @@ async def test_a_cancelled_caller_takes_nothing_back(database: Database, clock: 
     store = database.open(clock, gate)
     cancelled, other = Chain.of_run(), Chain.of_run()
     calls = [asyncio.create_task(store.commit(chain.adds(1))) for chain in (cancelled, other)]
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     calls[0].cancel()
     await asyncio.gather(calls[0], return_exceptions=True)
     assert calls[0].cancelled()
@@ -190,7 +190,7 @@ async def test_of_a_lost_batch_only_applied_sets_are_in_doubt(database: Database
     lost = Raising("store.after_commit", OSError("connection"), after=1)
     store = database.open(clock, Several(gate, lost))
     first = asyncio.create_task(store.commit(Chain.of_run().adds(1)))
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     applied, stale = Chain.of_run(), Chain.of_run()
     stale.adds(1)
     calls = [asyncio.create_task(store.commit(chain.adds(1))) for chain in (applied, stale)]
@@ -207,7 +207,7 @@ async def test_overload_is_refused_at_once(database: Database, clock: SetClock) 
     store = database.open(clock, gate, capacity=4)
     chains = [Chain.of_run() for _ in range(6)]
     first = asyncio.create_task(store.commit(chains[0].adds(1)))
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     waiting = [asyncio.create_task(store.commit(chain.adds(1))) for chain in chains[1:5]]
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable, match="more work") as caught:
@@ -225,7 +225,7 @@ async def test_closing_finishes_what_waits(database: Database, clock: SetClock) 
     store = database.open(clock, gate)
     chains = [Chain.of_run() for _ in range(5)]
     calls = [asyncio.create_task(store.commit(chain.adds(1))) for chain in chains]
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     closing = asyncio.create_task(store.close())
     await asyncio.sleep(0.01)
     with pytest.raises(StoreUnavailable, match="closed"):

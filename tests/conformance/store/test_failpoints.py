@@ -76,7 +76,7 @@ async def test_a_batch_that_breaks_half_answered_answers_the_other_half_too(
     gate, noting = Gate(), Noting()
     store = database.open(clock, Several(gate, noting, Raising("store.mid_batch", RuntimeError("broken"))))
     first = asyncio.create_task(store.commit(Chain.of_run().adds(1)))
-    await asyncio.to_thread(gate.reached.wait, 10)
+    await asyncio.to_thread(gate.reached.wait, 60)
     others = [asyncio.create_task(store.commit(Chain.of_run().adds(1))) for _ in range(5)]
     await asyncio.sleep(0)
     gate.open()

@@ -36,7 +36,7 @@ async def exchange(port: int, *lines: bytes, body: bytes = b"", wait: bool = Tru
     writer.write(b"\r\n".join([*lines, b"", b""]) + body)
     if wait:
         await writer.drain()
-    answer = await asyncio.wait_for(reader.read(65_536), 10)
+    answer = await asyncio.wait_for(reader.read(65_536), 60)
     writer.close()
     return answer
 

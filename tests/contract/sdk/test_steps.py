@@ -191,7 +191,7 @@ def test_threads_side_by_side(broker: TestBroker, shop: Shop) -> None:
     tool = tool_of(Blocking(), shop, "charge")
     with stepgrant.run("job", **at(broker)), ThreadPoolExecutor(6) as pool:
         waiting = [pool.submit(copy_context().run, tool, str(number)) for number in range(12)]
-        found = [one.result(30)["order"] for one in waiting]
+        found = [one.result(60)["order"] for one in waiting]
 
     assert found == [str(number) for number in range(12)]
     assert len(shop.acts) == 12

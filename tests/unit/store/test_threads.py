@@ -61,7 +61,7 @@ def test_an_event_loop_that_ended_before_its_answer(path: Path) -> None:
     async def leave() -> SqliteStore:
         store = SqliteStore(path, clock=SetClock(), failpoints=gate)
         left = asyncio.ensure_future(store.commit(chain.adds(1)))
-        await asyncio.to_thread(gate.reached.wait, 10)
+        await asyncio.to_thread(gate.reached.wait, 60)
         left.cancel()
         return store
 
@@ -138,7 +138,7 @@ async def test_a_load_that_finds_the_writer_idle_uses_its_warm_pages(path: Path)
         patch.setattr("stepgrant_broker.store.sqlite.load", load)
         await store.load(Query("acme"))
         committing = asyncio.create_task(store.commit(chain.adds(1)))
-        await asyncio.to_thread(gate.reached.wait, 10)
+        await asyncio.to_thread(gate.reached.wait, 60)
         await store.load(Query("acme"))
         gate.open()
         await committing
