@@ -30,9 +30,12 @@ import traceback
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from stepgrant import _failpoints
+
+if TYPE_CHECKING:
+    from io import TextIOWrapper
 
 SDK: Final = (
     "stepgrant._agent", "stepgrant._csr", "stepgrant._outcomes", "stepgrant._prepare", "stepgrant._reconcile",
@@ -45,7 +48,7 @@ BROKER: Final = (
 )  # fmt: skip
 LIBRARIES: Final = (
     "asyncio", "http.server", "uuid", "httpx", "httpcore", "anyio", "anyio._backends._asyncio", "certifi", "h11",
-    "psycopg", "encodings.idna", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on",
+    "psycopg", "pytest", "encodings.idna", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on",
 )  # fmt: skip
 COMMANDS: Final = (
     "alembic.command", "alembic.runtime.migration", "uvloop", "stepgrant.cli.client_file", "stepgrant.cli.running",
@@ -53,6 +56,7 @@ COMMANDS: Final = (
     "stepgrant_broker.commands.rehearse.session", "stepgrant_broker.commands.rehearse.showing",
     "stepgrant_broker.testing", "stepgrant_broker.wiring.bootstrap",
 )  # fmt: skip
+PROGRAMS: Final = ("agents", "stepgrant.cli.running", "stepgrant.cli.cmd_work", "stepgrant._worker")
 HIGH: Final = 200
 """From here on a child keeps what it was given, until it has closed everything else."""
 MOST: Final = 32
@@ -94,6 +98,11 @@ def settle_in(order: dict[str, Any], given: list[int]) -> None:
     if "PYTHONUNBUFFERED" in os.environ:
         sys.stdout, sys.stderr = unbuffered(1), unbuffered(2)
     _failpoints.on = _failpoints._from_environment()
+    if order["folder"]:
+        os.chdir(order["folder"])
+    if os.environ.get("PYTHONUNBUFFERED"):
+        for stream in (sys.stdout, sys.stderr):
+            cast("TextIOWrapper", stream).reconfigure(write_through=True)
 
 
 def unbuffered(number: int) -> io.TextIOWrapper:

@@ -5,56 +5,34 @@ The shop's own book says how often each thing was done: exactly once, wherever t
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from faults.forks import environment, forking, lived
 from shop import Shop
 from stepgrant._failpoints import NAMES
 from stepgrant.testing import TestBroker
 
 pytestmark = pytest.mark.timeout(240)
 
-TESTS = Path(__file__).parents[2]
-AGENT = """
-import sys
-sys.path.insert(0, {tests!r})
-import stepgrant
-from agents import asking, calling
-from faces import Asynchronous, Blocking
-from shop import Shop
-
-shop, face = Shop({url!r}), {face}()
-charge = face.tool(calling(shop, "charge"), step_id="charge-{{order}}", reconcile=asking(shop, "charge"))
-
-async def main():
-    async with face.run("orders", agent="agent") as run:
-        orders = await face.step("plan", lambda: ["1", "2"])
-        done = [await face.call(charge, order) for order in orders]
-        run.result = [one["order"] for one in done]
-        print(run.epoch, *run.result, flush=True)
-
-import asyncio
-asyncio.run(main())
-"""
+AGENT: Final = Path(__file__).with_name("killed.py")
+PATIENCE_S: Final = 100.0
 
 
-def start(broker: TestBroker, shop: Shop, face: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the agent to its end, whichever that is."""
-    code = AGENT.format(tests=str(TESTS), url=shop.url, face=face)
-    given = {"STEPGRANT_URL": broker.url, "STEPGRANT_WORKLOAD_KEY": str(broker.key_of("agent")), **environment}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **given},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+@pytest.fixture(scope="module", autouse=True)
+def _forking() -> Iterator[None]:
+    with forking():
+        yield
+
+
+def start(broker: TestBroker, shop: Shop, face: str, **more: str) -> tuple[int, str, str]:
+    """Run the agent to its end, whichever that is: exit code, output, errors."""
+    given = {"STEPGRANT_URL": broker.url, "STEPGRANT_WORKLOAD_KEY": str(broker.key_of("agent")), **more}
+    return lived(AGENT, shop.url, face, environment=environment(**given), patience_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize("face", ["Blocking", "Asynchronous"])
@@ -65,15 +43,17 @@ def test_agent_killed_at_every_boundary(face: str, broker: TestBroker, shop: Sho
     """One run: killed once at every boundary, in turn, and started again each time."""
     broker.allow("agent", shop.tools(charge="once"))
     for place in sorted(NAMES):
-        done = start(broker, shop, face, STEPGRANT_TEST="1", STEPGRANT_TEST_FAILPOINT=f"{place}:kill")
-        if done.returncode == 0:
+        code, output, errors = start(
+            broker, shop, face, STEPGRANT_TEST="1", STEPGRANT_TEST_FAILPOINT=f"{place}:kill"
+        )  # fmt: skip
+        if code == 0:
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert code == -signal.SIGKILL, errors
     else:
-        done = start(broker, shop, face)
-    assert done.returncode == 0, done.stderr
+        code, output, errors = start(broker, shop, face)
+    assert code == 0, errors
 
-    epoch, *orders = done.stdout.split()
+    epoch, *orders = output.split()
     assert orders == ["1", "2"]
     assert int(epoch) > 3
     assert [act[1]["order"] for act in shop.acts] == ["1", "2"]
@@ -85,11 +65,12 @@ def test_agent_killed_at_every_boundary(face: str, broker: TestBroker, shop: Sho
 )
 def test_agent_killed_in_the_second_step(place: str, broker: TestBroker, shop: Shop) -> None:
     broker.allow("agent", shop.tools(charge="once"))
-    killed = start(broker, shop, "Blocking", STEPGRANT_TEST="1", STEPGRANT_TEST_FAILPOINT=f"{place}:kill:2")
-    again = start(broker, shop, "Blocking")
+    code, output, errors = start(
+        broker, shop, "Blocking", STEPGRANT_TEST="1", STEPGRANT_TEST_FAILPOINT=f"{place}:kill:2"
+    )  # fmt: skip
+    assert (code, output) == (-signal.SIGKILL, ""), errors
 
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert killed.stdout == ""
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.split() == ["2", "1", "2"]
+    code, output, errors = start(broker, shop, "Blocking")
+    assert code == 0, errors
+    assert output.split() == ["2", "1", "2"]
     assert [act[1]["order"] for act in shop.acts] == ["1", "2"]
