@@ -104,7 +104,13 @@ class Metrics:
         self._commits = Counter("stepgrant_commits_total", "Write sets given to the store.", ("result",))
         self._commit_seconds = Histogram("stepgrant_commit_seconds", "Time to a durable commit.")
         self._store_errors = Counter("stepgrant_store_errors_total", "Failures of the store.", ("kind",))
-        self._sweeps = Counter("stepgrant_sweeps_total", "Rounds of the sweeper.")
+        self._sweeps = Counter("stepgrant_sweeps_total", "Rounds of the sweeper that came to their end.")
+        self._swept_at = Gauge(
+            "stepgrant_sweep_last_success_timestamp_seconds", "When a round of the sweeper last came to its end: alarm."
+        )
+        self._sweep_failures = Counter(
+            "stepgrant_sweep_failures_total", "Single things that the sweeper could not do; it tries again.", ("work",)
+        )
         self._swept = Counter("stepgrant_swept_runs_total", "Runs whose lease lapsed and that were parked.")
         self._confirmed = Counter(
             "stepgrant_leases_confirmed_total", "Credentials outside whose death the sweeper saw."
@@ -137,8 +143,16 @@ class Metrics:
 
     def swept(self, parked: int) -> None:
         """One round of the sweeper."""
-        self._sweeps.add()
         self._swept.add(by=parked)
+
+    def sweep_done(self) -> None:
+        """It came to its end; what of it failed was single things (`sweep_failed`)."""
+        self._sweeps.add()
+        self._swept_at.value = round(time.time(), 3)
+
+    def sweep_failed(self, work: str) -> None:
+        """One thing that a round could not do: `park`, `take_back` or `erase`."""
+        self._sweep_failures.add(work)
 
     def leases(self, confirmed: int, unconfirmed: int, oldest_s: float) -> None:
         """What a round of the sweeper found outside."""
@@ -159,7 +173,7 @@ class Metrics:
         parts = (
             self._requests, self._seconds, self._outcomes, self._commits,
             self._commit_seconds, self._store_errors, self._sweeps, self._swept,
-            self._confirmed, self._unconfirmed, self._oldest,
+            self._swept_at, self._sweep_failures, self._confirmed, self._unconfirmed, self._oldest,
             self._leaves, self._log_size, self._log_errors,
         )  # fmt: skip
         return "\n".join(line for part in parts for line in part.lines()) + "\n"

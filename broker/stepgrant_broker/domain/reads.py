@@ -45,6 +45,17 @@ class StoredEntry:
     leaf_index: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A grant for which something outside has to be taken back, since `due_at` (ms)."""
+
+    tenant: str
+    run: str
+    jti: str
+    issuer: str
+    due_at: int
+
+
 class Reads(Protocol):
     """Everything that is only looked at: lists for people, the ledger for auditors, work for the sweeper."""
 
@@ -106,6 +117,9 @@ class Reads(Protocol):
     async def workloads(self, tenant: str) -> tuple[Workload, ...]:
         """All enrolments of a tenant."""
 
+    async def audiences(self, tenant: str) -> frozenset[str]:
+        """The audiences that living enrolments of a tenant serve."""
+
     async def operator_by_token(self, token_hash: str) -> tuple[Operator, str] | None:
         """The person with this token hash, and the name."""
 
@@ -127,11 +141,14 @@ class Reads(Protocol):
     async def lapsed(self, now: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Open runs whose lease has lapsed, as (tenant, run)."""
 
-    async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
-        """Grants for which something outside has to be taken back (`domain.grants.due_at`), as (tenant, run, jti).
+    async def leases_due(self, now: int, limit: int, after: Due | None = None) -> tuple[Due, ...]:
+        """Grants for which something outside has to be taken back (`domain.grants.due_at`), the longest due first.
 
-        The longest due first.
+        `after`: only those behind this one.
         """
+
+    async def leases_left(self, now: int) -> tuple[int, int | None]:
+        """How many of them there are, and since when the oldest is due (ms; `None`: there is none)."""
 
     async def erasable(self, state: str, before: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Runs that ended in this state at this time or before and are not erased, as (tenant, run), oldest first.

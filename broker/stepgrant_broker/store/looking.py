@@ -8,7 +8,7 @@ from typing import Any
 from stepgrant import canonical
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.errors import InvalidRequest
-from stepgrant_broker.domain.reads import StoredEntry
+from stepgrant_broker.domain.reads import Due, StoredEntry
 from stepgrant_broker.domain.writes import Operator, PolicyText
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.asking import Plan, ask
@@ -80,10 +80,18 @@ def lapsed(sql: Queries, now: int, limit: int) -> Plan[tuple[tuple[str, str], ..
     return tuple((tenant, run) for tenant, run in found)
 
 
-def leases_due(sql: Queries, now: int, limit: int) -> Plan[tuple[tuple[str, str, str], ...]]:
-    """Grants for which something outside has to be taken back, the longest due first."""
-    (found,) = yield [ask(sql.leases_due, now=now, limit=max(0, limit))]
-    return tuple((tenant, run, jti) for tenant, run, jti in found)
+def leases_due(sql: Queries, now: int, limit: int, after: Due | None) -> Plan[tuple[Due, ...]]:
+    """Grants for which something outside has to be taken back, behind this one, the longest due first."""
+    due_at, tenant, jti = (0, "", "") if after is None else (after.due_at, after.tenant, after.jti)
+    place = {"after_due_at": due_at, "after_tenant": tenant, "after_jti": jti}
+    (found,) = yield [ask(sql.leases_due, now=now, limit=max(0, limit), **place)]
+    return tuple(Due(*row) for row in found)
+
+
+def leases_left(sql: Queries, now: int) -> Plan[tuple[int, int | None]]:
+    """How many of them there are, and since when the oldest is due."""
+    (((many, oldest),),) = yield [ask(sql.leases_left, now=now)]
+    return many, oldest
 
 
 def erasable(sql: Queries, state: str, before: int, limit: int) -> Plan[tuple[tuple[str, str], ...]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, literal_column, or_, select, tuple_
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement, FromClause
 
@@ -180,6 +180,8 @@ class Queries:
     def _of_administration(self) -> None:
         workloads, operators, payloads = rows.WORKLOAD.table, rows.OPERATOR.table, rows.PAYLOAD.table
         self.workload = self._by(rows.WORKLOAD, "id")
+        serving = [workloads.c.removed_at.is_(None), workloads.c.audiences != literal_column("'[]'")]
+        self.servers = self._by(rows.WORKLOAD, "tenant", also=serving)
         self.workloads = self._by(rows.WORKLOAD, "tenant", order=[workloads.c.enrolled_at, workloads.c.id])
         name = and_(
             payloads.c.tenant == operators.c.tenant,
@@ -221,18 +223,7 @@ class Queries:
             .order_by(runs.c.lease_until)
         )
         self.lapsed = self.text(at_most(lapsed, "limit"))
-        self.leases_due = self.text(
-            at_most(
-                by_index(
-                    select(grants.c.tenant, grants.c.run, grants.c.jti)
-                    .where(said(DUE), grants.c.due_at <= bindparam("now"))
-                    .order_by(grants.c.due_at, grants.c.jti),
-                    grants,
-                    "ix_grants_due",
-                ),
-                "limit",
-            )
-        )
+        self._of_due()
         open_grant = select(grants.c.jti).where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))
         erasable = (
             select(runs.c.tenant, runs.c.id)
@@ -253,3 +244,18 @@ class Queries:
             .where(or_(runs.c.agent == bindparam("agent"), runs.c.workload == bindparam("workload"), has_open))
             .order_by(runs.c.id)
         )
+
+    def _of_due(self) -> None:
+        """Credentials outside that should be dead. What is due was due after 0, so a first page begins there."""
+        grants = rows.GRANT.table.c
+        due = and_(said(DUE), grants.due_at <= bindparam("now"))
+        place = (grants.due_at, grants.tenant, grants.jti)
+        after = [bindparam(f"after_{column.name}", type_=column.type) for column in place]
+        # The first condition says nothing new; by it the index is entered where the page begins.
+        beyond = and_(grants.due_at >= after[0], tuple_(*place) > tuple_(*after))
+        page: Select[Any] = select(grants.tenant, grants.run, grants.jti, grants.issuer, grants.due_at)
+        page = by_index(page.where(due, beyond).order_by(*place), rows.GRANT.table, "ix_grants_due")
+        self.leases_due = self.text(at_most(page, "limit"))
+        told: list[ColumnElement[Any]] = [func.count(), func.min(grants.due_at)]
+        left = select(*told).select_from(rows.GRANT.table).where(due)
+        self.leases_left = self.text(by_index(left, rows.GRANT.table, "ix_grants_due"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.keys import SigningKey
     from stepgrant_broker.domain.log import SignedHead, Tail
     from stepgrant_broker.domain.ports import SecretRecord
-    from stepgrant_broker.domain.reads import Listed, Page, StoredEntry
+    from stepgrant_broker.domain.reads import Due, Listed, Page, StoredEntry
     from stepgrant_broker.domain.scanning import DerivedPage, RawEntry, Stray
     from stepgrant_broker.domain.standing import Standing
     from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step
@@ -126,6 +126,11 @@ class Reading(ABC):
         """All enrolments of a tenant, oldest first; removed ones too."""
         return await self._all(rows.WORKLOAD, self._sql.workloads, tenant=tenant)
 
+    async def audiences(self, tenant: str) -> frozenset[str]:
+        """The audiences that living enrolments of the tenant serve."""
+        servers = await self._all(rows.WORKLOAD, self._sql.servers, tenant=tenant)
+        return frozenset(audience for server in servers for audience in server.audiences)
+
     async def operator_by_token(self, token_hash: str) -> tuple[Operator, str] | None:
         """The person with this token hash, and the name; nobody if removed or nameless."""
         return await self._run(lambda: looking.operator_by_token(self._sql, self._seal, token_hash))
@@ -158,9 +163,13 @@ class Reading(ABC):
         """Open runs whose lease has lapsed, as (tenant, run), the longest lapsed first."""
         return await self._run(lambda: looking.lapsed(self._sql, now, limit))
 
-    async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
-        """Grants whose credential outside has to be taken back, as (tenant, run, jti), the longest due first."""
-        return await self._run(lambda: looking.leases_due(self._sql, now, limit))
+    async def leases_due(self, now: int, limit: int, after: Due | None = None) -> tuple[Due, ...]:
+        """Grants whose credential outside has to be taken back, behind this one, the longest due first."""
+        return await self._run(lambda: looking.leases_due(self._sql, now, limit, after))
+
+    async def leases_left(self, now: int) -> tuple[int, int | None]:
+        """How many of them there are, and since when the oldest is due (ms; `None`: there is none)."""
+        return await self._run(lambda: looking.leases_left(self._sql, now))
 
     async def erasable(self, state: str, before: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Runs that ended in this state by this time and can be erased, as (tenant, run), the longest ended first."""

@@ -10,6 +10,7 @@ Rules (`architecture.md` §3):
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ T = TypeVar("T")
 TAKE_BACK_S: Final = 3.0
 """How long a call waits for the death of what it took back; the sweeper has no such limit."""
 AT_ONCE: Final = 8
+"""Side by side at one issuer: one that hangs holds up none of another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,16 @@ async def transact_and_take_back(
     try:
         return await transact(ports, query, decide, proof=proof, request=request, committed=journals.append)
     finally:
-        for journal in journals:
-            if gone := _taken_back(journal):
-                await take_back(ports, gone)
+        if gone := taken_back(journals):
+            await take_back(ports, gone)
+
+
+def taken_back(journals: Iterable[Journal]) -> list[Grant]:
+    """The grants with something outside that these journals ended."""
+    return [grant for journal in journals for grant in _taken_back(journal)]
 
 
 def _taken_back(journal: Journal) -> list[Grant]:
-    """The grants with something outside that this journal ended."""
     before = journal.before.grants
     return [
         grant
@@ -76,11 +81,11 @@ def _taken_back(journal: Journal) -> list[Grant]:
 
 
 async def take_back(ports: Ports, grants: Iterable[Grant]) -> bool:
-    """Kill these at their issuers, several at once; True when all are done with. Never raises a fault."""
-    turn = asyncio.Semaphore(AT_ONCE)
+    """Kill these at their issuers, several at once at each; True when all are done with. Never raises a fault."""
+    turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(AT_ONCE))
 
     async def one(grant: Grant) -> bool:
-        async with turn:
+        async with turns[grant.issuer]:
             try:
                 return await confirm(ports, grant)
             except StepgrantFault:

@@ -1,27 +1,30 @@
 """The kill switch, for a run, an agent name, a workload or an issuer.
 
-The guard of the tenant rises with the switch, in the same commit, and every grant's commit compares it: a call in
-flight cannot outrun it. The runs that are touched are then taken back one by one.
+Rules:
+* The guard of the tenant rises with the switch, in the same commit, and every grant's commit compares it: a call in
+  flight cannot outrun it.
+* The runs that are touched are then stopped one by one, each in a commit; one that cannot be is told of at the end.
+* What they held outside is taken back after all of them, together: no issuer that hangs holds up the switch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from stepgrant_broker.domain import runs
 from stepgrant_broker.domain.caller import PersonCaller
-from stepgrant_broker.domain.errors import InvalidRequest, NotFound
+from stepgrant_broker.domain.errors import InvalidRequest, NotFound, StepgrantFault
 from stepgrant_broker.domain.grants import is_open
 from stepgrant_broker.domain.holding import require_run
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import release_all
 from stepgrant_broker.domain.writes import Loaded, Quarantine, Query
 from stepgrant_broker.usecases.context import Ports
-from stepgrant_broker.usecases.leases import transact_and_take_back
+from stepgrant_broker.usecases.leases import take_back, taken_back
 from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
-from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for
+from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for, transact
 
 KINDS: Final = frozenset({"run", "agent", "workload", "issuer"})
 
@@ -32,7 +35,7 @@ async def quarantine(ports: Ports, person: PersonCaller, kind: str, name: str) -
     if kind not in KINDS:
         raise InvalidRequest(f"quarantine one of {', '.join(sorted(KINDS))}", field="kind")
     if kind == "run":
-        await _on_run(ports, person, name, lambda journal: runs.quarantine(journal, "run"), raise_guard=True)
+        await _on_runs(ports, person, [name], lambda journal: runs.quarantine(journal, "run"), raise_guard=True)
         return {"kind": kind, "name": name, "runs": [name]}
 
     def act(journal: Journal, _: Loaded) -> Effectuated:
@@ -45,8 +48,7 @@ async def quarantine(ports: Ports, person: PersonCaller, kind: str, name: str) -
     for one in await _named(ports, person.tenant, kind, name):
         found = await ports.reads.held(person.tenant, **{"agent": None, "workload": None, "issuer": None, kind: one})
         held.update(dict.fromkeys(found))
-    for run in held:
-        await _on_run(ports, person, run, _takes_back(kind, name))
+    await _on_runs(ports, person, list(held), _takes_back(kind, name))
     return {"kind": kind, "name": name, "runs": list(held)}
 
 
@@ -71,8 +73,35 @@ def _drop_issuer(journal: Journal, issuer: str) -> None:
     journal.view = replace(journal.view, grants={**journal.view.grants, **others})
 
 
+async def _on_runs(
+    ports: Ports,
+    person: PersonCaller,
+    named: Sequence[str],
+    act: Callable[[Journal], None],
+    *,
+    raise_guard: bool = False,
+) -> None:
+    """Do it to each. Raises the last fault, once all others are stopped and what they held is taken back."""
+    journals, failed = list[Journal](), None
+    for run in named:
+        try:
+            await _on_run(ports, person, run, act, raise_guard=raise_guard, committed=journals.append)
+        except StepgrantFault as fault:
+            failed = fault
+    if gone := taken_back(journals):
+        await take_back(ports, gone)
+    if failed is not None:
+        raise failed
+
+
 async def _on_run(
-    ports: Ports, person: PersonCaller, run: str, act: Callable[[Journal], None], *, raise_guard: bool = False
+    ports: Ports,
+    person: PersonCaller,
+    run: str,
+    act: Callable[[Journal], None],
+    *,
+    raise_guard: bool,
+    committed: Callable[[Journal], None],
 ) -> None:
     async def work(loaded: Loaded) -> Change[None] | Repeat[None]:
         if require_run(loaded, person.tenant).state.ended:
@@ -83,7 +112,7 @@ async def _on_run(
             return Repeat(None)
         return Change(None, journal, raise_guard=raise_guard)
 
-    await transact_and_take_back(ports, Query(person.tenant, run=run, unfinished=True), work)
+    await transact(ports, Query(person.tenant, run=run, unfinished=True), work, committed=committed)
 
 
 async def release(ports: Ports, person: PersonCaller, kind: str, name: str) -> dict[str, Any]:
@@ -92,7 +121,7 @@ async def release(ports: Ports, person: PersonCaller, kind: str, name: str) -> d
     if kind not in KINDS:
         raise InvalidRequest(f"release one of {', '.join(sorted(KINDS))}", field="kind")
     if kind == "run":
-        await _on_run(ports, person, name, runs.release)
+        await _on_runs(ports, person, [name], runs.release)
         return {"kind": kind, "name": name}
     known = next((q for q in await ports.reads.quarantines(person.tenant) if (q.kind, q.name) == (kind, name)), None)
     if known is None:

@@ -3,80 +3,139 @@
 Rules:
 * A run whose lease has lapsed is parked, and what its holder had is revoked; expired proofs and stored answers go.
 * Whatever lives outside is taken back again and again until its issuer confirms it, however long that takes: intents
-  whose broker died between mint and record, logins that nobody gave back, revocations that failed.
+  whose broker died between mint and record, logins that nobody gave back, revocations that failed (`taking_back.py`).
 * The values of runs whose time of keeping is over are erased, a few in each round, with an entry for each.
-* One thing that cannot be done must not keep the others waiting: an issuer that fails is left for the next round.
+* One thing that cannot be done must not keep the others waiting, neither in its round nor in later ones: it is told,
+  rests, and is tried again (`misses.py`). Only a store that answers nothing ends a round.
 """
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from stepgrant_broker.domain import runs
 from stepgrant_broker.domain.errors import StepgrantFault
-from stepgrant_broker.domain.grants import due_at
 from stepgrant_broker.domain.journal import BROKER
-from stepgrant_broker.domain.releasing import revoke
-from stepgrant_broker.domain.state import Grant, GrantStatus, RunState
+from stepgrant_broker.domain.state import RunState
 from stepgrant_broker.domain.writes import Loaded, Query
-from stepgrant_broker.usecases import leases
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.erase import erase_kept
+from stepgrant_broker.usecases.misses import Misses
+from stepgrant_broker.usecases.taking_back import WAITED_S, Failed, TakingBack, failed
 from stepgrant_broker.usecases.transact import Change, Repeat, journal_for, transact
 
 BATCH: Final = 200
 ERASED_AT_ONCE: Final = 10
 """Of one outcome in a round: the values of one run can be many rows, and nobody waits for them to go."""
-LONGEST_S: Final = 20.0
-"""How long one credential outside may keep a round; a dead issuer is asked again in the next."""
+FAILED_TIMES: Final = 3
+"""After so many failures in a row the rest of this work waits for the next round, and those that failed rest."""
+PARK: Final = "park"
+ERASE: Final = "erase"
+
+Run = tuple[str, str]
+"""Tenant and run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one round did. `oldest_ms`: how long the oldest credential outside has been due without confirmation."""
+    """What one round did, what of it `failed`, and the `fault` of a store that takes nothing now.
+
+    `unconfirmed`: so many credentials outside are due and not known to be dead, also beyond those that the round looked
+    at; `oldest_ms`: for how long the oldest of them is due.
+    """
 
     parked: int
     confirmed: int = 0
     unconfirmed: int = 0
     oldest_ms: int = 0
     erased: int = 0
+    failed: tuple[Failed, ...] = ()
+    fault: StepgrantFault | None = None
 
 
-async def sweep(ports: Ports) -> Swept:
-    """One round. Raises the last fault of the store, after everything else was done."""
-    now = await ports.reads.now()
-    parked, failed = 0, None
-    for tenant, run in await ports.reads.lapsed(now, BATCH):
+class Sweeping:
+    """What a process remembers between its rounds."""
+
+    def __init__(self) -> None:
+        self.misses = Misses()
+        self.outside = TakingBack(self.misses)
+
+
+async def sweep(ports: Ports, memory: Sweeping | None = None) -> Swept:
+    """One round; without `memory` it stands alone, and all issuers are waited for. Raises `StoreUnavailable`."""
+    if memory is not None:
+        return await _round(ports, memory, wait_s=WAITED_S)
+    alone = Sweeping()
+    try:
+        return await _round(ports, alone, wait_s=None)
+    finally:
+        await alone.outside.stop()
+
+
+async def _round(ports: Ports, memory: Sweeping, *, wait_s: float | None) -> Swept:
+    misses, outside, reads = memory.misses, memory.outside, ports.reads
+    now = await reads.now()
+    lapsed = await reads.lapsed(now, BATCH + misses.resting(PARK, now))
+    parked, not_parked = await _each(misses, PARK, now, lapsed, lambda tenant, run: _park_lapsed(ports, tenant, run))
+    # What its holders had is due from the commit on: by a clock that is read after it.
+    now = await reads.now()
+    await outside.round(ports, now, wait_s=wait_s)
+    confirmed, outside.confirmed = outside.confirmed, 0
+    not_taken, outside.failed = outside.failed, []
+    over = await _over(ports, now, misses.resting(ERASE, now))
+    erased, not_erased = await _each(misses, ERASE, now, over, lambda tenant, run: _erase(ports, tenant, run))
+    fault = None
+    try:
+        await reads.forget_expired(now)
+    except StepgrantFault as gone:
+        fault = gone
+    now = await reads.now()
+    left, oldest = await reads.leases_left(now)
+    oldest_ms = 0 if oldest is None else now - oldest
+    return Swept(parked, confirmed, left, oldest_ms, erased, (*not_parked, *not_taken, *not_erased), fault)
+
+
+async def _each(
+    misses: Misses, work: str, now: int, of: Iterable[Run], act: Callable[[str, str], Awaitable[int]]
+) -> tuple[int, list[Failed]]:
+    """Do it to each that does not rest: how often it was done, and what failed. A store that is gone ends it early."""
+    done, in_a_row, wrong = 0, 0, list[Failed]()
+    for tenant, run in of:
+        name = (work, tenant, run)
+        if misses.rests(name, now):
+            continue
         try:
-            parked += await _park_lapsed(ports, tenant, run)
-        except StepgrantFault as fault:
-            # One run that cannot be parked must not keep the others, or the clean-up, waiting.
-            failed = fault
-    swept = await _take_back_due(ports, now, parked)
-    erased = 0
-    for tenant, run in await _over(ports, now):
-        try:
-            await erase_kept(ports, tenant, run)
-            erased += 1
-        except StepgrantFault as fault:
-            failed = fault
-    await ports.reads.forget_expired(now)
-    if failed is not None:
-        raise failed
-    return replace(swept, erased=erased)
+            done += await act(tenant, run)
+        except Exception as error:  # noqa: BLE001 - a bug or damage in one run must not keep all others waiting
+            misses.note(name, now)
+            wrong.append(failed(work, run, error))
+            in_a_row += 1
+            if in_a_row == FAILED_TIMES:
+                break
+        else:
+            in_a_row = 0
+            misses.forget(name)
+    return done, wrong
 
 
-async def _over(ports: Ports, now: int) -> list[tuple[str, str]]:
+async def _over(ports: Ports, now: int, resting: int) -> list[Run]:
     """A few runs whose time of keeping is over."""
-    found: list[tuple[str, str]] = []
+    found: list[Run] = []
     for state, kept_ms in ports.limits.kept_ms.items():
-        found += await ports.reads.erasable(state, now - kept_ms, ERASED_AT_ONCE)
+        found += await ports.reads.erasable(state, now - kept_ms, ERASED_AT_ONCE + resting)
     return found
 
 
+async def _erase(ports: Ports, tenant: str, run: str) -> int:
+    await erase_kept(ports, tenant, run)
+    return 1
+
+
 async def _park_lapsed(ports: Ports, tenant: str, run: str) -> int:
+    """Park it, if it is still lapsed; 1 if it was. Its credentials outside are then due, and taken back with others."""
+
     async def work(loaded: Loaded) -> Change[int] | Repeat[int]:
         known = loaded.view.run
         if known is None or known.state is not RunState.OPEN or loaded.lease_until > loaded.now:
@@ -85,47 +144,4 @@ async def _park_lapsed(ports: Ports, tenant: str, run: str) -> int:
         runs.park(journal, "lease_lapsed", cause="lease_lapsed")
         return Change(1, journal)
 
-    return await leases.transact_and_take_back(ports, Query(tenant, run=run, unfinished=True), work)
-
-
-async def _take_back_due(ports: Ports, now: int, parked: int) -> Swept:
-    confirmed, left, oldest, failing = 0, 0, 0, set[str]()
-    for tenant, _, jti in await ports.reads.leases_due(now, BATCH):
-        grant = await _ended(ports, tenant, jti)
-        if grant is None:
-            continue
-        try:
-            dead = grant.issuer not in failing and await _confirmed(ports, grant)
-        except StepgrantFault:
-            failing.add(grant.issuer)
-            dead = False
-        if dead:
-            confirmed += 1
-        elif due_at(grant) is not None:
-            left, oldest = left + 1, max(oldest, now - (due_at(grant) or now))
-    return Swept(parked, confirmed, left, oldest)
-
-
-async def _ended(ports: Ports, tenant: str, jti: str) -> Grant | None:
-    """The grant, taken back in the record if it was not; `None` when there is nothing left to do for it."""
-
-    async def work(loaded: Loaded) -> Change[Grant | None] | Repeat[Grant | None]:
-        known = loaded.view.grants.get(jti)
-        due = None if known is None else due_at(known)
-        if known is None or due is None or due > loaded.now:
-            return Repeat(None)
-        if known.status not in {GrantStatus.INTENT, GrantStatus.ISSUED}:
-            return Repeat(known)
-        journal = journal_for(ports, loaded, BROKER)
-        revoke(journal, known, "never_released" if known.status is GrantStatus.INTENT else "expired")
-        return Change(journal.view.grants[jti], journal)
-
-    return await transact(ports, Query(tenant, grant=jti), work)
-
-
-async def _confirmed(ports: Ports, grant: Grant) -> bool:
-    try:
-        async with asyncio.timeout(LONGEST_S):
-            return await leases.confirm(ports, grant)
-    except TimeoutError:
-        return False
+    return await transact(ports, Query(tenant, run=run, unfinished=True), work)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from stepgrant_broker.usecases.sweep import sweep
+from stepgrant_broker.usecases.sweep import Sweeping, Swept, sweep
 from stepgrant_broker.wiring.rounds import Rounds
 
 if TYPE_CHECKING:
@@ -26,19 +26,35 @@ class Sweeper(Rounds):
         super().__init__("sweeper", every_ms)
         self._ports = ports
         self._metrics = metrics
+        self._memory = Sweeping()
         self._alarmed = False
 
     async def round(self) -> int:
         """One round; how many runs were parked. Raises what the store raises, and `SignerUnavailable`."""
-        swept = await sweep(self._ports)
-        self._metrics.swept(swept.parked)
-        self._metrics.leases(swept.confirmed, swept.unconfirmed, swept.oldest_ms / 1000)
-        if swept.oldest_ms > ALARM_MS and not self._alarmed:
-            _log.error("leases_not_confirmed", unconfirmed=swept.unconfirmed, oldest_s=swept.oldest_ms // 1000)
-        self._alarmed = swept.oldest_ms > ALARM_MS
+        swept = await sweep(self._ports, self._memory)
+        # What was found is told in any case: an alarm must not freeze because something else failed.
+        self._tell(swept)
+        if swept.fault is not None:
+            raise swept.fault
+        self._metrics.sweep_done()
         # Last: a key that cannot be opened now must not keep the sweeping waiting.
         await self._ports.wrap.refresh()
         return swept.parked
+
+    async def stop(self) -> None:
+        """As `Rounds`, and what was still under way at issuers."""
+        await super().stop()
+        await self._memory.outside.stop()
+
+    def _tell(self, swept: Swept) -> None:
+        self._metrics.swept(swept.parked)
+        self._metrics.leases(swept.confirmed, swept.unconfirmed, swept.oldest_ms / 1000)
+        for one in swept.failed:
+            self._metrics.sweep_failed(one.work)
+            _log.error("sweep_failed", work=one.work, run=one.run, code=one.code, kind=one.kind)
+        if swept.oldest_ms > ALARM_MS and not self._alarmed:
+            _log.error("leases_not_confirmed", unconfirmed=swept.unconfirmed, oldest_s=swept.oldest_ms // 1000)
+        self._alarmed = swept.oldest_ms > ALARM_MS
 
     def count_failure(self, kind: str) -> None:
         """As `Rounds`."""

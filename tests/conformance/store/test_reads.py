@@ -21,7 +21,7 @@ from stepgrant import canonical
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.domain.ports import Revocation, Wrapped
-from stepgrant_broker.domain.reads import Listed, Page
+from stepgrant_broker.domain.reads import Due, Listed, Page
 from stepgrant_broker.domain.state import ApprovalStatus, GrantStatus, RunState
 
 WRAPPED = Wrapped("k", b"n", b"c")
@@ -225,10 +225,30 @@ async def test_leases_due(store: AnyStore, state: dict[str, Any], due: int | Non
     chain = Chain.of_run()
     grant = a_grant(chain.the_run, "s", **{"revocation": Revocation.CONFIRMED, **state})
     await store.commit(chain.adds(rows=(grant,)))
-    mine = (grant.tenant, grant.run, grant.jti)
+    mine = Due(grant.tenant, grant.run, grant.jti, grant.issuer, due or 0)
     for now in (NOW, NOW + 5, NOW + MINT_DEADLINE_MS - 1, NOW + MINT_DEADLINE_MS, NOW + 59_999, NOW + 60_000):
         assert (mine in await store.leases_due(now, 1000)) is (due is not None and due <= now), now
     assert await store.leases_due(NOW + 10**9, 0) == ()
+
+
+async def test_what_is_due_comes_in_pages_and_is_counted_whole(store: AnyStore) -> None:
+    """Also where several were due at the same moment, and in two tenants under one id."""
+    due = []
+    for number, (tenant, at) in enumerate([("acme", 3), ("acme", 1), ("globex", 1), ("acme", 1), ("acme", 7)]):
+        chain = Chain.of_run(tenant)
+        lease = {"revocation": Revocation.CONFIRMED, "status": GrantStatus.REVOKED, "revoked_at": NOW + at}
+        grant = a_grant(chain.the_run, "s", issuer=f"i{number}", **lease)
+        await store.commit(chain.adds(rows=(grant,)))
+        due.append(Due(tenant, grant.run, grant.jti, f"i{number}", NOW + at))
+    expected = sorted(due[:-1], key=lambda one: (one.due_at, one.tenant, one.jti))
+    for limit in (1, 2, 3, 4, 5):
+        found, after = list[Due](), None
+        while page := await store.leases_due(NOW + 6, limit, after):
+            found, after = [*found, *page], page[-1]
+        assert found == expected, limit
+    assert await store.leases_left(NOW + 6) == (4, NOW + 1)
+    assert await store.leases_left(NOW + 1) == (3, NOW + 1)
+    assert await store.leases_left(NOW) == (0, None)
 
 
 async def test_what_a_commit_erases_is_gone_and_nothing_else(store: AnyStore) -> None:

@@ -49,6 +49,8 @@ PLANS = {
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH grants USING COVERING INDEX ix_grants_pending (tenant=? AND run=? AND is_open=?)",
     ],
+    "leases_due": ["SEARCH grants USING INDEX ix_grants_due (due_at>? AND due_at<?)"],
+    "leases_left": ["SEARCH grants USING COVERING INDEX ix_grants_due (due_at>? AND due_at<?)"],
     "lapsed": ["SCAN runs USING INDEX ix_runs_unended", "USE TEMP B-TREE FOR ORDER BY"],
 }
 

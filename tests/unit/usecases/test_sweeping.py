@@ -11,12 +11,12 @@ import pytest
 
 from fakes.hand import Hand, with_limits
 from fakes.outside import LOGIN, OutsideIssuer, opened
-from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.domain.outcomes import Result
 from stepgrant_broker.domain.ports import Revocation
-from stepgrant_broker.domain.reads import Reads
+from stepgrant_broker.domain.reads import Due, Reads
 from stepgrant_broker.usecases import sweep as sweeping
+from stepgrant_broker.usecases import taking_back
 from stepgrant_broker.usecases.end import end
 from stepgrant_broker.usecases.sweep import sweep
 
@@ -31,8 +31,9 @@ async def test_a_run_that_cannot_be_parked_does_not_keep_the_others_waiting(brok
             raise error
 
     broker.failpoints.armed = {"store.before_apply": once}
-    with pytest.raises(StoreUnavailable):
-        await sweep(broker.ports)
+    swept = await sweep(broker.ports)
+    assert swept.parked == 1
+    assert [(one.work, one.run in runs, one.code) for one in swept.failed] == [("park", True, "ledger_unavailable")]
     parked = [("run_parked" in await broker.entries(run)) for run in runs]
     assert sorted(parked) == [False, True]
     assert (await sweep(broker.ports)).parked == 1
@@ -63,10 +64,11 @@ async def test_an_issuer_that_hangs_is_left_for_the_next_round(
         return True
 
     monkeypatch.setattr(issuer, "revoke", hang)
-    monkeypatch.setattr(sweeping, "LONGEST_S", 0.05)
+    monkeypatch.setattr(taking_back, "LONGEST_S", 0.05)
     swept = await sweep(broker.ports)
     assert (swept.confirmed, swept.unconfirmed) == (0, 1)
     monkeypatch.setattr(issuer, "revoke", revoking)
+    monkeypatch.setattr(taking_back, "LONGEST_S", 3600.0)
     assert (await sweep(broker.ports)).confirmed == 1
 
 
@@ -74,8 +76,8 @@ async def test_what_was_confirmed_meanwhile_is_not_asked_for_again(broker: Hand,
     run = await opened(broker)
     jti = (await broker.begin(run, decision=LOGIN))["grant"]["jti"]
     await broker.complete(run)
-    assert await sweeping._ended(broker.ports, "acme", jti) is None
-    assert await sweeping._ended(broker.ports, "acme", "grn_nobody") is None
+    assert await taking_back.ended(broker.ports, "acme", jti) is None
+    assert await taking_back.ended(broker.ports, "acme", "grn_nobody") is None
     assert len(issuer.revoked) == 1
 
 
@@ -88,8 +90,8 @@ class Stale:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever is read
         return getattr(self._reads, name)
 
-    async def leases_due(self, now: int, limit: int) -> tuple[tuple[str, str, str], ...]:
-        due = await self._reads.leases_due(now, limit)
+    async def leases_due(self, now: int, limit: int, after: Due | None = None) -> tuple[Due, ...]:
+        due = await self._reads.leases_due(now, limit, after)
         assert due
         await self._then()
         return due
@@ -143,7 +145,7 @@ async def test_a_run_that_cannot_be_erased_does_not_keep_the_others_and_is_told_
     ports = with_limits(broker.ports, kept_ms={"completed": 1})
     broker.clock.tick(1)
     broker.failpoints.armed = {"store.before_apply": once}
-    with pytest.raises(StoreUnavailable):
-        await sweep(ports)
+    swept = await sweep(ports)
+    assert (swept.erased, [(one.work, one.code) for one in swept.failed]) == (1, [("erase", "ledger_unavailable")])
     assert sorted([("run_erased" in await broker.entries(run)) for run in runs]) == [False, True]
     assert (await sweep(ports)).erased == 1

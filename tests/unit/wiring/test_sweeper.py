@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import asyncio
+from collections.abc import AsyncIterator, MutableMapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.hand import Hand, hand
 from fakes.wired import until
+from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
 from stepgrant_broker.wiring import Broker
 from stepgrant_broker.wiring.rounds import LONGEST_WAIT_MS
@@ -56,8 +60,78 @@ async def test_it_survives_failures_of_every_kind_and_recovers(broker: Broker) -
 
 
 def _swept(broker: Broker) -> int:
-    line = next(line for line in broker.metrics.text().splitlines() if line.startswith("stepgrant_sweeps_total"))
-    return int(line.rpartition(" ")[2])
+    return int(_metric(broker.metrics, "stepgrant_sweeps_total"))
+
+
+def _metric(metrics: Metrics, name: str) -> float:
+    line = next(line for line in metrics.text().splitlines() if line.startswith(f"{name} "))
+    return float(line.rpartition(" ")[2])
+
+
+@pytest.fixture
+async def held(tmp_path: Path) -> AsyncIterator[tuple[Hand, Metrics, Sweeper]]:
+    """Use cases with a run whose lease has lapsed, and a sweeper over them."""
+    async with hand(tmp_path) as made:
+        await made.open()
+        made.clock.tick(31_000)
+        metrics = Metrics()
+        yield made, metrics, Sweeper(made.ports, metrics, 1000)
+
+
+GOOD = "stepgrant_sweep_last_success_timestamp_seconds"
+
+
+async def test_a_single_thing_that_fails_is_told_and_counted_and_the_round_is_a_good_one(
+    held: tuple[Hand, Metrics, Sweeper], events: list[MutableMapping[str, Any]]
+) -> None:
+    made, metrics, sweeper = held
+    ((_, run),) = await made.ports.reads.lapsed(made.clock.now(), 10)
+    assert _metric(metrics, GOOD) == 0
+    failures = iter([OSError(5, "sgo_secret_in_a_message")])
+
+    def once() -> None:
+        for error in failures:
+            raise error
+
+    made.failpoints.armed = {"store.before_apply": once}
+    assert await sweeper.round() == 0
+    assert 'stepgrant_sweep_failures_total{work="park"} 1' in metrics.text()
+    assert _metric(metrics, GOOD) > 1_700_000_000
+    (said,) = [event for event in events if event["event"] == "sweep_failed"]
+    assert (said["work"], said["run"], said["code"]) == ("park", run, "ledger_unavailable")
+    assert "sgo_secret" not in repr(events)
+
+
+async def test_a_round_that_the_store_fails_tells_what_it_found_and_is_no_good_one(
+    held: tuple[Hand, Metrics, Sweeper],
+) -> None:
+    made, metrics, sweeper = held
+
+    def full() -> None:
+        raise OSError(28, "no space left")
+
+    made.failpoints.armed = {"store.before_apply": full}
+    with pytest.raises(StoreUnavailable):
+        await sweeper.round()
+    assert 'stepgrant_sweep_failures_total{work="park"} 1' in metrics.text()
+    assert (_metric(metrics, "stepgrant_sweeps_total"), _metric(metrics, GOOD)) == (0, 0)
+
+
+async def test_stopping_ends_what_is_under_way_at_issuers(broker: Broker) -> None:
+    sweeper = Sweeper(broker.ports, broker.metrics, 1000)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def asking() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    sweeper._memory.outside._under_way["frozen"] = asyncio.create_task(asking())
+    await begun.wait()
+    await sweeper.stop()
+    assert ended.is_set()
 
 
 async def test_it_waits_longer_each_time_up_to_a_limit(broker: Broker, events: list[MutableMapping[str, Any]]) -> None:
