@@ -30,12 +30,9 @@ import traceback
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from stepgrant import _failpoints
-
-if TYPE_CHECKING:
-    from io import TextIOWrapper
 
 SDK: Final = (
     "stepgrant._agent", "stepgrant._csr", "stepgrant._outcomes", "stepgrant._prepare", "stepgrant._reconcile",
@@ -56,7 +53,7 @@ COMMANDS: Final = (
     "stepgrant_broker.commands.rehearse.session", "stepgrant_broker.commands.rehearse.showing",
     "stepgrant_broker.testing", "stepgrant_broker.wiring.bootstrap",
 )  # fmt: skip
-PROGRAMS: Final = ("agents", "stepgrant.cli.running", "stepgrant.cli.cmd_work", "stepgrant._worker")
+PROGRAMS: Final = ("agents", "stepgrant.cli.cmd_work", "stepgrant._worker")
 HIGH: Final = 200
 """From here on a child keeps what it was given, until it has closed everything else."""
 MOST: Final = 32
@@ -98,11 +95,6 @@ def settle_in(order: dict[str, Any], given: list[int]) -> None:
     if "PYTHONUNBUFFERED" in os.environ:
         sys.stdout, sys.stderr = unbuffered(1), unbuffered(2)
     _failpoints.on = _failpoints._from_environment()
-    if order["folder"]:
-        os.chdir(order["folder"])
-    if os.environ.get("PYTHONUNBUFFERED"):
-        for stream in (sys.stdout, sys.stderr):
-            cast("TextIOWrapper", stream).reconfigure(write_through=True)
 
 
 def unbuffered(number: int) -> io.TextIOWrapper:

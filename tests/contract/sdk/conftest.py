@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from faults.forks import forking
 from shop import Shop, shop_for
 from stepgrant.testing import TestBroker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forking() -> Iterator[None]:
+    with forking():
+        yield
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ The shop's own book says how often each thing was done: exactly once, wherever t
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from faults.forks import environment, forking, lived
+from faults.forks import environment, lived
 from shop import Shop
 from stepgrant._failpoints import NAMES
 from stepgrant.testing import TestBroker
@@ -21,12 +20,6 @@ pytestmark = pytest.mark.timeout(240)
 
 AGENT: Final = Path(__file__).with_name("killed.py")
 PATIENCE_S: Final = 100.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _forking() -> Iterator[None]:
-    with forking():
-        yield
 
 
 def start(broker: TestBroker, shop: Shop, face: str, **more: str) -> tuple[int, str, str]:
