@@ -19,6 +19,7 @@ from stepgrant_broker.domain.errors import (
     UnknownGrant,
     UnknownRun,
 )
+from stepgrant_broker.domain.refusals import VersionMoved
 from stepgrant_broker.domain.restoring import StoreNotBehind, StoreRolledBack
 from stepgrant_broker.usecases.heartbeat import heartbeat
 from stepgrant_broker.usecases.quarantine import release
@@ -284,7 +285,10 @@ async def test_a_broker_that_ran_all_the_time_keeps_no_head_under_the_old_name(
         await hand.open("beside")
         behind, _, _ = await place.restore()
         await hand.open("late")
-        with pytest.raises(Exception, match="another name"):
+        with pytest.raises(StoreRolledBack, match="another name by now"):
+            await running.log.catch_up()
+        file.unlink()
+        with pytest.raises(VersionMoved, match="another name"):
             await running.log.catch_up()
         newest = await running.store.log_published()
         assert newest is not None

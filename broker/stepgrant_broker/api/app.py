@@ -164,7 +164,7 @@ def _api(
         tokens=tokens,
         callers=Callers(behind, tokens, proofs),
         exchange=Exchange(behind, tokens, proofs, identities, buckets),
-        health=Health(behind),
+        health=Health(behind, log.continues),
         metrics=metrics,
         make_receipt=make_receipt,
         log=log,

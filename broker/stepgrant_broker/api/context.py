@@ -26,6 +26,9 @@ class MakeReceipt(Protocol):
 class Log(Protocol):
     """The log over all chains, as anybody may read it."""
 
+    async def continues(self) -> None:
+        """Raises `StoreRolledBack` if the store lost, under this broker, what was seen of its log."""
+
     async def head(self) -> bytes | None:
         """The newest signed head that counts, as a signed note; None before the first one."""
 

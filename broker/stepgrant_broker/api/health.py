@@ -1,6 +1,7 @@
 """Whether this replica can do its work: store, policy and signer are really asked, at most once in a short while.
 
-Rules: whoever asks learns only which of the three fails; and however many ask, the three are asked one at a time.
+Rules: whoever asks learns only which of them fails; and however many ask, they are asked one at a time. A replica whose
+store lost commits under it (`log`) is not ready: what it grants stands in a second past.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Health:
-    """Asks the ports, and remembers the answer for `FRESH_MS`."""
+    """Asks the ports, and remembers the answer for `FRESH_MS`. `log`: raises where it does not go on where it was."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, log: Callable[[], Awaitable[None]] | None = None) -> None:
         self._ports = ports
+        self._log = log
         self._lock = asyncio.Lock()
         self._checks: Mapping[str, State] = {}
         self._asked_at: int | None = None
 
     async def checks(self) -> Mapping[str, State]:
-        """`ok` or `failed` for store, policy and signer."""
+        """`ok` or `failed` for store, policy and signer, and for the log of a broker that has one."""
         async with self._lock:
             now = self._ports.clock.now()
             if self._asked_at is None or not 0 <= now - self._asked_at < FRESH_MS:
@@ -44,6 +46,8 @@ class Health:
                     "policy": lambda: self._ports.policy.evaluate(QUESTION),
                     "signer": lambda: self._ports.signer.sign(PURPOSE, SAMPLE),
                 }
+                if self._log is not None:
+                    asked = {**asked, "log": self._log}
                 self._checks = {name: await _state(name, ask) for name, ask in asked.items()}
                 self._asked_at = now
             return self._checks

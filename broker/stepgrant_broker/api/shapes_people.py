@@ -241,7 +241,7 @@ class Alive(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """Whether store, policy and signer work."""
+    """Whether store, policy and signer work, and the log goes on where it was."""
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, Literal["ok", "failed"]]

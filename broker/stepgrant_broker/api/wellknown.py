@@ -43,7 +43,7 @@ async def healthz(_: Api, __: Incoming) -> Answer:
 
 
 async def readyz(api: Api, _: Incoming) -> Answer:
-    """Whether store, policy and signer work."""
+    """Whether store, policy and signer work, and the log goes on where it was."""
     checks = await api.health.checks()
     if all(state == "ok" for state in checks.values()):
         return json_answer({"status": "ok", "checks": checks})

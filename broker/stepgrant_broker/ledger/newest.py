@@ -5,6 +5,8 @@ Rules:
   is a file beside the keys, which a backup of the database must not bring along; elsewhere it is the witnesses.
 * The file appears whole or not at all (written aside, synced, renamed), and only ever moves forward: several brokers
   may share it. It is written after the head is durable in the store, so that it is never ahead by itself.
+* It moves only from a head that was shown to be a beginning of the store's tree (`proven`). By its size alone, a log
+  that lost its end and grew again would write over the one thing that shows it.
 * What was recorded and not yet signed (and cosigned) is not covered: up to `log_every_ms` of entries.
 """
 
@@ -28,7 +30,7 @@ from stepgrant_broker.ledger.growing import TreeDamaged, edge_of, root_from
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from stepgrant_broker.domain.log import LogStore
+    from stepgrant_broker.domain.log import LogStore, TreeHead
 
 NAME: Final = "newest-head"
 MAX_BYTES: Final = 65_536
@@ -65,18 +67,22 @@ class HeadFile:
             ) from None
         return KnownHead(head.origin, head.size, head.root, str(self.path))
 
-    def keep(self, note: bytes) -> None:
-        """Move it forward to this head; an older one changes nothing.
+    def keep(self, note: bytes, proven: KnownHead | None) -> KnownHead | None:
+        """Move it forward to this head; an older one changes nothing. None: that is done.
 
-        Raises `StoreRolledBack` for a log of another name, unless this is its name after a later restore.
+        Where another head is in it than the `proven` one, that head is returned, and nothing was changed. Raises
+        `StoreRolledBack` for a log of another name, unless this is its name after a later restore.
         """
         head, _ = tlog.read_signed_head(note)
         with self._alone():
             known = self.read()
             if known is not None and known.origin != head.origin and not follows(head.origin, known.origin):
                 raise StoreRolledBack(f"{self.path} knows the log {known.origin!r}, but this one is {head.origin!r}")
+            if known is not None and known != proven:
+                return known
             if known is None or known.origin != head.origin or known.size < head.size:
                 self._write(note)
+        return None
 
     def replace(self, note: bytes) -> None:
         """Put this head there, whatever was there: after a restore that somebody confirmed."""
@@ -125,21 +131,29 @@ class HeadFile:
 
 
 async def contradicted(
-    store: LogStore, origin: str, known: KnownHead, keys: Callable[[], Awaitable[Sequence[tlog.NoteKey]]]
+    store: LogStore,
+    origin: str,
+    known: KnownHead,
+    keys: Callable[[], Awaitable[Sequence[tlog.NoteKey]]],
+    *,
+    head: TreeHead | None = None,
 ) -> str | None:
     """Why the store is not a continuation of this head, in words; None if it is one.
 
-    `keys` are the log's own under its present name. Raises `StoreUnavailable`, and what `keys` raises.
+    `keys` are the log's own under its present name. `head`: the end of the tree, where somebody has read it after
+    `known`. Raises `StoreUnavailable`, and what `keys` raises.
     """
     if known.origin != origin:
         if not follows(origin, known.origin):
             return f"its log is called {origin!r}, but {known.where} knows {known.origin!r} at {known.size} entries"
         return await _unfinished(store, origin, keys)
-    size = (await store.log_tail(NO_LEAVES)).head.size
-    if known.size > size:
-        return f"its log has {size} entries, but {known.where} knows {known.size}"
-    if known.root is not None and await _root_at(store, known.size) != known.root:
-        return f"the first {known.size} of its {size} entries are not those that {known.where} knows"
+    end = head or (await store.log_tail(NO_LEAVES)).head
+    if known.size > end.size:
+        return f"its log has {end.size} entries, but {known.where} knows {known.size}"
+    if known.root is None or (head is not None and (known.size, known.root) == (head.size, head.root)):
+        return None
+    if await _root_at(store, known.size) != known.root:
+        return f"the first {known.size} of its {end.size} entries are not those that {known.where} knows"
     return None
 
 

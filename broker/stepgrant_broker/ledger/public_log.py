@@ -12,6 +12,7 @@ from stepgrant import merkle, tlog
 from stepgrant.merkle import HASH_BYTES, node_hash
 from stepgrant.tlog.tiles import HEIGHT, WIDTH, bundle
 from stepgrant_broker.domain.errors import StoreUnavailable
+from stepgrant_broker.domain.restoring import StoreRolledBack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,6 +39,11 @@ class PublicLog:
     def counted(self) -> SignedHead | None:
         """The newest signed head that counts, as far as this process knows."""
         return self._sequencer.counted
+
+    async def continues(self) -> None:
+        """Raises `StoreRolledBack` if the store did not continue, in the last round, what was seen of its log."""
+        if self._sequencer.rolled_back is not None:
+            raise StoreRolledBack(self._sequencer.rolled_back)
 
     async def catch_up(self) -> int:
         """Let the sequencer make a round now; how many leaves were integrated. Raises as `Sequencer.round`."""

@@ -1,7 +1,7 @@
 """Whether the store still has all that was seen of its log outside: in the head file, and by witnesses.
 
-Asked at each start of a broker, and by `stepgrant db restored`. A broker that runs asks nobody: its own store cannot be
-put back under it, and what a replica's database loses in a failover shows at the next start.
+Asked at each start of a broker, and by `stepgrant db restored`. A broker that runs compares each head that it is about
+to sign (`sequencer.py`): a failover to a standby that lagged puts its store back under it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ Rules:
   A slow machine does some batches all the same: what little there was has its place after one round.
 * What is signed is read back from the store first. A head that was only in memory when it was signed could be lost in
   a crash, and the log would then sign another one of the same size.
-* A head that counts is kept outside the store (`keep`, which may block) before anybody is shown it.
+* A head that counts is kept outside the store before anybody is shown it.
+* Nothing is appended, signed or kept that does not continue the newest head that counts, here and outside. A database
+  that lost commits under a running broker (a failover to a standby that lagged) would otherwise be signed a second
+  past, and what shows it written over.
 * A head is kept as soon as it is signed; cosignatures come to it later. It *counts* once the witnesses that the
   policy asks for have cosigned it. Without a policy every signed head counts.
 """
@@ -23,15 +26,18 @@ from stepgrant import tlog
 from stepgrant.canonical import b64u_decode
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.log import SignedHead, TreeHead
+from stepgrant_broker.domain.restoring import KnownHead, StoreRolledBack, follows
 from stepgrant_broker.ledger.growing import grow
+from stepgrant_broker.ledger.newest import contradicted
 from stepgrant_broker.ledger.pacing import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from stepgrant.tlog.policy import LogPolicy
     from stepgrant_broker.domain.log import LogStore
     from stepgrant_broker.domain.ports import Clock, PublicKey, SigningKeys
+    from stepgrant_broker.ledger.newest import HeadFile
 
 PURPOSE: Final = "heads"
 ROUND_S: Final = 0.5
@@ -40,6 +46,10 @@ AT_LEAST: Final = 16
 """So many batches it does, however long they take."""
 LOOK_BACK: Final = 1000
 NO_LEAVES: Final = 1
+FIX: Final = (
+    "stop every broker and put the newer database back; or, if this one is all that is left, take it as it is with: "
+    "stepgrant db restored"
+)
 
 
 class Witnesses(Protocol):
@@ -52,7 +62,7 @@ class Witnesses(Protocol):
 
 
 class Sequencer:
-    """One log's sequencer in this process. `origin` is the log's name, which never changes."""
+    """One log's sequencer in this process. `origin` is the log's name; `outside`: where the newest head is kept."""
 
     def __init__(
         self,
@@ -62,31 +72,40 @@ class Sequencer:
         origin: str,
         *,
         witnesses: Witnesses | None = None,
-        keep: Callable[[bytes], None] | None = None,
+        outside: HeadFile | None = None,
     ) -> None:
         self.origin = origin
         self.counted: SignedHead | None = None
         """The newest head that counts, as far as this process knows."""
         self.behind = False
         """Whether the last round ended before there was nothing that waited."""
+        self.rolled_back: str | None = None
+        """Why the store does not continue what was seen of it, while it does not."""
         self._store = store
         self._pace = Pace(lambda: store.commits)
         self._signer = signer
         self._clock = clock
         self._witnesses = witnesses
-        self._keep = keep
+        self._outside = outside
         self._one_at_a_time = asyncio.Lock()
 
     async def round(self) -> int:
         """Integrate what waits, sign the head if it moved, ask witnesses; how many leaves were integrated here.
 
-        Raises `StoreUnavailable`, `SignerUnavailable`, `TreeDamaged`.
+        Raises `StoreUnavailable`, `SignerUnavailable`, `TreeDamaged`; `StoreRolledBack`, and nothing was signed.
         """
         async with self._one_at_a_time:
-            integrated = await self._integrate()
-            head = await self._signed()
-            if head is not None:
-                await self._count(head)
+            try:
+                integrated = await self._integrate()
+                # Before the tree is read: a head is kept after it is durable, so none is ahead of what is read then.
+                known = None if self._outside is None else await asyncio.to_thread(self._outside.read)
+                head = await self._signed(known)
+                if head is not None:
+                    await self._count(head, known)
+            except StoreRolledBack as fault:
+                self.rolled_back = fault.detail
+                raise
+            self.rolled_back = None
             return integrated
 
     async def _integrate(self) -> int:
@@ -95,6 +114,8 @@ class Sequencer:
         self._pace.enter()
         while done < AT_LEAST or time.monotonic() < end:
             tail = await self._store.log_tail(self._pace.batch())
+            if not done:
+                await self._refuse_another_past(tail.head)
             if not tail.leaves:
                 return integrated
             growth = await asyncio.to_thread(grow, tail, self._clock.now())
@@ -105,9 +126,24 @@ class Sequencer:
         self.behind = True
         return integrated
 
-    async def _signed(self) -> SignedHead | None:
-        """The newest head, signed; None while the tree is empty."""
+    async def _refuse_another_past(self, head: TreeHead, outside: KnownHead | None = None) -> None:
+        """Raises `StoreRolledBack` unless this end of the tree continues what counts, here and `outside`."""
+        counted = self.counted
+        here = None if counted is None else KnownHead(self.origin, counted.size, counted.root, "this process")
+        for known in (here, outside):
+            if known is None:
+                continue
+            why = await contradicted(self._store, self.origin, known, self.keys, head=head)
+            if why is not None and follows(known.origin, self.origin):
+                raise StoreRolledBack(f"the log has another name by now ({known.origin!r}): restart this broker")
+            if why is not None:
+                told = f"the store lost commits under this broker: {why}; {FIX}"
+                raise StoreRolledBack(told, size=head.size, known_size=known.size)
+
+    async def _signed(self, known: KnownHead | None) -> SignedHead | None:
+        """The newest head, signed; None while the tree is empty. `known`: the head outside."""
         head = (await self._store.log_tail(NO_LEAVES)).head
+        await self._refuse_another_past(head, known)
         newest = await self._store.log_published()
         if head.size == 0 or (newest is not None and newest.size >= head.size and await self._is_ours(newest)):
             return newest
@@ -152,13 +188,13 @@ class Sequencer:
     def _key(self, known: PublicKey) -> tlog.NoteKey:
         return tlog.note_key(self.origin, tlog.ED25519, b64u_decode(str(known.jwk["x"])))
 
-    async def _count(self, head: SignedHead) -> None:
+    async def _count(self, head: SignedHead, outside: KnownHead | None) -> None:
         """Let witnesses see a head that does not count yet."""
         counted = self.counted
         if counted is not None and counted.size >= head.size and await self._is_ours(counted):
             return
         if self._witnesses is None:
-            await self._counts(head)
+            await self._counts(head, outside)
             return
         note = tlog.read_note(head.note)
         if not self._enough(note):
@@ -170,13 +206,18 @@ class Sequencer:
                 head = SignedHead(head.size, head.root, head.ts, note.encoded())
                 await self._store.log_publish(head, self.origin)
         if self._enough(note):
-            await self._counts(head)
+            await self._counts(head, outside)
         elif counted is None:
             self.counted = await self._counted_before(head.size)
 
-    async def _counts(self, head: SignedHead) -> None:
-        if self._keep is not None:
-            await asyncio.to_thread(self._keep, head.note)
+    async def _counts(self, head: SignedHead, known: KnownHead | None) -> None:
+        while self._outside is not None:
+            found = await asyncio.to_thread(self._outside.keep, head.note, known)
+            if found is None:
+                break
+            # Another replica has kept one meanwhile.
+            await self._refuse_another_past((await self._store.log_tail(NO_LEAVES)).head, found)
+            known = found
         self.counted = head
 
     async def _counted_before(self, size: int) -> SignedHead | None:

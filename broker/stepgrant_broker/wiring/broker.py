@@ -242,7 +242,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     await keeping.load()
     witnesses = witnesses_of(stack, settings)
     file, origin = HeadFile(settings.newest_folder), await origin_of(settings, store)
-    sequencer = Sequencer(store, signer, clock, origin, witnesses=witnesses, keep=file.keep)
+    sequencer = Sequencer(store, signer, clock, origin, witnesses=witnesses, outside=file)
     seen = Seen(store, sequencer, file, witnesses)
     public_log = PublicLog(store, sequencer)
     if witnesses is not None:

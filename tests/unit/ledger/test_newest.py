@@ -37,6 +37,13 @@ def size(file: HeadFile) -> int | None:
     return None if known is None else known.size
 
 
+def keep(file: HeadFile, note: bytes) -> None:
+    """As a broker does that finds each head in it to be a beginning of its tree."""
+    proven = file.read()
+    while (found := file.keep(note, proven)) is not None:
+        proven = found
+
+
 # ----------------------------------------------------------------------------------------------------------------- file
 
 
@@ -45,7 +52,7 @@ def test_where_nothing_was_kept_there_is_nothing(file: HeadFile) -> None:
 
 
 def test_it_keeps_the_note_as_it_is_for_this_user_alone(file: HeadFile) -> None:
-    file.keep(note(3))
+    keep(file, note(3))
     assert file.path.read_bytes() == note(3)
     assert file.read() == KnownHead(ORIGIN, 3, bytes(32), str(file.path))
     assert {stat.S_IMODE(path.stat().st_mode) for path in file.path.parent.iterdir()} == {0o600}
@@ -55,28 +62,40 @@ def test_it_keeps_the_note_as_it_is_for_this_user_alone(file: HeadFile) -> None:
 def test_it_only_moves_forward(file: HeadFile) -> None:
     """A replica that is slower than the others must not take back what they kept."""
     for kept, newest in ((5, 5), (3, 5), (5, 5), (9, 9), (8, 9)):
-        file.keep(note(kept))
+        keep(file, note(kept))
         assert size(file) == newest
+
+
+def test_what_was_not_shown_to_be_a_beginning_is_never_written_over(file: HeadFile) -> None:
+    """Not by a larger head either: of a log that lost its end and grew again."""
+    first = KnownHead(ORIGIN, 5, bytes(32), str(file.path))
+    assert file.keep(note(5), None) is None
+    for proven in (None, KnownHead(ORIGIN, 4, bytes(32), str(file.path)), KnownHead(ORIGIN, 5, b"x" * 32, first.where)):
+        for later in (note(9), note(5), note(3), note(9, RENAMED)):
+            assert file.keep(later, proven) == first
+            assert file.path.read_bytes() == note(5)
+    assert file.keep(note(9), first) is None
+    assert size(file) == 9
 
 
 def test_many_writers_leave_the_newest(file: HeadFile) -> None:
     sizes = [(7 * number) % 101 for number in range(1, 101)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda one: file.keep(note(one)), sizes))
+        list(pool.map(lambda one: keep(file, note(one)), sizes))
     assert size(file) == 100
     assert {path.name for path in file.path.parent.iterdir()} == {"newest-head", ".newest-head.lock"}
 
 
 def test_another_log_is_refused_and_a_restored_one_goes_on(file: HeadFile) -> None:
-    file.keep(note(9))
+    keep(file, note(9))
     for other in ("other.example/log", f"{ORIGIN}x", f"{ORIGIN}/r"):
         with pytest.raises(StoreRolledBack, match=f"knows the log '{ORIGIN}'"):
-            file.keep(note(20, other))
+            keep(file, note(20, other))
     assert size(file) == 9
-    file.keep(note(4, RENAMED))
+    keep(file, note(4, RENAMED))
     assert file.read() == KnownHead(RENAMED, 4, bytes(32), str(file.path))
     with pytest.raises(StoreRolledBack):
-        file.keep(note(30))
+        keep(file, note(30))
     file.replace(note(1))
     assert file.read() == KnownHead(ORIGIN, 1, bytes(32), str(file.path))
 
@@ -87,7 +106,7 @@ def test_another_log_is_refused_and_a_restored_one_goes_on(file: HeadFile) -> No
 def test_a_damaged_file_is_not_passed_over(file: HeadFile, content: bytes) -> None:
     file.path.write_bytes(content)
     file.path.chmod(0o600)
-    for act in (file.read, lambda: file.keep(note(99))):
+    for act in (file.read, lambda: file.keep(note(99), None)):
         with pytest.raises(StoreUnavailable, match="is damaged") as error:
             act()
         assert str(file.path) in error.value.detail
@@ -95,7 +114,7 @@ def test_a_damaged_file_is_not_passed_over(file: HeadFile, content: bytes) -> No
 
 
 def test_a_file_that_others_could_have_written_is_refused(file: HeadFile) -> None:
-    file.keep(note(3))
+    keep(file, note(3))
     for mode in (0o620, 0o602):
         file.path.chmod(mode)
         with pytest.raises(StoreUnavailable, match="alone can write"):
@@ -108,11 +127,11 @@ def test_a_file_that_others_could_have_written_is_refused(file: HeadFile) -> Non
 
 def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="a store that was rolled back could not be told"):
-        HeadFile(tmp_path / "missing").keep(note(3))
+        HeadFile(tmp_path / "missing").keep(note(3), None)
 
 
 def test_a_write_that_breaks_off_leaves_what_was_there(file: HeadFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.keep(note(3))
+    keep(file, note(3))
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -120,7 +139,7 @@ def test_a_write_that_breaks_off_leaves_what_was_there(file: HeadFile, monkeypat
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", full)
         with pytest.raises(StoreUnavailable, match="No space left on device"):
-            file.keep(note(4))
+            keep(file, note(4))
     assert size(file) == 3
     assert {path.name for path in file.path.parent.iterdir()} == {"newest-head", ".newest-head.lock"}
 

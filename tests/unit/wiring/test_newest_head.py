@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fakes.wired import Made
+from fakes.putback import JWK
+from fakes.wired import Made, until
 from stepgrant import tlog
+from stepgrant_broker.api.health import Health
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.restoring import StoreRolledBack
+from stepgrant_broker.usecases.enroll import Enrolment, enroll
 from stepgrant_broker.wiring import Broker
 from stepgrant_broker.wiring.doctor.findings import State
 from stepgrant_broker.wiring.doctor.records import newest
@@ -54,3 +60,27 @@ async def test_a_head_of_another_database_stops_the_start(made: Made, tmp_path: 
         async with made():
             pytest.fail("a broker started beside the head of another log")
     assert kept.read_bytes() == other
+
+
+async def test_a_broker_whose_database_went_back_under_it_is_not_ready_and_counts_it(
+    broker: Broker, events: list[MutableMapping[str, Any]]
+) -> None:
+    """What a failover to a standby that lagged does."""
+    await broker.log.catch_up()
+    database, kept = broker.settings.database_file, sqlite3.connect(":memory:")
+    with sqlite3.connect(database) as live:
+        live.backup(kept)
+    await enroll(broker.ports, "default", None, Enrolment("later", ("later",), (), JWK, "j9"))
+    await broker.log.catch_up()
+    health = Health(broker.ports, broker.log.continues)
+    assert (await health.checks())["log"] == "ok"
+    with sqlite3.connect(database) as live:
+        kept.backup(live)
+    await broker.sequencing.stop()
+    broker.sequencing._every_ms = broker.sequencing._wait_ms = 10
+    broker.sequencing.start()
+    await until(lambda: any(one["event"] == "round_failed" for one in events))
+    assert await Health(broker.ports, broker.log.continues).checks() == {
+        "store": "ok", "policy": "ok", "signer": "ok", "log": "failed",
+    }  # fmt: skip
+    assert 'stepgrant_log_errors_total{kind="StoreRolledBack"}' in broker.metrics.text()
