@@ -241,7 +241,7 @@ async def _shown(broker: Broker, tenant: str, approval_id: str) -> tuple[Approva
     if run is None or approval is None:
         raise UnknownApproval("no such approval")
     payloads = await broker.ports.reads.payloads(tenant, run.id, [approval.binding_c])
-    return approval, str(answers.revealed(payloads, approval.binding_c))
+    return approval, str(answers.committed(payloads, approval.binding_c))
 
 
 def start(

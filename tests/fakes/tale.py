@@ -82,7 +82,7 @@ async def answer_approval(hand: Hand, run: str, approval_id: str) -> None:
     listed = await hand.ports.reads.approvals("acme", Page(), run=run)
     approval = next(one for one in listed.rows if one.id == approval_id)
     payload = (await hand.ports.reads.payloads("acme", run, [approval.binding_c]))[approval.binding_c]
-    digest = str(canonical.loads(payload.body))
+    digest = str(canonical.loads(payload.value()))
     await decide_approval(
         hand.ports, hand.approver("ann", "finance"), approval_id, verdict="approve", digest=digest, note="looks right",
         request=hand.request(),

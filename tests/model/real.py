@@ -192,7 +192,7 @@ class Real:
 
     async def decide(self, name: str, approval: Approval, who: str, verdict: str, *, shown: bool, request: str) -> Said:
         found = await self.ports.reads.payloads("acme", self.names[name], [approval.binding_c])
-        digest = found[approval.binding_c].body.decode().strip('"') if shown else "sha-256:another"
+        digest = found[approval.binding_c].value().decode().strip('"') if shown else "sha-256:another"
         sent = Request(request, f"{verdict} {digest}".encode())
         what = decide_approval(
             self.ports, person(who), approval.id, verdict=verdict, digest=digest, note=None, request=sent

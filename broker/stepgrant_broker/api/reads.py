@@ -20,13 +20,14 @@ from stepgrant_broker.api.paging import ApprovalQuery, EntryQuery, PageQuery, Re
 from stepgrant_broker.api.routing import Call, Endpoint, Nothing, either, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.commitments import Payload
-from stepgrant_broker.domain.errors import Forbidden, InvalidRequest, NotFound, UnknownApproval, UnknownRun, UnknownStep
+from stepgrant_broker.domain.errors import Forbidden, InvalidRequest, NotFound, UnknownRun, UnknownStep
 from stepgrant_broker.domain.fold.common import the_run
 from stepgrant_broker.domain.reads import Page, StoredEntry
 from stepgrant_broker.domain.standing import Standing
-from stepgrant_broker.domain.state import Approval, ApprovalStatus, Step
+from stepgrant_broker.domain.state import Step
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers
+from stepgrant_broker.usecases.show_approval import show_approval
 
 Answer = dict[str, Any]
 Anybody = AgentCaller | PersonCaller
@@ -180,33 +181,10 @@ async def list_approvals(api: Api, call: Call[PersonCaller, ApprovalQuery]) -> A
     return {"approvals": [answers.approval(row) for row in rows.rows], "next": rows.next}
 
 
-async def show_approval(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
-    """One approval with the exact action, and the digest that an answer must echo."""
-    tenant, wanted = call.caller.tenant, call.segment("approval")
-    loaded = await api.ports.store.load(Query(tenant, approval=wanted))
-    run, approval = loaded.view.run, loaded.view.approvals.get(wanted)
-    if run is None or approval is None or approval.tenant != tenant:
-        raise UnknownApproval("no such approval")
-    step = loaded.view.steps.get(approval.step)
-    names = [approval.binding_c, *([step.digest_c] if step is not None else [])]
-    payloads = await api.ports.reads.payloads(tenant, run.id, names)
-    return {
-        **answers.approval(approval),
-        "digest": answers.revealed(payloads, approval.binding_c),
-        "action": _action(approval, step, payloads),
-        "run_facts": answers.run(await _standing(api, tenant, run.id)),
-    }
-
-
-def _action(approval: Approval, step: Step | None, payloads: Mapping[str, Payload]) -> Answer:
-    """The action as it will be done. Only arguments that belong to the recorded digest are ever shown."""
-    # A void approval was about other arguments than those that the step has by now.
-    same = step is not None and approval.status is not ApprovalStatus.VOID
-    payload = payloads.get(step.digest_c) if step is not None and same else None
-    action = canonical.loads(payload.body) if payload is not None and payload.form == "preimage" else None
-    if not isinstance(action, dict):
-        return {"tool": approval.tool, "resource": None, "args": None}
-    return {"tool": action["action"], "resource": action["resource"], "args": action["args"]}
+async def show_approval_(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
+    """One approval with the exact action and all that an answer is bound to; an answer must echo the digest of that."""
+    shown = await show_approval(api.ports, call.caller.tenant, call.segment("approval"))
+    return {**shown, "run_facts": answers.run(await _standing(api, call.caller.tenant, shown["run"]))}
 
 
 async def list_policies(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
@@ -249,7 +227,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     either("GET", "/v1/runs/{run}/receipt", receipt, ReceiptQuery, dict[str, Any]),
     people("GET", "/v1/runs/{run}/decisions/{decision}", show_decision, Nothing, shapes_people.DecisionView),
     people("GET", "/v1/approvals", list_approvals, ApprovalQuery, shapes_people.Approvals),
-    people("GET", "/v1/approvals/{approval}", show_approval, Nothing, shapes_people.ShownApproval),
+    people("GET", "/v1/approvals/{approval}", show_approval_, Nothing, shapes_people.ShownApproval),
     people("GET", "/v1/ledger/entries", ledger_entries, EntryQuery, shapes.Entries),
     people("GET", "/v1/policies", list_policies, Nothing, shapes_people.Policies),
     people("GET", "/v1/policies/{revision}", show_policy, Nothing, shapes_people.PolicyWithText),

@@ -50,11 +50,36 @@ class ShownAction(msgspec.Struct):
     args: Any
 
 
+class Bound(msgspec.Struct):
+    """What an answer is bound to. `digest` is that of the action, or of the resume."""
+
+    tenant: str
+    run: str
+    step: str
+    digest: str
+    effect: Effect
+    issuer: str
+    params: dict[str, Any]
+
+
+class ShownResume(msgspec.Struct):
+    """A resume or takeover: who asks to go on with which run. The answer counts for both, by nobody else."""
+
+    run: str
+    subject: str
+
+
 class ShownApproval(ApprovalView, kw_only=True):
-    """A question with all that a person needs to answer it. `digest` is what the answer must echo."""
+    """A question with all that a person needs to answer it. `digest` is what the answer must echo.
+
+    It is the digest (SHA-256 over RFC 8785 JSON) of `bound`, whose own `digest` is that of `{action, args, resource}`
+    as `action` shows them, or that of `resume`. `bound` is `null` where it was erased, or asked by an older broker.
+    """
 
     digest: str | None
+    bound: Bound | None
     action: ShownAction
+    resume: ShownResume | None
     run_facts: RunView
 
 

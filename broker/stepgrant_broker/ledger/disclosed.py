@@ -87,13 +87,15 @@ def _shown(read: tuple[Entry, Event], values: Mapping[str, Any], damaged: frozen
 
 def _without_spoiled(entry: Entry, event: Event, own: Sequence[Any]) -> Shown:
     """The entry with those values that open their commitment."""
-    held: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    documents: dict[str, Any] = {}
     for one in own:
         try:
             (opened,), _, _ = disclose([one], (event,))
         except DisclosureInvalid:
             continue
-        held |= {**opened.disclosed, **opened.preimages}
-    document, binding = held.get(INPUT), held.get(BINDING)
+        values |= opened.disclosed
+        documents |= opened.preimages
+    document, binding = documents.get(INPUT), values.get(BINDING)
     is_whole = isinstance(document, dict)
     return Shown(entry, document if is_whole else None, binding if isinstance(binding, str) else None, not is_whole)

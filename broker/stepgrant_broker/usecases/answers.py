@@ -24,6 +24,12 @@ def revealed(payloads: Mapping[str, Payload], c: str | None) -> Any:  # noqa: AN
     return None if payload is None else canonical.loads(payload.body)
 
 
+def committed(payloads: Mapping[str, Payload], c: str) -> Any:  # noqa: ANN401 - any JSON value
+    """The committed value itself: of what is kept as a preimage its digest. `None` where nothing is left."""
+    payload = payloads.get(c)
+    return None if payload is None else canonical.loads(payload.value())
+
+
 def grant(value: Grant, step: Step | None) -> dict[str, Any]:
     """A grant as its holder and people see it: no secret is in it."""
     return {

@@ -28,7 +28,16 @@ def requested(teller: Teller, at: At) -> None:
     again = body.get("why_again")
     because = f"; asked again: {WHY_AGAIN.get(again, plain.visible(again))}" if again else ""
     until = plain.span(body["answer_by"] - at.ts)
-    teller.say(at, Mark.PERSON, f"{plain.visible(named)} asks {people}, {until} to answer{because}")
+    teller.say(at, Mark.PERSON, f"{plain.visible(named)} asks {people}{_about(at)}, {until} to answer{because}")
+
+
+def _about(at: At) -> str:
+    """Who wants to go on with the run, where that is the question."""
+    asked = at.shown("action.digest")
+    if not isinstance(asked, dict) or asked.keys() != {"run", "subject"}:
+        return ""
+    verb = "take over" if at.action.get("tool") == "stepgrant.run.takeover" else "resume"
+    return f" whether {plain.visible(asked['subject'])} may {verb}"
 
 
 def decided(teller: Teller, at: At) -> None:

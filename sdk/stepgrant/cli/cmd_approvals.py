@@ -1,6 +1,7 @@
 """`stepgrant approval`: see exactly what is asked, and answer it.
 
-What is approved is what was shown: the answer carries the digest of the shown action, and the broker refuses another.
+What is approved is what was shown: the answer carries the digest of what is shown, computed here once more, and the
+broker refuses another.
 """
 
 from __future__ import annotations
@@ -26,11 +27,6 @@ DIGEST = Annotated[
     str | None, typer.Option("--digest", help="The digest that you were shown; refused if it is another one now.")
 ]
 YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-EFFECTS = {
-    "read": "changes nothing",
-    "idempotent": "may be repeated, with one key, without doing it twice",
-    "once": "at most once; nobody repeats it by himself",
-}
 
 
 def register(root: typer.Typer) -> None:
@@ -50,7 +46,7 @@ def register(root: typer.Typer) -> None:
 
     @command(app, "show", example="stepgrant approval show apr_01jd...")
     def show(cli: Cli, approval: APPROVAL) -> None:
-        """Show exactly what is asked: tool, resource, arguments, effect, why, and the digest of all that."""
+        """Show exactly what is asked: tool, resource, arguments, effect, issuer, why, and the digest of all that."""
         with cli.broker() as broker:
             answer = _get(broker, approval)
         cli.out.emit(answer, lambda: _show(cli, answer))
@@ -112,9 +108,10 @@ def _table(cli: Cli, found: list[dict[str, Any]]) -> None:
 
 
 def _show(cli: Cli, asked: dict[str, Any]) -> None:
+    from stepgrant.cli import asked as about
     from stepgrant.cli._tell_approvals import WHY_AGAIN
 
-    out, action = cli.out, asked.get("action") or {}
+    out = cli.out
     out.line(f"approval {plain.visible(asked['id'])}", style="bold")
     again = asked["why_again"]
     out.facts(
@@ -131,19 +128,15 @@ def _show(cli: Cli, asked: dict[str, Any]) -> None:
             ("answers", _answers(asked) or None),
         )
     )
-    out.line("this exact action", style="bold")
-    out.facts(
-        (
-            ("tool", action.get("tool", asked["tool"])),
-            ("resource", "none" if action.get("resource") is None else action["resource"]),
-            ("effect", f"{asked['effect']}: {EFFECTS.get(asked['effect'], '')}"),
-            ("issuer", asked["issuer"]),
-        )
-    )
-    out.line("  arguments", style="dim")
-    for line in plain.json_lines(action.get("args")):
-        out.line(f"    {line}")
-    out.facts((("digest", asked["digest"]),))
+    out.line(about.heading(asked), style="bold")
+    out.facts(about.facts(asked))
+    for name, lines in about.values(asked):
+        out.line(f"  {name}", style="dim")
+        for line in lines:
+            out.line(f"    {line}")
+    why = about.mismatch(asked)
+    checked = "it is the digest of exactly this" if why is None else f"NOT the digest of what is shown: {why}"
+    out.facts((("digest", asked["digest"]), ("checked", checked)))
 
 
 def _run(asked: dict[str, Any]) -> str:

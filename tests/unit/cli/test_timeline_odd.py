@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from receipts import START
 from stepgrant import receipt
 from stepgrant.canonical import dumps
 from stepgrant.cli import timeline
@@ -45,3 +46,17 @@ def test_entry_of_another_shape_does_not_keep_the_rest_untold() -> None:
     story = told(run)
     assert texts(story, "s") == ["grant_issued: this entry has not what its type should have"]
     assert texts(story)[-1] == "completed; this is final"
+
+
+@pytest.mark.parametrize(("verb", "words"), [("resume", "may resume"), ("takeover", "may take over")])
+def test_question_about_the_run_itself_tells_who_wants_it(verb: str, words: str) -> None:
+    run = Run()
+    run.opened()
+    asker = dumps({"run": "run_1", "subject": "workload:ada\x1b"})
+    action = {"tool": f"stepgrant.run.{verb}", "resource_c": None, "effect": "once"}
+    asked = {"binding_c": run.book.commit("approval.binding", "sha-256:b"), "issuer": "jwt", "groups": [],
+             "quorum": 1, "answer_by": START + 60_005, "valid_for_ms": 900_000}  # fmt: skip
+    run.add(5, "approval_requested", step="~resume", attempt=1, approval={"id": "apr_1"}, body=asked,
+            action=action | {"digest_c": run.book.commit_digest("action.digest", asker)})  # fmt: skip
+    line = texts(told(run))[-1]
+    assert line == f"apr_1 asks any approver whether workload:ada\\x1b {words}, 1 min to answer"

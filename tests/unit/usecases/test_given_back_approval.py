@@ -23,7 +23,7 @@ async def approved(held: Hand, run: str) -> None:
         held.approver(),
         asked["approval_id"],
         verdict="approve",
-        digest=str(canonical.loads(payload.body)),
+        digest=str(canonical.loads(payload.value())),
         note=None,
         request=held.request(),
     )

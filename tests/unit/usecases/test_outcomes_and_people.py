@@ -115,7 +115,7 @@ async def test_people_of_the_approving_groups_reconcile_a_step_that_needed_them(
     ann = person("ann", groups=("finance",))
     await decide_approval(
         broker.ports, ann, asked["approval_id"], verdict="approve",
-        digest=payloads[approval.binding_c].body.decode().strip('"'), note=None, request=broker.request(),
+        digest=payloads[approval.binding_c].value().decode().strip('"'), note=None, request=broker.request(),
     )  # fmt: skip
     granted = await broker.begin(run, decision=ask(groups=["finance"]))
     await broker.redeem(granted["grant"]["jti"])
@@ -173,7 +173,7 @@ async def test_an_answer_is_repeated_by_its_key(broker: Hand) -> None:
     asked = (await broker.begin(run, decision=ask()))["approval_id"]
     approval = (await broker.ports.reads.approvals("acme", page(), run=run)).rows[0]
     payloads = await broker.ports.reads.payloads("acme", run, [approval.binding_c])
-    digest, request = payloads[approval.binding_c].body.decode().strip('"'), broker.request({}, "same")
+    digest, request = payloads[approval.binding_c].value().decode().strip('"'), broker.request({}, "same")
     answers = [
         await decide_approval(
             broker.ports, broker.approver(), asked, verdict="approve", digest=digest, note=None, request=request

@@ -150,7 +150,7 @@ async def answer_resume(broker: Hand, asked: str, verdict: str) -> None:
     payloads = await broker.ports.reads.payloads("acme", approval.run, [approval.binding_c])
     await decide_approval(
         broker.ports, broker.approver(), asked, verdict=verdict,
-        digest=payloads[approval.binding_c].body.decode().strip('"'), note=None, request=broker.request(),
+        digest=payloads[approval.binding_c].value().decode().strip('"'), note=None, request=broker.request(),
     )  # fmt: skip
 
 
