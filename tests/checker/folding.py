@@ -80,7 +80,7 @@ def _issued(story: Story, event: Event) -> None:
         jti=str(named.get("jti")), step=event.step or "", attempt=event.attempt or 0, epoch=event.epoch or 0,
         seq=event.seq, at=event.ts, exp=whole(named.get("exp")), tool=str(action.get("tool")),
         effect=str(action.get("effect")), redeem=str(body.get("redeem")), revocation=str(body.get("revocation")),
-        outside=body.get("intent") is True, jkt=str(body.get("jkt")),
+        outside=body.get("intent") is True, jkt=str(body.get("jkt")), audience=str(body.get("audience")),
         approval=approval if isinstance(approval, str) else None,
     )  # fmt: skip
     before = story.granted(event.step, event.attempt)

@@ -37,6 +37,7 @@ class Grant:
     outside: bool
     jkt: str
     approval: str | None
+    audience: str = ""
     leased_at: int | None = None
     redeemed: int | None = None
     act_before: int = 0
@@ -60,7 +61,9 @@ class Grant:
     def perhaps_used(self) -> bool:
         """Something may have been done with it."""
         released = not self.failed and (self.leased or not self.outside)
-        return released and not self.disclaimed and (self.redeem != REQUIRED or self.redeemed is not None)
+        # What names no server is for the tool itself, which acts whether or not anybody redeems.
+        tells = self.redeem == REQUIRED and not self.audience.startswith("urn:stepgrant:tool:")
+        return released and not self.disclaimed and (not tells or self.redeemed is not None)
 
     def dead(self, now: int) -> bool:
         """Nothing can come from it any more."""

@@ -31,6 +31,7 @@ class Bad:
 
 PYTHON = f"runs {Path(sys.executable).name}"
 CHARGE = {"charge": {"effect": "once"}}
+REDEEMED = {"charge": {"effect": "once", "audience": "https://shop.example", "redeem": "required"}}
 MAIL = {"send": {"effect": "idempotent", "audience": "https://mails.example"}}
 BAD = [
     Bad("no_ids", "ids_missing", "send", shown="calls side by side have no order"),
@@ -53,7 +54,7 @@ BAD = [
     Bad("no_hook", "no_reconcile_hook", "charge", "after-effect:charge-1", "may already have happened"),
     Bad("undeclared", "effect_undeclared", "charge", "after-effect:charge-1", "no effect="),
     Bad("broken_hook", "hook_cannot_tell", "charge", "after-effect:charge-1", "raised FileNotFoundError"),
-    Bad("unredeemed", "once_ran_twice", "charge", "after-effect:charge-1", "step charge-4711 ran 2 times", CHARGE),
+    Bad("unredeemed", "once_ran_twice", "charge", "after-effect:charge-1", "step charge-4711 ran 2 times", REDEEMED),
     Bad("left_open", "run_left_open", "", shown="the run is parked"),
     Bad("waits_for_ever", "hangs", "", "after-record:send-1", "not after", more={"timeout_s": 30.0}),
     Bad("cannot_come_back", "not_resumed", "", "after-record:send-1", "I was not here before"),

@@ -4,6 +4,9 @@ Rules:
 * `provably_unused`: it was never delivered, or must be redeemed before use and was not. Revoking it makes that final.
 * `quiet_at`: from when on another effectful *start* may proceed. `dead_at`: from when on nothing can still happen;
   a static key never gets there.
+* Redemption tells of use only where a server has to redeem before it acts. A grant for the tool itself has no server
+  (`tool_audience`): the tool acts whether or not anybody redeems, so such a grant was perhaps used. It is dead all the
+  same once it is revoked: no server accepts what must be redeemed and was not.
 * The leeway covers the clocks of resource servers.
 * A grant whose lease was never recorded was never released: nobody can have used it, though something may live at its
   issuer that has to be taken back (`due_at`).
@@ -18,14 +21,22 @@ from stepgrant_broker.domain.decisions import RedeemMode
 from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.domain.state import Grant, GrantStatus
 
+TOOL_AUDIENCE: Final = "urn:stepgrant:tool:"
 MINT_DEADLINE_MS: Final = 10_000
 """How long an issuer outside may take to mint. What comes later is taken back and never released."""
+
+
+def tool_audience(tool: str) -> str:
+    """The audience of a grant where policy names no server: the tool in the agent's own process."""
+    return TOOL_AUDIENCE + tool
 
 
 def provably_unused(grant: Grant | None) -> bool:
     """True when no effect can have come from it, provided it is revoked now (or already was, unredeemed)."""
     if grant is None or grant.status in {GrantStatus.FAILED, GrantStatus.INTENT}:
         return True
+    if grant.audience.startswith(TOOL_AUDIENCE):
+        return False
     return grant.redeem is RedeemMode.REQUIRED and grant.redeemed_at is None
 
 

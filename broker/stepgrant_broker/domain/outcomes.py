@@ -245,7 +245,7 @@ def _refuse_early_look(journal: Journal, step: Step, said: Verdict, limits: Limi
     if not look.state.done or look.effect is not Effect.READ or grant is None:
         # A recorded step has no credential and was never decided: with it nobody has looked at anything.
         raise InvalidRequest("the hook's step is not completed with a credential of its own, as a read", field="via")
-    if grant.issued_at < (step.doubt_since or 0):
+    if said.verdict == "done" and grant.issued_at < (step.doubt_since or 0):
         raise InvalidRequest("the hook looked before the step was in doubt; look again", field="via")
     if said.verdict != "not_done":
         return

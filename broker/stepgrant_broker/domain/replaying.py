@@ -19,8 +19,18 @@ from stepgrant import canonical
 from stepgrant_broker.domain import approvals, deciding, fold
 from stepgrant_broker.domain.calls import Ask, StepCall
 from stepgrant_broker.domain.commitments import Committer
-from stepgrant_broker.domain.decisions import Allow, Decision, Deny, Effect, RedeemMode, RequireApproval, effect_of
+from stepgrant_broker.domain.decisions import (
+    Allow,
+    Decision,
+    Deny,
+    Effect,
+    GrantSpec,
+    RedeemMode,
+    RequireApproval,
+    effect_of,
+)
 from stepgrant_broker.domain.entries import GENESIS, Entry, EntryType, Head
+from stepgrant_broker.domain.grants import tool_audience
 from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.journal import BROKER, Journal
 from stepgrant_broker.domain.state import IdSource, View
@@ -235,17 +245,26 @@ def _with_people(
 def granted(journal: Journal, call: StepCall, allow: Allow) -> Mapping[str, Any]:
     """The terms that a grant under this decision has by policy alone."""
     spec, held = allow.grant, deciding.counted_meters(journal, call.step)
-    asked = spec.redeem or RedeemMode.default_for(call.effect)
     meters = {name: micro - held.get(name, 0) for name, micro in allow.meters.items()}
     terms: dict[str, Any] = {
         "issuer": spec.issuer,
-        "audience": spec.audience or f"urn:stepgrant:tool:{call.tool}",
-        "redeem": (asked if spec.issuer == OWN_ISSUER else RedeemMode.OPTIONAL).value,
+        "audience": spec.audience or tool_audience(call.tool),
+        **_redeem(spec, call),
         "params": dict(spec.params),
         "labels": sorted(set(allow.labels) - deciding.counted_labels(journal, call.step)),
         "meters": {name: micro for name, micro in meters.items() if micro > 0},
     }
     return terms if spec.ttl_s is None else {**terms, "lifetime_ms": 1000 * spec.ttl_s}
+
+
+def _redeem(spec: GrantSpec, call: StepCall) -> Mapping[str, Any]:
+    """Whether it had to be redeemed; nothing where that was not policy's word, but whether a server was enrolled."""
+    if spec.issuer != OWN_ISSUER:
+        return {"redeem": RedeemMode.OPTIONAL.value}
+    default = RedeemMode.default_for(call.effect)
+    if spec.redeem is None and spec.audience is not None and default is RedeemMode.REQUIRED:
+        return {}
+    return {"redeem": (spec.redeem or default).value}
 
 
 def recorded_terms(known: Recorded) -> Mapping[str, Any]:

@@ -131,6 +131,8 @@ def _stated_unused(journal: Journal, step: Step, call: StepCall, limits: Limits,
         return False
     if _was_used(grant):
         return False
+    if grant.redeem is RedeemMode.REQUIRED:
+        return True  # that it is revoked now kills it: no server has redeemed it, and none will
     dead = dead_at(grant, limits.leeway_ms)
     if dead is None or dead > journal.now:
         asked = CONFIRMING_MS if grant.revocation is Revocation.CONFIRMED else None

@@ -15,6 +15,7 @@ from stepgrant_broker.domain.ports import Clock, Failpoints, Ids, Issuer, KeyWra
 from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.writes import ChainKey
+from stepgrant_broker.usecases.served import Served
 from stepgrant_broker.usecases.turns import Turns
 
 KEY_BYTES: Final = 32
@@ -37,6 +38,7 @@ class Ports:
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=Keys)
     turns: Turns = field(default_factory=Turns)
+    served: Served = field(default_factory=Served)
 
     def committer(self, key: ChainKey) -> Committer:
         """A committer under this chain's key."""

@@ -82,7 +82,10 @@ async def enroll(
         write_workload(journal, workload, "enrolled")
         return Effectuated(view(workload), (workload,))
 
-    return await tenant_call(ports, tenant, person, call="enroll", act=act, request=request)
+    try:
+        return await tenant_call(ports, tenant, person, call="enroll", act=act, request=request)
+    finally:
+        ports.served.forget(tenant)
 
 
 def write_workload(journal: Journal, workload: Workload, status: str) -> None:
@@ -123,4 +126,7 @@ async def unenroll(
         held = Quarantine(tenant, "workload", workload_id, journal.now, released_at=journal.now + TOKENS_GONE_MS)
         return Effectuated(view(gone), (gone, held), raise_guard=True)
 
-    return await tenant_call(ports, tenant, person, call="unenroll", act=act, request=request)
+    try:
+        return await tenant_call(ports, tenant, person, call="unenroll", act=act, request=request)
+    finally:
+        ports.served.forget(tenant)

@@ -12,8 +12,9 @@ from typing import Any
 from stepgrant_broker.domain import deciding
 from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.calls import Ready, StepCall
+from stepgrant_broker.domain.decisions import RedeemMode
 from stepgrant_broker.domain.errors import InvalidToken, IssuerUnavailable
-from stepgrant_broker.domain.grants import is_open
+from stepgrant_broker.domain.grants import is_open, tool_audience
 from stepgrant_broker.domain.holding import refuse_quarantined
 from stepgrant_broker.domain.journal import BROKER, Journal
 from stepgrant_broker.domain.ports import GrantOrder, Issuer
@@ -78,8 +79,12 @@ async def issue(desk: Desk, allowed: deciding.Allowed, loaded: Loaded, journal: 
     exp = deciding.expiry(allowed, facts, now=journal.now, not_after=caller.not_after, limits=ports.limits)
     if exp <= journal.now:
         raise InvalidToken("identity or approval ends too soon for a grant; exchange again")
-    audience = spec.audience or f"urn:stepgrant:tool:{call.tool}"
+    audience = spec.audience or tool_audience(call.tool)
     redeem = deciding.redeem_mode(allowed, call, facts)
+    if spec.redeem is None and spec.audience is not None and redeem is RedeemMode.REQUIRED:
+        # Nobody can redeem where no server is enrolled: that nobody did would prove nothing.
+        served = await ports.served.has(ports.reads, caller.tenant, audience, loaded.now)
+        redeem = RedeemMode.REQUIRED if served else RedeemMode.OPTIONAL
     order = _order(desk, allowed, journal, exp, audience, redeem.value)
     if ports.failpoints is not None:
         ports.failpoints.hit("usecase.before_intend")

@@ -33,7 +33,9 @@ def issued(teller: Teller, at: At) -> None:
         f"credential issued: {plain.visible(grant['issuer'])} for {plain.visible(body['audience'])}",
         f"at most {plain.span(grant['exp'] - body['issued_at'])}",
     ]
-    if body["redeem"] == "required":
+    if body["redeem"] == "required" and body["audience"].startswith("urn:stepgrant:tool:"):
+        parts.append("no server checks it")
+    elif body["redeem"] == "required":
         parts.append("to be redeemed before use")
     if body["revocation"] == "none":
         parts.append("a static secret, which nobody can revoke")

@@ -18,7 +18,7 @@ DOUBTS: Final = {
     "restored": "the store was put back to before this, and what the lost part did is not known",
 }
 _FAILED: Final = {
-    "not_executed": "did not happen: the tool knows that nothing was done",
+    "not_executed": "did not happen: the tool said so, or no server redeemed its credential",
     "failed": "failed",
     "unknown": "raised an error; what it did is not known, and doing it again is harmless",
 }

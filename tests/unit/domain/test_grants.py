@@ -6,7 +6,14 @@ import pytest
 
 from fakes.world import STATIC, World, call
 from stepgrant_broker.domain.decisions import Effect, RedeemMode
-from stepgrant_broker.domain.grants import dead_at, is_open, live_effectful, provably_unused, quiet_at
+from stepgrant_broker.domain.grants import (
+    dead_at,
+    is_open,
+    live_effectful,
+    provably_unused,
+    quiet_at,
+    tool_audience,
+)
 from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.domain.state import Grant, GrantStatus
 
@@ -26,6 +33,14 @@ def test_a_redeemable_grant_is_dead_when_revoked_unredeemed_or_after_act_before_
     assert dead_at(grant, LEEWAY) == grant.exp + LEEWAY
     assert dead_at(replace(grant, status=GrantStatus.REVOKED, revoked_at=7), LEEWAY) == 7
     assert dead_at(replace(grant, redeemed_at=1, act_before=9, revoked_at=7), LEEWAY) == 9 + LEEWAY
+
+
+def test_a_grant_for_the_tool_itself_tells_nothing_of_its_use(grant: Grant) -> None:
+    """No server had to redeem it before the tool acted. Revoked it is dead all the same."""
+    own = replace(grant, audience=tool_audience("pay"))
+    assert (provably_unused(grant), provably_unused(own)) == (True, False)
+    assert provably_unused(replace(own, status=GrantStatus.INTENT)), "it never left"
+    assert dead_at(replace(own, status=GrantStatus.REVOKED, revoked_at=7), LEEWAY) == 7
 
 
 def test_what_was_never_given_is_dead_at_once(grant: Grant) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.policy.bundle import from_files
 from stepgrant_broker.usecases.begin import begin
 from stepgrant_broker.usecases.decide_approval import decide_approval
+from stepgrant_broker.usecases.enroll import Enrolment, enroll, unenroll
 from stepgrant_broker.usecases.prepare import prepare
 from stepgrant_broker.usecases.start import start
 
@@ -220,7 +222,7 @@ async def shown(broker: Hand, run: str, approval_id: str) -> str:
     loaded = await broker.store.load(Query("acme", approval=approval_id))
     binding_c = loaded.view.approvals[approval_id].binding_c
     payloads = await broker.ports.reads.payloads("acme", run, [binding_c])
-    return payloads[binding_c].body.decode().strip('"')
+    return payloads[binding_c].value().decode().strip('"')
 
 
 async def test_an_allow_given_for_another_approval_is_decided_without_it(broker: Hand) -> None:
@@ -256,3 +258,33 @@ decision := {"effect": "allow", "reasons": ["all"]} if input.tenant == "acme"
 async def test_the_grant_is_for_the_audience_policy_named(broker: Hand) -> None:
     run = (await broker.open())["run"]
     assert (await broker.begin(run))["grant"]["audience"] == AUDIENCE
+
+
+async def test_what_nobody_can_redeem_is_not_called_unused(broker: Hand) -> None:
+    """Redemption is asked for where a server is enrolled that can redeem; else that nobody did would prove nothing."""
+    run, elsewhere = (await broker.open())["run"], allow(audience="https://elsewhere.example")
+
+    async def asked(step: str, decision: dict[str, Any]) -> str:
+        return str((await broker.begin(run, step, decision))["grant"]["redeem"])
+
+    assert await asked("a", elsewhere) == "optional"
+    assert await asked("b", allow()) == "required"
+    assert await asked("c", allow(audience="https://elsewhere.example", redeem="required")) == "required", "policy says"
+    new = Enrolment("elsewhere", (), ("https://elsewhere.example",), {"kty": "EC", "crv": "P-256", "x": "x"}, "j9")
+    server = await enroll(broker.ports, "acme", None, new)
+    assert await asked("d", elsewhere) == "required"
+    await unenroll(broker.ports, "acme", None, server["id"])
+    assert await asked("e", elsewhere) == "optional"
+
+
+async def test_a_once_tool_without_a_server_is_in_doubt_after_a_crash(broker: Hand) -> None:
+    """It may have acted: a tool in the agent's own process needs nobody's consent. Nothing is given back."""
+    run, plain = (await broker.open())["run"], {"effect": "allow", "reasons": ["ok"], "meters": {"usd": 5}}
+    assert (await broker.begin(run, decision=plain))["grant"]["audience"] == "urn:stepgrant:tool:pay"
+    broker.clock.tick(31_000)
+    assert (await broker.open(who="k2"))["epoch"] == 2
+    again = await broker.begin(run, decision=plain, who="k2", epoch=2)
+    assert again["outcome"] == "in_doubt"
+    loaded = await broker.store.load(Query("acme", run=run, step="s1"))
+    assert loaded.view.run is not None
+    assert dict(loaded.view.run.history.meters) == {"usd": 5_000_000}
