@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from fakes.clock import StandingClock
 from stepgrant_broker.domain.ports import GrantOrder, Minted
 from stepgrant_broker.issuers.vault_database import DatabaseConfig, VaultDatabaseIssuer
 from stepgrant_broker.vault.client import Vault
@@ -43,7 +42,6 @@ class DatabaseLab:
     postgres: PostgresServer
     vault: Vault
     config: DatabaseConfig
-    clock: StandingClock
     issuer: VaultDatabaseIssuer
 
     def role(
@@ -145,9 +143,8 @@ async def database_lab(
     for name, text in config.vault_policies().items():
         server.request("PUT", f"sys/policies/acl/{name}", {"policy": text})
     token_file = broker_token(server, config.broker_rules(), folder)
-    clock = StandingClock()
     async with client(server.addr, token_file) as vault:
-        lab = DatabaseLab(server, postgres, vault, config, clock, config.build(vault, clock))
+        lab = DatabaseLab(server, postgres, vault, config, config.build(vault))
         lab.role()
         try:
             yield lab

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fakes.clock import StandingClock
 from logins import broker_token
 from stepgrant._own_key import OwnKey
 from stepgrant_broker.domain.ports import GrantOrder, Issuer, Minted
@@ -95,7 +94,7 @@ async def kv_lab(server: VaultServer, folder: Path, **changed: Any) -> AsyncIter
     config = replace(config, **changed)
     permit(server, config, config.token_role)
     async with client(server.addr, broker_token(server, config.broker_rules(), folder)) as vault:
-        lab = KvLab(server, vault, VaultKvIssuer(config, vault, StandingClock()), config)
+        lab = KvLab(server, vault, VaultKvIssuer(config, vault), config)
         lab.write(username="agent", api_key=API_KEY, owner="not for agents")
         try:
             yield lab
@@ -145,7 +144,7 @@ async def pki_lab(server: VaultServer, folder: Path, **changed: Any) -> AsyncIte
     )["data"]  # fmt: skip
     permit(server, config, config.token_role)
     async with client(server.addr, broker_token(server, config.broker_rules(), folder)) as vault:
-        issuer = VaultPkiIssuer(config, vault, StandingClock())
+        issuer = VaultPkiIssuer(config, vault)
         lab = PkiLab(server, vault, issuer, config, made["certificate"], OwnKey())
         lab.role()
         try:

@@ -24,8 +24,10 @@ async def mint(issuer: VaultDatabaseIssuer, order: GrantOrder = LOGIN) -> Minted
     return minted
 
 
-async def revoke(issuer: VaultDatabaseIssuer, handle: str | None, lease: str | None = None) -> bool:
-    return await issuer.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=lease)
+async def revoke(
+    issuer: VaultDatabaseIssuer, handle: str | None, lease: str | None = None, *, now: int = LOGIN.issued_at
+) -> bool:
+    return await issuer.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=lease, now=now)
 
 
 async def until_revoked(issuer: VaultDatabaseIssuer, handle: str | None) -> None:

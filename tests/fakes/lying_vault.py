@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Self
 from uuid import uuid4
 
-from fakes.clock import StandingClock
 from logins import CREATION, REVOCATION
 from stepgrant_broker.domain.ports import Minted
 from stepgrant_broker.issuers.vault_database import DatabaseConfig, VaultDatabaseIssuer
@@ -85,7 +84,6 @@ class LyingVault:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
         self.config = CONFIG
-        self.clock = StandingClock()
         self.role_ttl_s = 60
         self.life_s = 3600
         self.lies: dict[str, Lie] = {}
@@ -137,7 +135,7 @@ class LyingVault:
         token_file.touch(mode=0o600)
         token_file.write_text(ROOT)
         async with client(self.addr, token_file) as vault:
-            yield self.config.build(vault, self.clock)
+            yield self.config.build(vault)
 
     async def works(self, minted: Minted) -> bool:
         """Whether this login is there."""

@@ -69,7 +69,7 @@ class OutsideIssuer:
         if not minted.hosts or minted.lease is None:
             raise IssuerRefused("a login has hosts and a lease")
 
-    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         """End lease and token. Raises `IssuerUnavailable`."""
         self._meet("revoke")
         self.revoked.append((handle, lease))

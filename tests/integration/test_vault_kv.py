@@ -38,7 +38,7 @@ async def test_the_named_members_of_the_ordered_version_and_nothing_else(lab: Kv
     assert (minted.kind, minted.hosts, minted.lease) == ("vault-kv", ("crm.example",), None)
     assert minted.fields == {"username": "agent", "api_key": API_KEY}
     assert lab.issuer.revocation is Revocation.NONE
-    assert not await lab.issuer.revoke(tenant="acme", jti=ORDER.jti, handle=None, lease=None)
+    assert not await lab.issuer.revoke(tenant="acme", jti=ORDER.jti, handle=None, lease=None, now=ORDER.issued_at)
 
 
 async def test_a_newer_version_is_given_out_only_when_policy_says_so(lab: KvLab) -> None:

@@ -217,7 +217,13 @@ async def test_revoking_puts_it_on_vaults_list_ends_the_token_and_confirms_nothi
     assert lab.tokens() != []
     assert lab.revoked_at(minted.lease or "") == 0
     for _ in range(2):
-        given = {"tenant": order.tenant, "jti": order.jti, "handle": handle, "lease": minted.lease}
+        given = {
+            "tenant": order.tenant,
+            "jti": order.jti,
+            "handle": handle,
+            "lease": minted.lease,
+            "now": order.issued_at,
+        }
         assert not await lab.issuer.revoke(**given)  # type: ignore[arg-type]  # texts
         assert lab.revoked_at(minted.lease or "") > 0
         assert lab.tokens() == []
@@ -226,7 +232,9 @@ async def test_revoking_puts_it_on_vaults_list_ends_the_token_and_confirms_nothi
 async def test_an_intent_that_is_taken_back_mints_nothing(lab: PkiLab) -> None:
     order = lab.order(ORDER)
     handle = await lab.issuer.intend(order)
-    assert not await lab.issuer.revoke(tenant=order.tenant, jti=order.jti, handle=handle, lease=None)
+    assert not await lab.issuer.revoke(
+        tenant=order.tenant, jti=order.jti, handle=handle, lease=None, now=order.issued_at
+    )
     assert lab.tokens() == []
     with pytest.raises(IssuerUnavailable):
         await lab.issuer.mint(order, handle)

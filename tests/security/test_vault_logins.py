@@ -34,8 +34,8 @@ async def lab(vault_server: VaultServer, postgres_server: PostgresServer, tmp_pa
         yield made
 
 
-async def revoke(lab: DatabaseLab, handle: str | None, lease: str | None = None) -> bool:
-    return await lab.issuer.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=lease)
+async def revoke(lab: DatabaseLab, handle: str | None, lease: str | None = None, *, now: int = LOGIN.issued_at) -> bool:
+    return await lab.issuer.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=lease, now=now)
 
 
 async def made(lab: DatabaseLab, order: GrantOrder = LOGIN) -> tuple[str | None, Minted]:
@@ -188,14 +188,14 @@ async def test_without_its_lease_a_login_dies_with_its_token_but_is_not_called_d
 ) -> None:
     """What another broker does after a crash between mint and record."""
     handle, minted = await made(lab)
-    other = lab.config.build(lab.vault, lab.clock)
-    revoked = await other.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=None)
-    assert revoked is False
+    other = lab.config.build(lab.vault)
+    named = {"tenant": LOGIN.tenant, "jti": LOGIN.jti}
+    assert not await other.revoke(**named, handle=handle, lease=None, now=LOGIN.issued_at)
     await until(lambda: lab.logins() == [])
     assert lab.server.leftovers() == []
     assert not await lab.works(minted)
-    lab.clock.ms = LOGIN.issued_at + 100_001
-    assert await other.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=None)
+    assert not await other.revoke(**named, handle=handle, lease=None, now=LOGIN.issued_at + 100_000)
+    assert await other.revoke(**named, handle=handle, lease=None, now=LOGIN.issued_at + 100_001)
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------

@@ -71,7 +71,9 @@ async def test_no_session_of_a_dropped_login_is_left_when_there_is_another_login
     with connecting(lab, minted):
         while lab.postgres.sql(CONNECTED) == ["0"]:
             assert lab.logins() == [minted.fields["username"]]
-        assert await lab.issuer.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=minted.lease)
+        assert await lab.issuer.revoke(
+            tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=minted.lease, now=LOGIN.issued_at
+        )
         assert lab.logins() == []
         assert lab.postgres.sql(NAMELESS) != [], "nobody got in between: has PostgreSQL or Vault mended that?"
         another_login(lab)

@@ -34,8 +34,8 @@ def logs() -> Iterator[list[Any]]:
         yield caught
 
 
-async def revoke(lab: DatabaseLab, handle: str | None, lease: str | None = None) -> bool:
-    return await lab.issuer.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=lease)
+async def revoke(lab: DatabaseLab, handle: str | None, lease: str | None = None, *, now: int = LOGIN.issued_at) -> bool:
+    return await lab.issuer.revoke(tenant=LOGIN.tenant, jti=LOGIN.jti, handle=handle, lease=lease, now=now)
 
 
 async def made(lab: DatabaseLab, order: GrantOrder = LOGIN) -> tuple[str | None, Minted]:

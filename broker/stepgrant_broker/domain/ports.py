@@ -123,8 +123,8 @@ class Issuer(Protocol):
     def check(self, order: GrantOrder, minted: Minted) -> None:
         """Refuse what is wider or longer than ordered. Raises `IssuerRefused`."""
 
-    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
-        """Revoke; True only when death is confirmed."""
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
+        """Revoke; True only when death is confirmed. `now`: the store's clock (ms), as all times of grants."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
-from stepgrant_broker.domain.ports import Clock, Issuer
+from stepgrant_broker.domain.ports import Issuer
 from stepgrant_broker.vault.client import Vault
 
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -60,7 +60,7 @@ class IssuerConfig(Protocol):
     def token_role(self) -> str:
         """The role of Vault under which its per-grant tokens are made."""
 
-    def build(self, vault: Vault, clock: Clock) -> Issuer:
+    def build(self, vault: Vault) -> Issuer:
         """The issuer itself."""
 
     def vault_policies(self) -> Mapping[str, str]:

@@ -4,7 +4,8 @@ Rules:
 * Orphan (it outlives no parent and no parent's end kills it early), not renewable, without the `default` policy, with
   an explicit maximum: the grant's TTL and the mint deadline. `meta` says which grant, also in Vault's audit log.
 * What Vault made is compared with what was asked for before it is used: a token role can silently give more.
-* The handle is `<accessor>.<until>`: `until` (milliseconds) is when even a login that nobody knows of is over.
+* The handle is `<accessor>.<until>`: `until` (milliseconds) is when even a login that nobody knows of is over. It comes
+  from the store's clock and is compared with it: a host whose clock runs ahead calls nothing dead that lives.
 * Held tokens are bounded and dropped after the mint deadline. A token that was never taken has made nothing.
 """
 
@@ -23,7 +24,7 @@ from stepgrant_broker.vault.faults import VaultBad, VaultFault
 from stepgrant_broker.vault.wire import VaultToken
 
 if TYPE_CHECKING:
-    from stepgrant_broker.domain.ports import Clock, GrantOrder
+    from stepgrant_broker.domain.ports import GrantOrder
     from stepgrant_broker.vault.client import Vault
 
 DEFAULT_ROLE: Final = "stepgrant"
@@ -67,9 +68,8 @@ def broker_rules(token_role: str) -> Mapping[str, tuple[str, ...]]:
 class GrantTokens:
     """Makes, holds and revokes the per-grant tokens of one issuer."""
 
-    def __init__(self, vault: Vault, clock: Clock, issuer: str, token_role: str) -> None:
+    def __init__(self, vault: Vault, issuer: str, token_role: str) -> None:
         self._vault = vault
-        self._clock = clock
         self._issuer = issuer
         self._token_role = token_role
         self._held: dict[str, _Held] = {}
@@ -139,8 +139,8 @@ class GrantTokens:
                 # The oldest; without it, confirmation takes until the handle's `until`.
                 del self._known[next(iter(self._known))]
 
-    async def revoke(self, handle: str | None, lease: str | None) -> bool:
-        """Revoke lease (at once) and token. True when nothing of it can live. Raises `VaultFault`."""
+    async def revoke(self, handle: str | None, lease: str | None, now: int) -> bool:
+        """Revoke lease (at once) and token. True when nothing of it can live at `now` (ms). Raises `VaultFault`."""
         held = self._held.pop(handle or "", None)
         if held is not None:
             held.timer.cancel()
@@ -154,7 +154,7 @@ class GrantTokens:
             await self._drop(accessor)
         if failed is not None:
             raise failed
-        over = lease is not None or handle is None or known is Seen.NOTHING or self._clock.now() > until
+        over = lease is not None or handle is None or known is Seen.NOTHING or now > until
         if over:
             self.saw(handle, Seen.NOTHING)
         return over

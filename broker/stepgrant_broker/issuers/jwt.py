@@ -117,7 +117,7 @@ class JwtIssuer:
         if minted.expires_at != expires * SECOND_MS or minted.hosts != (order.audience,):
             raise IssuerRefused("what goes with the token is not what is in it")
 
-    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         """False: only the record, or time, ends a token."""
         return False
 

@@ -65,7 +65,7 @@ class StaticIssuer:
         if minted.expires_at > longest or minted.lease is not None:
             raise IssuerRefused("a static credential ends with its grant and has no lease")
 
-    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         """False: only people can end it, at its target."""
         return False
 

@@ -35,7 +35,7 @@ from stepgrant_broker.vault.client import data_of
 from stepgrant_broker.vault.faults import VaultBad, VaultFault, issuer_fault
 
 if TYPE_CHECKING:
-    from stepgrant_broker.domain.ports import Clock, GrantOrder
+    from stepgrant_broker.domain.ports import GrantOrder
     from stepgrant_broker.vault.client import Vault
     from stepgrant_broker.vault.wire import Answer
 
@@ -81,9 +81,9 @@ class DatabaseConfig:
             database=section.maybe_text("database"),
         )
 
-    def build(self, vault: Vault, clock: Clock) -> VaultDatabaseIssuer:
+    def build(self, vault: Vault) -> VaultDatabaseIssuer:
         """The issuer itself."""
-        return VaultDatabaseIssuer(self, vault, clock)
+        return VaultDatabaseIssuer(self, vault)
 
     def vault_policies(self) -> Mapping[str, str]:
         """For each role one policy that may read its logins and nothing else."""
@@ -124,12 +124,12 @@ class VaultDatabaseIssuer:
     outside: bool = True
     tokens_of_ours: bool = False
 
-    def __init__(self, config: DatabaseConfig, vault: Vault, clock: Clock) -> None:
+    def __init__(self, config: DatabaseConfig, vault: Vault) -> None:
         self.name = config.name
         self.max_ttl_s = config.max_ttl_s
         self._config = config
         self._vault = vault
-        self._tokens = GrantTokens(vault, clock, config.name, config.token_role)
+        self._tokens = GrantTokens(vault, config.name, config.token_role)
         self._roles: dict[str, tuple[float, Role]] = {}
 
     async def intend(self, order: GrantOrder) -> str | None:
@@ -204,10 +204,10 @@ class VaultDatabaseIssuer:
         if not order.issued_at < minted.expires_at <= order.expires_at or minted.hosts != (config.origin,):
             raise IssuerRefused("a login ends with its grant and is for its database only")
 
-    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         """Drop the login and its token; True when both are provably gone. Raises `IssuerUnavailable`."""
         try:
-            return await self._tokens.revoke(handle, lease)
+            return await self._tokens.revoke(handle, lease, now)
         except VaultFault as fault:
             _log.warning("vault_revocation_failed", jti=jti, kind=type(fault).__name__, said=fault.said)
             raise issuer_fault(fault) from None

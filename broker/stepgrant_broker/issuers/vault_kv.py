@@ -33,7 +33,7 @@ from stepgrant_broker.vault.client import data_of
 from stepgrant_broker.vault.faults import VaultFault, VaultMissing, issuer_fault
 
 if TYPE_CHECKING:
-    from stepgrant_broker.domain.ports import Clock, GrantOrder
+    from stepgrant_broker.domain.ports import GrantOrder
     from stepgrant_broker.vault.client import Vault
 
 MAX_TTL_S: Final = 300
@@ -83,9 +83,9 @@ class KvConfig:
             token_role=section.text("token_role", VAULT_NAME, default=grant_tokens.DEFAULT_ROLE),
         )
 
-    def build(self, vault: Vault, clock: Clock) -> VaultKvIssuer:
+    def build(self, vault: Vault) -> VaultKvIssuer:
         """The issuer itself."""
-        return VaultKvIssuer(self, vault, clock)
+        return VaultKvIssuer(self, vault)
 
     def vault_policies(self) -> Mapping[str, str]:
         """One policy that may read this one secret and nothing else."""
@@ -119,11 +119,11 @@ class VaultKvIssuer:
     outside: bool = False
     tokens_of_ours: bool = False
 
-    def __init__(self, config: KvConfig, vault: Vault, clock: Clock) -> None:
+    def __init__(self, config: KvConfig, vault: Vault) -> None:
         self.name = config.name
         self.max_ttl_s = config.max_ttl_s
         self._config = config
-        self._tokens = GrantTokens(vault, clock, config.name, config.token_role)
+        self._tokens = GrantTokens(vault, config.name, config.token_role)
 
     async def intend(self, order: GrantOrder) -> str | None:
         """Nothing outside is prepared."""
@@ -182,7 +182,7 @@ class VaultKvIssuer:
         if not order.issued_at < minted.expires_at <= order.expires_at:
             raise IssuerRefused("a secret's grant ends when ordered")
 
-    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         """False: only people can end a secret, at its target."""
         return False
 

@@ -38,7 +38,7 @@ from stepgrant_broker.vault.client import data_of
 from stepgrant_broker.vault.faults import VaultFault, VaultMissing, VaultRefused, issuer_fault
 
 if TYPE_CHECKING:
-    from stepgrant_broker.domain.ports import Clock, GrantOrder
+    from stepgrant_broker.domain.ports import GrantOrder
     from stepgrant_broker.vault.client import Vault
 
 MAX_TTL_S: Final = 300
@@ -89,9 +89,9 @@ class PkiConfig:
             token_role=section.text("token_role", VAULT_NAME, default=grant_tokens.DEFAULT_ROLE),
         )
 
-    def build(self, vault: Vault, clock: Clock) -> VaultPkiIssuer:
+    def build(self, vault: Vault) -> VaultPkiIssuer:
         """The issuer itself."""
-        return VaultPkiIssuer(self, vault, clock)
+        return VaultPkiIssuer(self, vault)
 
     def vault_policies(self) -> Mapping[str, str]:
         """For each role one policy that may have it sign, and nothing else."""
@@ -144,12 +144,12 @@ class VaultPkiIssuer:
     outside: bool = True
     tokens_of_ours: bool = False
 
-    def __init__(self, config: PkiConfig, vault: Vault, clock: Clock) -> None:
+    def __init__(self, config: PkiConfig, vault: Vault) -> None:
         self.name = config.name
         self.max_ttl_s = config.max_ttl_s
         self._config = config
         self._vault = vault
-        self._tokens = GrantTokens(vault, clock, config.name, config.token_role)
+        self._tokens = GrantTokens(vault, config.name, config.token_role)
 
     async def intend(self, order: GrantOrder) -> str | None:
         """Make the grant's own token; the handle names it. Raises `IssuerRefused`, `IssuerUnavailable`."""
@@ -210,7 +210,7 @@ class VaultPkiIssuer:
             raise IssuerRefused("a certificate is for the configured hosts, and its serial number is its lease")
         refuse_another(minted.fields, minted.expires_at, order.csr or "", names)
 
-    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         """Put it on Vault's revocation list and end its token. False: only its expiry is its death.
 
         Raises `IssuerUnavailable`.
@@ -221,7 +221,7 @@ class VaultPkiIssuer:
                 with suppress(VaultRefused):
                     await self._vault.request("POST", f"{self._config.mount}/revoke", {"serial_number": lease})
             if handle is not None:
-                await self._tokens.revoke(handle, None)
+                await self._tokens.revoke(handle, None, now)
         except VaultFault as fault:
             _log.warning("vault_revocation_failed", jti=jti, kind=type(fault).__name__, said=fault.said)
             raise issuer_fault(fault) from None

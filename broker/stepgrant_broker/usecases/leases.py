@@ -119,7 +119,8 @@ async def confirm(ports: Ports, grant: Grant) -> bool:
     if handle is None and lease is None:
         # Erased: another replica recorded the confirmation since this grant was read.
         return True
-    dead = await issuer.revoke(tenant=grant.tenant, jti=grant.jti, handle=handle, lease=lease)
+    now = await ports.reads.now()
+    dead = await issuer.revoke(tenant=grant.tenant, jti=grant.jti, handle=handle, lease=lease, now=now)
     if dead:
         await _record_death(ports, grant)
     return dead
@@ -157,10 +158,17 @@ async def prepare(issuer: Issuer, order: GrantOrder) -> Intent | None:
 async def forget(intents: Iterable[Intent]) -> None:
     """Drop intents that no commit recorded. They have minted nothing and die by themselves; this is only sooner."""
     for intent in intents:
-        order = intent.order
         with suppress(StepgrantFault, TimeoutError):
             async with asyncio.timeout(TAKE_BACK_S):
-                await intent.issuer.revoke(tenant=order.tenant, jti=order.jti, handle=intent.handle, lease=None)
+                await _revoke(intent, None)
+
+
+async def _revoke(intent: Intent, lease: str | None) -> bool:
+    """What was made a moment ago: the time of its order is now, and nothing is dead by it."""
+    order = intent.order
+    return await intent.issuer.revoke(
+        tenant=order.tenant, jti=order.jti, handle=intent.handle, lease=lease, now=order.issued_at
+    )
 
 
 async def mint(ports: Ports, caller: AgentCaller, intent: Intent, grant: Grant) -> tuple[Minted, Grant]:
@@ -206,10 +214,9 @@ async def _abandon(ports: Ports, intent: Intent, grant: Grant, minted: Minted | 
     # If it is the store that failed, or somebody else was faster, the intent stays due, or is ended already.
     with suppress(StepgrantFault):
         await _end_intent(ports, grant, cause)
-    order, lease = intent.order, minted.lease if minted is not None else None
     with suppress(StepgrantFault, TimeoutError):
         async with asyncio.timeout(TAKE_BACK_S):
-            if await intent.issuer.revoke(tenant=order.tenant, jti=order.jti, handle=intent.handle, lease=lease):
+            if await _revoke(intent, minted.lease if minted is not None else None):
                 await _record_death(ports, grant)
 
 

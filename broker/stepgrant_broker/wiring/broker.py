@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from stepgrant_broker.api.token import Identities as Attests
     from stepgrant_broker.config import Settings
-    from stepgrant_broker.domain.ports import Clock, Issuer
+    from stepgrant_broker.domain.ports import Issuer
     from stepgrant_broker.ledger.findings import Progress
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.vault.client import Vault
@@ -221,7 +221,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     await asyncio.to_thread(prepare, settings, create=create)
     clock, ids = seams.clock or SystemClock(), seams.ids or SystemIds()
     failpoints = seams.failpoints or (parse(settings.failpoints) if settings.failpoints else None)
-    vault, from_vault = _vault(stack, settings, clock)
+    vault, from_vault = _vault(stack, settings)
     wrap = await wrap_of(settings, vault)
     signer = signer_of(settings, vault, clock)
     keys = Keys()
@@ -255,7 +255,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, seen, app, vault, keeping)
 
 
-def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:
+def _vault(stack: AsyncExitStack, settings: Settings) -> tuple[Vault | None, Mapping[str, Issuer]]:
     """Vault and its issuers, where the settings name one. Raises `SettingsError`."""
     if settings.vault_addr is None:
         return None, {}
@@ -263,7 +263,7 @@ def _vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vau
         from stepgrant_broker.wiring.vault import open_vault  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
         raise SettingsError([f"{PREFIX}VAULT_ADDR: it needs `pip install 'stepgrant[vault]'`"]) from None
-    return open_vault(stack, settings, clock)
+    return open_vault(stack, settings)
 
 
 def _app(

@@ -26,7 +26,7 @@ from stepgrant_broker.vault.wire import Where, Wire
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
     from stepgrant_broker.config_vault import VaultSettings
-    from stepgrant_broker.domain.ports import Clock, Issuer
+    from stepgrant_broker.domain.ports import Issuer
     from stepgrant_broker.issuers.file import IssuerConfig, Kind
 
 KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind.read for kind in (DatabaseConfig, KvConfig, PkiConfig)}
@@ -50,7 +50,7 @@ def vault_of(settings: Settings) -> Vault:
     return Vault(wire, Login(wire, _method(settings)))
 
 
-def open_vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple[Vault | None, Mapping[str, Issuer]]:
+def open_vault(stack: AsyncExitStack, settings: Settings) -> tuple[Vault | None, Mapping[str, Issuer]]:
     """Vault, which logs in when it is first asked (`start`: at once), and its issuers; `stack` ends it.
 
     Raises `SettingsError`.
@@ -58,7 +58,7 @@ def open_vault(stack: AsyncExitStack, settings: Settings, clock: Clock) -> tuple
     configs = configured_issuers(settings)
     vault = vault_of(settings)
     stack.push_async_callback(vault.close)
-    return vault, {name: config.build(vault, clock) for name, config in configs.items()}
+    return vault, {name: config.build(vault) for name, config in configs.items()}
 
 
 def _method(settings: Settings) -> Method:

@@ -112,7 +112,7 @@ LOGIN: Final = replace(ORDER, params={"role": ROLE}, redeem="optional", audience
 async def vault_database(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
     vault, postgres = request.getfixturevalue("vault_server"), request.getfixturevalue("postgres_server")
     async with database_lab(vault, postgres, folder) as lab, nowhere(folder) as unreached:
-        yield Adapter(lab.issuer, lab.config.build(unreached, lab.clock), LOGIN, works=lab.works)
+        yield Adapter(lab.issuer, lab.config.build(unreached), LOGIN, works=lab.works)
 
 
 @asynccontextmanager
@@ -120,7 +120,7 @@ async def honest_fake(_: pytest.FixtureRequest, folder: Path) -> AsyncIterator[A
     """The server that lies in other tests, while it is honest: what it says must be what Vault says."""
     with LyingVault() as fake:
         async with fake.issuer(folder) as issuer, nowhere(folder) as unreached:
-            broken = fake.config.build(unreached, fake.clock)
+            broken = fake.config.build(unreached)
             yield Adapter(issuer, broken, LOGIN, works=fake.works)
 
 
@@ -137,14 +137,14 @@ async def jwt_on_transit(request: pytest.FixtureRequest, folder: Path) -> AsyncI
 async def vault_kv(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
     async with kv_lab(request.getfixturevalue("vault_server"), folder) as lab, nowhere(folder) as unreached:
         order = replace(ORDER, params={"version": 1}, redeem="optional")
-        yield Adapter(lab.issuer, lab.config.build(unreached, SystemClock()), order, API_KEY)
+        yield Adapter(lab.issuer, lab.config.build(unreached), order, API_KEY)
 
 
 @asynccontextmanager
 async def vault_pki(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Adapter]:
     async with pki_lab(request.getfixturevalue("vault_server"), folder) as lab, nowhere(folder) as unreached:
         order = lab.order(ORDER, redeem="optional")
-        yield Adapter(lab.issuer, lab.config.build(unreached, SystemClock()), order)
+        yield Adapter(lab.issuer, lab.config.build(unreached), order)
 
 
 Make: TypeAlias = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[Adapter]]

@@ -89,7 +89,9 @@ async def test_another_shape_than_ordered_is_refused(adapter: Adapter, change: s
 
 async def test_only_confirmed_death_is_called_so(adapter: Adapter) -> None:
     order = adapter.order
-    confirmed = await adapter.issuer.revoke(tenant=order.tenant, jti=order.jti, handle=None, lease=None)
+    confirmed = await adapter.issuer.revoke(
+        tenant=order.tenant, jti=order.jti, handle=None, lease=None, now=order.issued_at
+    )
     assert confirmed is (adapter.issuer.revocation is Revocation.CONFIRMED)
 
 
@@ -124,7 +126,9 @@ async def test_a_handle_is_for_its_own_grant(adapter: Adapter) -> None:
 async def test_what_was_only_intended_can_be_taken_back(adapter: Adapter) -> None:
     order = adapter.order
     handle = await adapter.issuer.intend(order)
-    dead = await adapter.issuer.revoke(tenant=order.tenant, jti=order.jti, handle=handle, lease=None)
+    dead = await adapter.issuer.revoke(
+        tenant=order.tenant, jti=order.jti, handle=handle, lease=None, now=order.issued_at
+    )
     assert dead is (adapter.issuer.revocation is Revocation.CONFIRMED)
     if adapter.issuer.outside and adapter.issuer.revocation is not Revocation.NONE:
         with pytest.raises(IssuerUnavailable):
@@ -141,5 +145,5 @@ async def test_confirmed_means_that_it_works_no_more(adapter: Adapter, known: st
     assert await adapter.works(minted)
     named = {"handle": handle if "handle" in known else None, "lease": minted.lease if "lease" in known else None}
     for _ in range(2):
-        assert await adapter.issuer.revoke(tenant=order.tenant, jti=order.jti, **named)
+        assert await adapter.issuer.revoke(tenant=order.tenant, jti=order.jti, **named, now=order.issued_at)
         assert not await adapter.works(minted)

@@ -65,11 +65,11 @@ async def answers(issuer: OutsideIssuer, bad: set[str], fault: Exception) -> Asy
     """For these leases the issuer answers with the fault; the list tells whom it was asked about."""
     asked, revoking = list[str](), issuer.revoke
 
-    async def revoke(*, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(*, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         asked.append(lease or "")
         if lease in bad:
             raise fault
-        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease)
+        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease, now=now)
 
     issuer.revoke = revoke  # type: ignore[method-assign]
     yield asked
@@ -192,10 +192,10 @@ async def test_an_issuer_that_hangs_holds_up_neither_the_parking_nor_another_nor
     await holding(broker, issuer, 6)
     await holding(broker, well, 1)
 
-    async def hang(*, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def hang(*, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         asked.append(jti)
         await answer.wait()
-        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease)
+        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease, now=now)
 
     issuer.revoke = hang  # type: ignore[method-assign]
     broker.clock.tick(31_000)
@@ -237,9 +237,9 @@ async def test_the_kill_switch_has_stopped_all_runs_before_it_waits_for_an_issue
 ) -> None:
     runs, seen, revoking = await holding(broker, issuer, 3), list[bool](), issuer.revoke
 
-    async def revoke(*, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def revoke(*, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
         seen.extend([("run_quarantined" in await broker.entries(run)) for run in runs])
-        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease)
+        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease, now=now)
 
     issuer.revoke = revoke  # type: ignore[method-assign]
     await quarantine(broker.ports, broker.operator, "agent", "agent")
@@ -266,9 +266,11 @@ async def test_a_call_that_takes_back_from_two_issuers_is_held_up_by_one_of_them
     await holding(broker, issuer, leases.AT_ONCE)
     await holding(broker, well, 1)
 
-    async def until_the_other_answered(*, tenant: str, jti: str, handle: str | None, lease: str | None) -> bool:
+    async def until_the_other_answered(
+        *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int
+    ) -> bool:
         await answer.wait()
-        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease)
+        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease, now=now)
 
     issuer.revoke = until_the_other_answered  # type: ignore[method-assign]
     well.hooks["revoke"] = answer.set

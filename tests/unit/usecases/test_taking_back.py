@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from fakes.clock import StandingClock
 from fakes.hand import Hand, allow
 from fakes.outside import LOGIN, OutsideIssuer, grants, opened, payloads_behind
 from fakes.world import call
@@ -84,6 +85,29 @@ async def test_a_login_that_nobody_gave_back_is_taken_back_when_it_expires(broke
     assert issuer.alive == {}
     (grant,) = await grants(broker, run)
     assert grant.confirmed_at is not None
+
+
+async def test_an_issuer_goes_by_the_stores_clock_and_not_by_its_hosts(broker: Hand, issuer: OutsideIssuer) -> None:
+    """By a host that runs ahead, a login that nobody knows of would be called dead while it lives."""
+    told, revoking = list[int](), issuer.revoke
+
+    async def revoke(*, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
+        told.append(now)
+        return await revoking(tenant=tenant, jti=jti, handle=handle, lease=lease, now=now)
+
+    issuer.revoke = revoke  # type: ignore[method-assign]
+    broker.ports = replace(broker.ports, clock=StandingClock(broker.clock.now() + 3_600_000))
+    run = await opened(broker)
+    begun = broker.clock.now()
+    issuer.longer_ms = 1000
+    with pytest.raises(IssuerRefused):
+        await broker.begin(run, decision=LOGIN)
+    assert told == [begun], "what was abandoned is taken back at the time of its order"
+    issuer.longer_ms = 0
+    await broker.begin(run, "s2", decision=LOGIN)
+    broker.clock.tick(60_000)
+    await sweep(broker.ports)
+    assert told == [begun, begun + 60_000]
 
 
 async def test_the_successor_waits_for_the_confirmed_death_of_what_older_epochs_held(
