@@ -21,9 +21,10 @@ import httpx
 import pytest
 
 from e2e.evidence_stage import AGENT_S, EvidenceStage
+from e2e.forked_children import ForkedProcesses
 from stepgrant import merkle, receipt, tlog
 from stepgrant.merkle import Edge
-from stepgrant_broker.demo.processes import Processes, wait_for
+from stepgrant_broker.demo.processes import wait_for
 from stepgrant_broker.demo.stage import LOGS
 from stepgrant_demo_real.stage import STORE
 
@@ -38,7 +39,7 @@ def stage() -> Iterator[EvidenceStage]:
     folder.chmod(0o711)
     (folder / LOGS).mkdir(mode=0o700)
     try:
-        with Processes(folder / LOGS) as processes, ExitStack() as stack:
+        with ForkedProcesses(folder / LOGS) as processes, ExitStack() as stack:
             made = EvidenceStage(folder, processes)
             (folder / LOGS).rmdir()
             stack.enter_context(made.asking)

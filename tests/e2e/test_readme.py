@@ -6,12 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from e2e.evidence_stage import readme_lines
+from processes import started, within
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -34,26 +34,20 @@ KNOWN = {
 }
 
 
+PATIENCE_S = 220.0
+AS_A_READER = {"PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
+
+
 def stepgrant(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line as a reader would."""
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
-    return subprocess.run(
-        [str(BIN / "stepgrant"), *words],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=150,
-        check=False,
-    )
+    return within(PATIENCE_S, cwd, *words, **AS_A_READER)
 
 
 def dev(cwd: Path, port: int, *command: str) -> subprocess.Popen[str]:
-    """`stepgrant dev`, in a group of its own."""
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    words = [str(BIN / "stepgrant"), "dev", "--port", str(port), *(("--", *command) if command else ())]
+    """`stepgrant dev`, in a group of its own, started as a reader's shell does."""
+    words = [str(BIN / "stepgrant"), "dev", "--port", str(port), "--", *command]
     return subprocess.Popen(
-        words, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        words, cwd=cwd, env={**os.environ, **AS_A_READER}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
     )  # fmt: skip
 
@@ -81,7 +75,7 @@ def test_the_extras_that_pip_is_told_exist() -> None:
     assert re.search(r"^embedded = \[", project, re.MULTILINE)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_first_run_survives_kill_9_and_is_shown(tmp_path: Path) -> None:
     (tmp_path / "first.py").write_text(PYTHON[0])
     port = free_port()
@@ -129,17 +123,12 @@ def is_agent_of(path: Path, group: int) -> bool:
 
 def shown(folder: Path, port: int) -> None:
     """The timeline tells of both holders."""
-    broker = dev(folder, port)
-    try:
-        deadline = time.monotonic() + 60
-        while (answer := stepgrant("run", "show", "my-first-run", cwd=folder)).returncode == 5:
-            assert time.monotonic() < deadline, answer.stderr
-            time.sleep(0.2)
+    with started(folder, folder / "dev.log", "dev", "--port", str(port)) as broker:
+        broker.wait_for("Ctrl-C ends it")
+        answer = stepgrant("run", "show", "my-first-run", cwd=folder)
         assert answer.returncode == 0, answer.stderr
         assert "epoch 2" in answer.stdout
         assert "greet" in answer.stdout
-    finally:
-        end(broker)
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -155,11 +144,7 @@ def end(process: subprocess.Popen[str]) -> None:
 def test_the_rehearsal_says_what_the_sample_says(tmp_path: Path) -> None:
     (tmp_path / "first.py").write_text(PYTHON[0])
     command = next(line for line in SHELL if line.startswith("stepgrant rehearse")).split()[1:]
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
-    done = subprocess.run(
-        [str(BIN / "stepgrant"), *command], cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=220,
-        check=False,
-    )  # fmt: skip
+    done = stepgrant(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (sample,) = [text for kind, text in BLOCKS if kind == "text"]
 
@@ -169,26 +154,18 @@ def test_the_rehearsal_says_what_the_sample_says(tmp_path: Path) -> None:
     assert without_times(done.stdout) == without_times(sample)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_worker_does_what_was_started(tmp_path: Path) -> None:
     (tmp_path / "greeter.py").write_text(PYTHON[1])
-    port = free_port()
+    here = ("dev", "--port", str(free_port()), "--")
     start, work = [line.split()[3:] for line in SHELL if "greeter" in line]
-    begun = dev(tmp_path, port, *start)
-    out, _ = begun.communicate(timeout=60)
-    assert begun.returncode == 0, out
-    worker = dev(tmp_path, port, *work)
-    said = ""
-    try:
-        assert worker.stdout is not None
-        for line in worker.stdout:
-            said += line
-            if "completed" in line:
-                break
-        assert "greetings" in said
-        assert "completed" in said
-    finally:
-        end(worker)
+    begun = stepgrant(*here, *start, cwd=tmp_path)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    with started(tmp_path, tmp_path / "work.log", *here, *work, **AS_A_READER) as worker:
+        worker.wait_for("completed")
+        assert "greetings" in worker.text
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.ended() == 0
 
 
 def test_the_resource_servers_names_exist(tmp_path: Path) -> None:
