@@ -1,7 +1,7 @@
-"""Two thousand begins through a whole broker while its PostgreSQL, or its Vault, is killed, stopped and comes back.
+"""Two thousand begins through a whole broker while its Vault is killed, stopped and comes back.
 
-`test_opa_load.py` does the same to OPA. Nothing is wrongly allowed, nothing that was acknowledged is lost, nothing is
-there twice, and the first call is served within two seconds of the service's return.
+`test_opa_load.py` does the same to OPA and PostgreSQL. Nothing is wrongly allowed, nothing that was acknowledged is
+lost, nothing is there twice, and the first call is served within two seconds of the service's return.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from faults.loading import ALLOWED, DENIED, Load
+from faults.loading import ALLOWED, BACK_S, DENIED, LOGIN, POLICY, Load
 from stepgrant_broker.testing import TestHost, start
 from vaulted import vault_with_logins
 
@@ -22,54 +22,6 @@ if TYPE_CHECKING:
     from stepgrant_services import PostgresServer, VaultServer
 
 BEGINS: Final = 2_048
-BACK_S: Final = 2.0
-LOGIN: Final = "look_up"
-POLICY: Final = """package stepgrant
-
-default decision := {"effect": "deny", "reasons": ["no_rule_matched"]}
-
-decision := {"effect": "allow", "reasons": ["run"]} if startswith(input.action.tool, "stepgrant.run.")
-
-decision := {"effect": "allow", "reasons": ["ok"], "grant": {"effect": "once"}} if input.action.tool == "greet"
-
-decision := {"effect": "allow", "reasons": ["ok"], "grant": {
-	"effect": "once",
-	"issuer": "app-db",
-	"ttl": 60,
-	"params": {"role": "app-ro"},
-}} if input.action.tool == "look_up"
-"""
-
-
-def through(load: Load, service: Any, stack: ExitStack) -> list[float]:  # noqa: ANN401 - any of the servers
-    """Run the load; kill the service at a third and stop it at two thirds. Seconds until it was served again."""
-    backs = []
-    load.start(stack)
-    for at, harm in ((1 / 3, service.kill), (2 / 3, service.stop)):
-        load.until(int(load.begins * at))
-        harm()
-        time.sleep(1.0)
-        service.start()
-        backs.append(load.back_after(time.monotonic()))
-    load.finish()
-    return backs
-
-
-@pytest.mark.timeout(900)
-def test_postgres_goes_and_comes_back(new_postgres: Callable[..., PostgresServer], tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        server = stack.enter_context(new_postgres())
-        options: dict[str, Any] = {
-            "lease_s": 300,
-            "policy": {"main.rego": POLICY},
-            "database_url": server.create_database(),
-        }
-        load = Load(stack.enter_context(start(tmp_path / "broker", **options)), BEGINS)
-        backs = through(load, server, stack)
-        load.check()
-    assert set(load.story.refused) <= {"ledger_unavailable"}
-    assert load.story.refused
-    assert max(backs) < BACK_S
 
 
 def nothing_lives(load: Load, vault: VaultServer, postgres: PostgresServer) -> None:
@@ -114,7 +66,7 @@ def test_vault_goes_and_comes_back(
         }
         host = stack.enter_context(start(tmp_path / "broker", **options))
         load = Load(host, BEGINS, tool_of=tool_of)
-        backs = through(load, vault, stack)
+        backs = load.through(stack, (vault.kill, vault.start), (vault.stop, vault.start))
         load.check()
         nothing_lives(load, vault, postgres)
     assert set(load.story.refused) <= {"issuer_unavailable", "prior_credential_live"}
