@@ -132,7 +132,8 @@ class WriteSet:
     run's lease; `None` leaves it. `raise_guard` is the only way to move the tenant's guard (a `Tenant` row leaves it).
     `erase` names the commitments whose payloads are dropped with this commit. `key` is the chain's wrapped key, under
     which the payloads are sealed; a chain that begins brings it along as a row. `destroy` drops everything that stands
-    behind the run's commitments, its key with it; `answers_gone` is for the store, which finds the stored answers.
+    behind the run's commitments, its key with it; `answers_gone` is for the store, which finds the stored answers,
+    unless `answers_over`: the time of those is over, or nearly, and they go by themselves.
     """
 
     tenant: str
@@ -150,6 +151,7 @@ class WriteSet:
     key: ChainKey | None = None
     destroy: bool = False
     answers_gone: tuple[str, ...] = ()
+    answers_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 One commit writes the entry and destroys the chain's key, and with it every payload and stored answer of the run; of a
 large run the store drops the last ones after it, in portions. Erasing again answers the same and writes nothing.
+
+By retention stored answers are not looked for once those of the run's life are over. One that a person got since then
+keeps its row until its time is over too, a day at most; what was answered went with the run.
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ async def erase_kept(ports: Ports, tenant: str, run: str) -> None:
 
 
 async def _erase(ports: Ports, tenant: str, run: str, person: PersonCaller | None) -> dict[str, Any]:
+    def over(known: Run, now: int) -> bool:
+        """Whoever asks for it has all of it gone at once; retention erases many, and each look costs all others."""
+        return person is None and known.ended_at is not None and known.ended_at + ports.limits.answer_kept_ms <= now
+
     async def work(loaded: Loaded) -> Change[dict[str, Any]] | Repeat[dict[str, Any]]:
         known = require_run(loaded, tenant)
         if known.erased_at is not None:
@@ -40,7 +47,7 @@ async def _erase(ports: Ports, tenant: str, run: str, person: PersonCaller | Non
             erase(journal, cause=RETENTION)
         else:
             erase(journal, operator=person.id)
-        return Change(_answer(journal.run), journal, destroy=True)
+        return Change(_answer(journal.run), journal, destroy=True, answers_over=over(known, loaded.now))
 
     try:
         return await transact(ports, Query(tenant, run=run, unfinished=True), work)

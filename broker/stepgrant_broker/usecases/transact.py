@@ -45,7 +45,7 @@ class Change(Generic[T]):
     `lease_until`: the run's new lease. `guarded`: refuse if the kill switch moved. `raising`: a fault to raise after
     the commit. `stored`: the JSON answer to keep for the Idempotency-Key (`None`: only that the key was used).
     `erase`: commitments whose payloads are dropped with this commit. `destroy`: everything behind the run's
-    commitments is, with the key of its chain.
+    commitments is, with the key of its chain (`answers_over`: stored answers are left to their own end).
     """
 
     answer: T
@@ -59,6 +59,7 @@ class Change(Generic[T]):
     status: int = 200
     erase: tuple[str, ...] = ()
     destroy: bool = False
+    answers_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,10 @@ def scope_of(tenant: str, caller: str, call: str, target: str, epoch: int | None
 
 
 def answered_before(ports: Ports, loaded: Loaded, request: Request) -> dict[str, Any] | None:
-    """The stored answer for an equal call. Raises `DuplicateRequest` when the body differs."""
+    """The stored answer for an equal call.
+
+    Raises `DuplicateRequest` when the body differs, `RunEnded` when the answer was erased with its run.
+    """
     known = loaded.answer
     if known is None or known.expires_at <= loaded.now:
         return None
@@ -86,6 +90,8 @@ def answered_before(ports: Ports, loaded: Loaded, request: Request) -> dict[str,
         raise DuplicateRequest("this Idempotency-Key was used with another body", field="Idempotency-Key")
     if known.answer_c is None:
         return None
+    if known.answer_c not in loaded.payloads:
+        raise RunEnded("what was answered to this Idempotency-Key was erased with its run; that is final")
     value = canonical.loads(loaded.payloads[known.answer_c].body)
     if not isinstance(value, dict):
         raise DuplicateRequest("the stored answer is not readable", field="Idempotency-Key")
@@ -226,6 +232,7 @@ def write_set(
         erase=change.erase,
         key=next(new, known),
         destroy=change.destroy,
+        answers_over=change.answers_over,
     )
 
 

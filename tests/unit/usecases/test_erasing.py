@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -208,3 +209,41 @@ async def test_one_round_erases_a_few_the_oldest_first(broker: Hand, monkeypatch
     assert (await sweep(ports)).erased == 2
     assert [("run_erased" in await broker.entries(run)) for run in runs] == [True, True, False]
     assert (await sweep(ports)).erased == 1
+
+
+async def after_its_end(broker: Hand, passed: int) -> tuple[str, Callable[[], Awaitable[object]]]:
+    """A run that ended so long ago, and a call about it that a person made just now, to be made again."""
+    run, request = str((await broker.open())["run"]), broker.request()
+    jti = (await broker.begin(run))["grant"]["jti"]
+    await end(broker.ports, broker.agent(), run, 1, "failed", Result(None), broker.request())
+    broker.clock.tick(passed)
+
+    def revoke() -> Awaitable[object]:
+        return revoke_grant(broker.ports, broker.operator, jti, request)
+
+    await revoke()
+    return run, revoke
+
+
+async def test_retention_leaves_an_answer_to_its_end_once_those_of_the_runs_life_are_over(broker: Hand) -> None:
+    """To look for them is to look through all answers of the tenant, and retention erases many runs."""
+    run, revoke = await after_its_end(broker, DAY)
+    assert (await sweep(with_limits(broker.ports, kept_ms={"failed": DAY}))).erased == 1
+    assert behind(broker, run) == {**NOTHING, "answers": 1}
+    with pytest.raises(RunEnded, match="erased with its run"):
+        await revoke()
+    broker.clock.tick(DAY)
+    await sweep(broker.ports)
+    assert behind(broker, run) == NOTHING
+
+
+@pytest.mark.parametrize("who", ["a person", "retention, before those of its life are over"])
+async def test_otherwise_they_go_with_the_run(broker: Hand, who: str) -> None:
+    run, _ = await after_its_end(broker, DAY - 1)
+    assert behind(broker, run)["answers"] > 1
+    if who == "a person":
+        broker.clock.tick(1)
+        await erase_run(broker.ports, broker.operator, run)
+    else:
+        assert (await sweep(with_limits(broker.ports, kept_ms={"failed": DAY - 1}))).erased == 1
+    assert behind(broker, run) == NOTHING
