@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -25,6 +25,7 @@ from stepgrant.cli import (
     cmd_work,
     cmd_workloads,
 )
+from stepgrant.cli.command import Tree
 
 ENTRY_POINTS: Final = "stepgrant.commands"
 HELP: Final = """Runs of agents, step by step: what they did, under which permission, and who said yes.
@@ -35,11 +36,20 @@ you, 5 broker not available, 6 conflict with the state of things.
 """
 
 
-def build() -> typer.Typer:
-    """A new command tree; building twice gives two."""
-    root = typer.Typer(
+def build(words: Sequence[str] = ()) -> typer.Typer:
+    """A new command tree; building twice gives two. With the words of a command line: as much of it as they name."""
+    if words and not words[0].startswith("-"):
+        branch = _grown(words[0])
+        if branch.has(words[0]):
+            return branch
+    return _grown(None)
+
+
+def _grown(word: str | None) -> Tree:
+    root = Tree(
         name="stepgrant", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
     )
+    root.word = word
     root.callback()(_root)
     for module in (
         cmd_runs,

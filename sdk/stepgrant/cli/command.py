@@ -2,6 +2,8 @@
 
 `@command(app, "list", example="...")` gives the function a `Cli` as its first argument and adds `--json`; with
 `remote=True` (the default) also `--url` and `--client`. The function declares only what is its own.
+
+To read the signatures of all commands takes longer than most commands do, so a `Tree` may be grown for one word only.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
@@ -39,6 +41,25 @@ CLIENT = Annotated[
 _SHARED = {"json_mode": JSON}
 _REMOTE = {"url": URL, "client_file": CLIENT}
 _DEFAULTS: dict[str, Any] = {"json_mode": False, "url": None, "client_file": None}
+
+
+class Tree(typer.Typer):
+    """Commands and groups. `word`: the only one that is wanted; what is left out is never looked at."""
+
+    word: str | None = None
+
+    def wants(self, name: str) -> bool:
+        """Whether a command or group of this name is to be there."""
+        return self.word is None or self.word == name
+
+    def has(self, name: str) -> bool:
+        """Whether one is there."""
+        commands = [command.name for command in self.registered_commands]
+        return name in (*commands, *[group.name for group in self.registered_groups])
+
+
+_NOTHING: Final = ""
+"""A word that no command has."""
 
 
 class Cli:
@@ -72,7 +93,9 @@ def command(
     remote: bool = True,
     **settings: Any,  # noqa: ANN401 - typer's own
 ) -> Callable[[F], F]:
-    """Register a function as command `name` of `app`. `example` is one or more whole command lines."""
+    """Register a function as command `name` of `app`, where it is wanted. `example` is one or more whole lines."""
+    if isinstance(app, Tree) and not app.wants(name):
+        return lambda function: function
     shared = {**(_REMOTE if remote else {}), **_SHARED}
 
     def register(function: F) -> F:
@@ -104,6 +127,9 @@ def group(root: typer.Typer, name: str, help_text: str) -> typer.Typer:
     for known in root.registered_groups:
         if known.name == name and known.typer_instance is not None:
             return known.typer_instance
-    made = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=help_text)
-    root.add_typer(made, name=name, help=help_text)
+    made = Tree(no_args_is_help=True, rich_markup_mode=None, help=help_text)
+    if isinstance(root, Tree) and not root.wants(name):
+        made.word = _NOTHING
+    else:
+        root.add_typer(made, name=name, help=help_text)
     return made

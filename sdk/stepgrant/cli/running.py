@@ -24,7 +24,7 @@ def run(words: Sequence[str]) -> int:
     own = list(words[: words.index("--")]) if "--" in words else list(words)
     as_json = "--json" in own
     try:
-        root = app.build()
+        root = app.build(words)
         code = root(args=list(words), prog_name="stepgrant", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # typer makes the one into the other

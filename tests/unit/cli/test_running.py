@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,21 @@ def test_every_command_says_what_it_does_and_shows_an_example_of_itself() -> Non
         assert command.help, path
         assert path in command.epilog, path
         assert "--json" in {name for one in command.params for name in one.opts}, path
+
+
+def test_the_branch_of_one_word_is_the_same_as_in_the_whole_tree() -> None:
+    def shape(command: object) -> object:
+        below = getattr(command, "commands", None)
+        if below is not None:
+            return {name: shape(one) for name, one in below.items()}
+        return [(one.name, one.opts, one.required) for one in vars(command)["params"]]
+
+    whole = shape(get_command(app.build()))
+    assert isinstance(whole, dict)
+    assert {word: shape(get_command(app.build([word, "--help"]))) for word in whole} == {
+        word: {word: branch} for word, branch in whole.items()
+    }
+    assert all(shape(get_command(app.build(words))) == whole for words in (["--json", "run"], ["rum"], []))
 
 
 def test_token_is_no_option_anywhere() -> None:
@@ -159,7 +174,7 @@ def test_defect_is_one_line_without_its_text(run: Run, desk: Desk) -> None:
 def test_part_that_is_not_installed_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing() -> object:
+    def missing(_: Sequence[str]) -> object:
         raise ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn.main")
 
     monkeypatch.setattr(app, "build", missing)
