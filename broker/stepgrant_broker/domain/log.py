@@ -87,8 +87,8 @@ class LogStore(Protocol):
     async def log_leaves(self, first: int, count: int) -> tuple[bytes, ...]:
         """The leaves (hashes of entries) from this index on; fewer at the end."""
 
-    async def log_publish(self, head: SignedHead, origin: str | None = None) -> None:
-        """Keep a signed head. One of this size is replaced: it has the same root, and may have more cosignatures.
+    async def log_publish(self, head: SignedHead, origin: str | None = None) -> SignedHead:
+        """Keep a signed head; it as it is then. One of this size has the same root, and its signatures are kept, too.
 
         Raises `VersionMoved` for another root of this size, and if the log is not called `origin` (any more).
         """

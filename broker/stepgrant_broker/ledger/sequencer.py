@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from stepgrant import tlog
@@ -147,9 +148,8 @@ class Sequencer:
         newest = await self._store.log_published()
         if head.size == 0 or (newest is not None and newest.size >= head.size and await self._is_ours(newest)):
             return newest
-        signed = SignedHead(head.size, head.root, head.ts, _with_older(await self._sign(head), newest))
-        await self._store.log_publish(signed, self.origin)
-        return signed
+        signed = SignedHead(head.size, head.root, head.ts, await self._sign(head))
+        return await self._store.log_publish(signed, self.origin)
 
     async def _is_ours(self, head: SignedHead) -> bool:
         """False for one that was signed before a restore, under another name, or by keys that were revoked since."""
@@ -202,9 +202,9 @@ class Sequencer:
             known = {(one.name, one.key_id) for one in note.signatures}
             more = [one for one in added if (one.name, one.key_id) not in known]
             if more:
-                note = tlog.Note(note.text, (*note.signatures, *more))
-                head = SignedHead(head.size, head.root, head.ts, note.encoded())
-                await self._store.log_publish(head, self.origin)
+                cosigned = replace(head, note=tlog.Note(note.text, (*note.signatures, *more)).encoded())
+                head = await self._store.log_publish(cosigned, self.origin)
+                note = tlog.read_note(head.note)
         if self._enough(note):
             await self._counts(head, outside)
         elif counted is None:
@@ -234,13 +234,3 @@ class Sequencer:
         except (tlog.NoteInvalid, tlog.WitnessesMissing):
             return False
         return True
-
-
-def _with_older(note: bytes, before: SignedHead | None) -> bytes:
-    """The note with what was signed before on the very same head: no witness's word is lost."""
-    made, older = tlog.read_note(note), None if before is None else tlog.read_note(before.note)
-    if older is None or older.text != made.text:
-        return note
-    known = {(one.name, one.key_id) for one in made.signatures}
-    more = [one for one in older.signatures if (one.name, one.key_id) not in known]
-    return tlog.Note(made.text, (*made.signatures, *more)).encoded()

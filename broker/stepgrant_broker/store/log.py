@@ -3,11 +3,14 @@
 Rules:
 * Appending compares the head and every leaf by row counts, in one transaction: whoever comes late leaves nothing.
 * On PostgreSQL an advisory lock stands before that, so that two sequencers do not wait for each other's rows.
+* Publishing a head again adds signatures and takes none away: of two sequencers that were given different cosignatures
+  the later one must not undo what made the head count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import Table as CoreTable
@@ -15,6 +18,7 @@ from sqlalchemy import and_, bindparam, literal_column, or_, select, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
+from stepgrant import tlog
 from stepgrant.tlog.tiles import HEIGHT
 from stepgrant_broker.domain.log import Growth, Leaf, SignedHead, Tail, TreeHead
 from stepgrant_broker.domain.refusals import VersionMoved
@@ -28,6 +32,7 @@ LOG: Final = cast("CoreTable", vars(tables.LogRow)["__table__"])
 TILES: Final = cast("CoreTable", vars(tables.LogTileRow)["__table__"])
 HEADS: Final = cast("CoreTable", vars(tables.LogHeadRow)["__table__"])
 MAX_LEVELS: Final = 7
+TRIES: Final = 10
 Steps: TypeAlias = list[tuple[Text, tuple[Any, ...]]]
 Marking: TypeAlias = Callable[["LogStatements", int, Sequence[Leaf]], Steps]
 """The statements that give leaves their indexes, the first one this; together they touch one row for each."""
@@ -104,7 +109,9 @@ class LogStatements:
         put = insert(HEADS)
         self.publish = self._text(
             put.on_conflict_do_update(
-                index_elements=["size"], set_={"note": put.excluded.note}, where=HEADS.c.root == put.excluded.root
+                index_elements=["size"],
+                set_={"note": put.excluded.note},
+                where=and_(HEADS.c.root == put.excluded.root, HEADS.c.note == bindparam("w_note")),
             ),
             ["size", "root", "ts", "note"],
         )
@@ -189,13 +196,37 @@ def rename(sql: LogStatements, run: Run, before: str, after: str) -> None:
         raise VersionMoved("the log has a third name")
 
 
-def publish(sql: LogStatements, run: Run, head: SignedHead, origin: str | None) -> None:
-    """Keep a signed head. Raises `VersionMoved` if one of this size has another root, or the log is not called so."""
+def publish(sql: LogStatements, run: Run, head: SignedHead, origin: str | None) -> SignedHead:
+    """Keep a signed head, with all signatures that were kept of it before; the head as it is then.
+
+    Raises `VersionMoved` if one of this size has another root, or the log is not called so.
+    """
     if origin is not None:
         _, names = run(sql.origin, ())
         if not names or names[0][0] != origin:
             raise VersionMoved("the log has another name by now: the store was restored beside this process")
-    binds = {"size": head.size, "root": head.root, "ts": head.ts, "note": head.note}
-    changed, _ = run(sql.publish, sql.publish.places(binds))
-    if changed != 1:
-        raise VersionMoved("a head of this size with another root was signed before")
+    for _ in range(TRIES):
+        _, found = run(sql.published, sql.published.places({"size": head.size}))
+        before = SignedHead(*found[0]) if found else None
+        if before is not None and before.root != head.root:
+            raise VersionMoved("a head of this size with another root was signed before")
+        kept = head if before is None else replace(before, note=_joined(head.note, bytes(before.note)))
+        binds = {"size": kept.size, "root": kept.root, "ts": kept.ts, "note": kept.note}
+        changed, _ = run(sql.publish, sql.publish.places({**binds, "w_note": b"" if before is None else before.note}))
+        if changed == 1:
+            return kept
+        # Another sequencer has published it between the two statements.
+    raise VersionMoved("others publish this head at every try")
+
+
+def _joined(note: bytes, before: bytes) -> bytes:
+    """The note, and what was signed before on the very same text. What cannot be read, or has another text, goes."""
+    try:
+        made, older = tlog.read_note(note), tlog.read_note(before)
+    except tlog.NoteInvalid:
+        return note
+    if older.text != made.text:
+        return note
+    known = {(one.name, one.key_id) for one in made.signatures}
+    more = [one for one in older.signatures if (one.name, one.key_id) not in known]
+    return tlog.Note(made.text, (*made.signatures, *more)).encoded()

@@ -8,7 +8,9 @@ import random
 import pytest
 
 from conformance.store.adapters import AnyStore, Database
-from conformance.store.making import NOW, Chain
+from conformance.store.making import NOW, Chain, SetClock
+from notehands import ALICE, BOB, LOG, ORIGIN, Hand, head_of, signed
+from stepgrant import tlog
 from stepgrant.merkle import EMPTY_ROOT, Edge, leaf_hash
 from stepgrant.tlog import tiles_of
 from stepgrant_broker.domain.log import Growth, SignedHead, Tail, TreeHead
@@ -157,6 +159,40 @@ async def test_signed_heads_are_kept_and_gain_cosignatures(store: AnyStore) -> N
     assert [head.size for head in await store.log_published_after(3, 10)] == [5, 9]
     assert [head.size for head in await store.log_published_after(0, 1)] == [3]
     assert [head.size for head in await store.log_published_before(9, 10)] == [5, 3]
+
+
+async def test_of_two_sequencers_neither_drops_what_the_other_had_signed(store: AnyStore) -> None:
+    """Each has the head with other cosignatures than the other, and does not know of those."""
+    text = head_of(3)
+
+    def head(*hands: Hand, text: str = text, ts: int = NOW) -> SignedHead:
+        return SignedHead(3, bytes(32), ts, signed(text, *hands))
+
+    first = await store.log_publish(head(LOG, ALICE))
+    assert first == await store.log_published(3)
+    both = await store.log_publish(head(LOG, BOB, ts=NOW + 9))
+    assert both == await store.log_published(3)
+    assert both.ts == NOW
+    assert set(tlog.read_note(both.note).verified([LOG.key, ALICE.key, BOB.key])) == {LOG.key, ALICE.key, BOB.key}
+    assert len(tlog.read_note(both.note).signatures) == 3
+    assert await store.log_publish(head(LOG)) == await store.log_publish(head(LOG, BOB, ALICE))
+
+    # After a restore the same tree has another name, which none of these signed.
+    renamed = head(LOG, text=text.replace(ORIGIN, f"{ORIGIN}/r1"))
+    assert (await store.log_publish(renamed)).note == renamed.note
+
+
+async def test_signatures_that_come_at_once_are_all_kept(database: Database, clock: SetClock, store: AnyStore) -> None:
+    """On PostgreSQL nothing but the comparison in the statement keeps the two apart."""
+    hands = [Hand(f"witness-{number}.example", tlog.COSIGNATURE) for number in range(12)]
+    beside = database.open(clock)
+    text = head_of(3)
+    heads = [SignedHead(3, bytes(32), NOW, signed(text, LOG, hand)) for hand in hands]
+    await asyncio.gather(*((store, beside)[at % 2].log_publish(head) for at, head in enumerate(heads)))
+    await beside.close()
+    kept = await store.log_published(3)
+    assert kept is not None
+    assert len(tlog.read_note(kept.note).verified([one.key for one in hands])) == 12
 
 
 async def test_another_root_of_the_same_size_is_never_kept(store: AnyStore) -> None:
