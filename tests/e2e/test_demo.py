@@ -65,7 +65,7 @@ def test_even_kill_9_of_the_demo_leaves_no_process_behind(tmp_path: Path) -> Non
         "from stepgrant_broker.demo.processes import Processes\n"
         "with Processes(Path(sys.argv[1])) as ours:\n"
         f"    child = ours.start('child', {SLEEPER!r}, os.environ)\n"
-        "    child.wait_line('up', 10)\n"
+        "    child.wait_line('up', 60)\n"
         "    print(child.pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -73,9 +73,9 @@ def test_even_kill_9_of_the_demo_leaves_no_process_behind(tmp_path: Path) -> Non
     assert demo.stdout is not None
     pid = int(demo.stdout.readline())
     demo.kill()
-    demo.wait(10)
+    demo.wait(60)
     demo.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not gone(pid):
         assert time.monotonic() < deadline, "the child outlived the demo"
         time.sleep(0.05)
