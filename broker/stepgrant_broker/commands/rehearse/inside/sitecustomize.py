@@ -14,22 +14,21 @@ Rules:
 * A line is in the kernel's hands before the place goes on, so that a SIGKILL loses none.
 * Only what happens in the run's own context counts as outside: a thread without that context is not judged.
 * What was there is kept: another `sitecustomize` further down the path is loaded as if this one was not there.
+* Each life of the agent pays for what is imported here: only what the SDK needs as well, and the rest where it is used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import hashlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import itertools
 import json
 import os
 import sys
-import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -164,8 +163,8 @@ def patches(book: Book) -> dict[str, Callable[[ModuleType], None]]:
     }
 
 
-class Patcher(importlib.abc.MetaPathFinder):
-    """Patches modules as they are loaded: before anybody can import a name from them."""
+class Patcher:
+    """Patches modules as they are loaded, before anybody can import a name from them. In `sys.meta_path`."""
 
     def __init__(self, wanted: dict[str, Callable[[ModuleType], None]]) -> None:
         self._wanted = wanted
@@ -197,11 +196,23 @@ class Outside:
     def __init__(self, book: Book) -> None:
         self._book = book
         self._broker = os.environ.get("STEPGRANT_URL", "").rpartition("//")[2].rstrip("/")
-        library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-        self._library = tuple({os.path.realpath(path) + os.sep for path in library if path})
-        scratch = [tempfile.gettempdir(), "/dev", "/proc", "/sys", str(Path.home() / ".cache"), *library]
-        self._scratch = tuple({os.path.realpath(path) + os.sep for path in scratch if path})
         self._folder = os.path.realpath(FOLDER) + os.sep if FOLDER else ""
+
+    @functools.cached_property
+    def _library(self) -> tuple[str, ...]:
+        """Where Python's own and installed modules are."""
+        import sysconfig
+
+        library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+        return tuple({os.path.realpath(path) + os.sep for path in library if path})
+
+    @functools.cached_property
+    def _scratch(self) -> tuple[str, ...]:
+        """Where a file is no effect."""
+        import tempfile
+
+        scratch = [tempfile.gettempdir(), "/dev", "/proc", "/sys", str(Path.home() / ".cache")]
+        return (*(os.path.realpath(path) + os.sep for path in scratch), *self._library)
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         """As `sys.addaudithook` wants it. Raises nothing: the agent must not notice."""
@@ -212,7 +223,7 @@ class Outside:
             target = self._target(event, args)
             if target is not None:
                 self._book.note(outside=event, target=target, where=self._where())
-        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
             self._book.note(unseen=event, type=type(error).__name__)
         finally:
             _busy.reset(token)
