@@ -28,7 +28,7 @@ DEMO = Path(stepgrant_broker.demo.__file__).parent
 
 # ------------------------------------------------------------------------------------------------------- no leftovers
 
-SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
 
 def test_whatever_ends_the_story_no_process_is_left(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_whatever_ends_the_story_no_process_is_left(tmp_path: Path) -> None:
         with processes.Processes(tmp_path) as ours:
             running, frozen = (ours.start(name, SLEEPER, os.environ) for name in ("running", "frozen"))
             pids.extend((running.pid, frozen.pid))
-            running.wait_line("up", 10)
-            frozen.wait_line("up", 10)
+            running.wait_line("up", 60)
+            frozen.wait_line("up", 60)
             frozen.freeze()
             raise KeyboardInterrupt
 
@@ -52,7 +52,7 @@ def test_a_process_that_ends_too_early_is_named_with_its_last_words(tmp_path: Pa
     with processes.Processes(tmp_path) as ours:
         child = ours.start("teller", [sys.executable, "-c", "print('no port left')"], os.environ)
         with pytest.raises(Broken, match=r"teller ended \(0\) without 'up'; it said last: no port left"):
-            child.wait_line("up", 10)
+            child.wait_line("up", 60)
 
 
 def test_the_reaper_knows_who_was_not_waited_for() -> None:
