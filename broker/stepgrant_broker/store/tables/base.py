@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, LargeBinary, MetaData, SmallInteger, text
+from sqlalchemy import BigInteger, Connection, ForeignKeyConstraint, Index, LargeBinary, MetaData, SmallInteger, text
+from sqlalchemy.event import listens_for
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -72,4 +73,12 @@ def of_run(column: str = "run") -> ForeignKeyConstraint:
 
 def where(name: str, condition: str, *columns: str, unique: bool = False) -> Index:
     """An index over the rows that meet the condition."""
-    return Index(name, *columns, unique=unique, sqlite_where=text(condition), postgresql_where=text(condition))
+    return Index(name, *columns, unique=unique, sqlite_where=text(condition))
+
+
+@listens_for(METADATA, "before_create")
+def _conditions_for_postgres(metadata: MetaData, connection: Connection, **_: object) -> None:
+    """The same conditions there: to name PostgreSQL above loads its dialect, 0.05 s of each start on SQLite."""
+    if connection.dialect.name == "postgresql":
+        for index in [index for table in metadata.tables.values() for index in table.indexes]:
+            index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
