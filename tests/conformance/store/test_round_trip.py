@@ -24,7 +24,9 @@ from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step
 from stepgrant_broker.domain.writes import ChainKey, Operator, PolicyText, Quarantine, Query, StoredAnswer, Workload
 
 pytestmark = pytest.mark.timeout(300)
-several = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(
+    max_examples=max(50, settings().max_examples // 2), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 SECOND = st.booleans()
 """Whether the row is written once more over another row of the same identity: it is written whole."""
 
