@@ -79,11 +79,12 @@ def machine(url: str | None) -> Iterator[type[Model]]:
     """The machine over SQLite, or over the migrated and empty PostgreSQL database at `url`."""
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        real = runner.run(_made(stack, Path(folder), url))
+        wait = runner.get_loop().run_until_complete  # `run` also moves Ctrl-C over and back: a twentieth of a walk
+        real = wait(_made(stack, Path(folder), url))
         try:
-            yield type("OnStore", (Model,), {"real": real, "wait": staticmethod(runner.run), "counts": Counter()})
+            yield type("OnStore", (Model,), {"real": real, "wait": staticmethod(wait), "counts": Counter()})
         finally:
-            runner.run(stack.aclose())
+            wait(stack.aclose())
 
 
 def walk(number: int, size: int, url: str | None = None) -> Result:
