@@ -7,6 +7,7 @@ state and keys, as any new process. The end of its standard input ends it.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -34,6 +35,8 @@ def main() -> None:
     """Fork a child for each line."""
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or each child's collector goes through, and so copies, all that was imported
     with open(0, "rb", buffering=0, closefd=False) as lines:
         for line in iter(lines.readline, b""):
             pid = os.fork()

@@ -18,10 +18,17 @@ IMPORTS = (
     "langgraph.prebuilt",
     "langgraph.checkpoint.sqlite",
     "langgraph.checkpoint.sqlite.aio",
+    "langchain_core.messages.block_translators.langchain_v0",
+    "langchain_core.tracers.run_collector",
+    "anyio.streams.tls",
+    "anyio._backends._asyncio",
+    "http.server",
     "httpx",
+    "httpcore",
     "h11",
     "jwt",
     "msgspec",
+    "cryptography.hazmat.backends.openssl.backend",
     "cryptography.hazmat.primitives.asymmetric.ec",
 )
 TOLD = ("tool_exception", "doubt_of_a_tool_that_raised", "veto_reaches_the_model", "unknown_result_type")
