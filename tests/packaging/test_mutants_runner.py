@@ -53,6 +53,11 @@ def test_red():
 """
 
 
+# Those plugins of other packages that take long to load, each time that a pytest starts here.
+PLUGINS_LEFT_OUT = ("schemathesis", "langsmith_plugin", "hypothesispytest", "anyio", "asyncio", "xdist")
+ADDOPTS = ["--strict-markers", *(word for name in PLUGINS_LEFT_OUT for word in ("-p", f"no:{name}"))]
+
+
 def patch(test: str, *, old: str = "n > 5", header: str = "") -> str:
     """A mutant that takes the guard out of `check`."""
     above = header or f"# guard: numbers over five\n# test: tests/test_it.py::{test}\n"
@@ -69,7 +74,7 @@ def run(
     files = {
         MODULE: SOURCE,
         "tests/test_it.py": TESTS,
-        "pyproject.toml": "[tool.pytest]\naddopts = ['--strict-markers']\n",
+        "pyproject.toml": f"[tool.pytest]\naddopts = {ADDOPTS}\n",
     }
     files["broker/stepgrant_broker/__init__.py"] = ""
     if policies:
