@@ -16,6 +16,7 @@ from stepgrant_broker.config import SettingsError
 from stepgrant_broker.domain.errors import (
     Quarantined,
     StaleEpoch,
+    StoreUnavailable,
     UnknownGrant,
     UnknownRun,
 )
@@ -285,7 +286,7 @@ async def test_a_broker_that_ran_all_the_time_keeps_no_head_under_the_old_name(
         await hand.open("beside")
         behind, _, _ = await place.restore()
         await hand.open("late")
-        with pytest.raises(StoreRolledBack, match="another name by now"):
+        with pytest.raises(StoreUnavailable, match="another name by now"):
             await running.log.catch_up()
         file.unlink()
         with pytest.raises(VersionMoved, match="another name"):

@@ -46,8 +46,14 @@ class PublicLog:
             raise StoreRolledBack(self._sequencer.rolled_back)
 
     async def catch_up(self) -> int:
-        """Let the sequencer make a round now; how many leaves were integrated. Raises as `Sequencer.round`."""
-        return await self._sequencer.round()
+        """Let the sequencer make a round now; how many leaves were integrated. Raises as `Sequencer.round`.
+
+        To who asks for a receipt, a store that lost commits is one that cannot answer now.
+        """
+        try:
+            return await self._sequencer.round()
+        except StoreRolledBack as fault:
+            raise StoreUnavailable(fault.detail) from None
 
     async def head(self) -> bytes | None:
         """The newest signed head that counts, as a signed note; None before the first one."""

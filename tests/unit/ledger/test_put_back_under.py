@@ -10,6 +10,7 @@ import pytest
 
 from conformance.store.making import Chain, SetClock
 from logs import ORIGIN
+from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.restoring import KnownHead, StoreRolledBack
 from stepgrant_broker.ledger.newest import HeadFile
 from stepgrant_broker.ledger.public_log import PublicLog
@@ -84,6 +85,9 @@ async def test_what_shows_the_loss_is_never_written_over(
     assert "the first 9 of its 12 entries are not those that this process knows" in await refused(sequencer, 12, 9)
     with pytest.raises(StoreRolledBack):
         await PublicLog(store, sequencer).continues()
+    with pytest.raises(StoreUnavailable) as error:
+        await PublicLog(store, sequencer).catch_up()
+    assert error.value.code == "ledger_unavailable"
     assert sequencer.counted == counted
     assert file.path.read_bytes() == evidence
 
