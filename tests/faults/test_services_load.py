@@ -30,11 +30,12 @@ def nothing_lives(load: Load, vault: VaultServer, postgres: PostgresServer) -> N
     A Vault that is killed between making a role and writing down its lease forgets that role. Nobody ever got its
     password, and `VALID UNTIL` has closed it; only the database's owner can drop it.
     """
-    end = time.monotonic() + 300
+    end, pause = time.monotonic() + 300, 0.2
     while vault.leftovers() or load.story.logins.intersection(logins_of(postgres)) or due(load.host):
         assert time.monotonic() < end, (vault.leftovers(), logins_of(postgres))
         load.host.sweep_now()
-        time.sleep(0.2)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 2.0)
     forgotten = "select count(*) from pg_roles where rolname like 'v-%' and rolvaliduntil is null"
     assert postgres.sql(forgotten) == ["0"]
 
