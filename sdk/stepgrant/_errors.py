@@ -96,14 +96,28 @@ class StepNotRun(StepgrantError):
 
 
 class Denied(StepNotRun):
-    """Policy says no. `reasons` are stable codes; `decision_id` finds the decision in the ledger."""
+    """Policy says no. `reasons` are stable codes; `decision_id` finds the decision in the ledger.
+
+    `tool`, `step` and `run` (its id): of a call that was denied; None of anything else, as of opening a run.
+    """
 
     code = "policy_denied"
 
-    def __init__(self, *, reasons: Sequence[str] = (), decision_id: str | None = None) -> None:
-        super().__init__(f"denied by policy: {', '.join(reasons) or 'no reason given'} (decision {decision_id})")
+    def __init__(
+        self,
+        *,
+        reasons: Sequence[str] = (),
+        decision_id: str | None = None,
+        tool: str | None = None,
+        step: str | None = None,
+        run: str | None = None,
+    ) -> None:
+        what = f"{tool} (step {step}) is denied by policy" if tool else "denied by policy"
+        cure = f"; `stepgrant policy explain {run} {step}` says why" if run and step else ""
+        super().__init__(f"{what}: {', '.join(reasons) or 'no reason given'} (decision {decision_id}){cure}")
         self.reasons = tuple(reasons)
         self.decision_id = decision_id
+        self.tool, self.step, self.run = tool, step, run
 
 
 class ApprovalRequired(StepNotRun):

@@ -78,6 +78,7 @@ Exchanged: TypeAlias = Answer | Unreachable | Interrupted
 def drive(flow: Flow[T], client: BlockingClient) -> T:
     """Run a flow in this thread."""
     stopped: BaseException | None = None
+    came: object = None
     try:
         effect = next(flow)
         while True:
@@ -93,11 +94,12 @@ def drive(flow: Flow[T], client: BlockingClient) -> T:
                 continue
             effect = flow.send(answer)
     except StopIteration as end:
-        return cast("T", _ended(end, stopped))
+        came = end.value
     except Exception as error:
         if stopped is not None:
             raise stopped from error
         raise
+    return cast("T", _ended(came, stopped))
 
 
 def _perform(effect: Effect, client: BlockingClient) -> object:
@@ -119,6 +121,7 @@ async def adrive(flow: Flow[T], client: AsyncClient) -> T:
     import asyncio  # noqa: PLC0415 - see above
 
     stopped: BaseException | None = None
+    came: object = None
     try:
         effect = next(flow)
         while True:
@@ -134,11 +137,12 @@ async def adrive(flow: Flow[T], client: AsyncClient) -> T:
                 continue
             effect = flow.send(answer)
     except StopIteration as end:
-        return cast("T", _ended(end, stopped))
+        came = end.value
     except Exception as error:
         if stopped is not None:
             raise stopped from error
         raise
+    return cast("T", _ended(came, stopped))
 
 
 async def _aperform(effect: Effect, client: AsyncClient) -> object:
@@ -158,9 +162,10 @@ async def _aperform(effect: Effect, client: AsyncClient) -> object:
                 return Raised(error)
 
 
-def _ended(end: StopIteration, stopped: BaseException | None) -> Any:  # noqa: ANN401  # StopIteration has no type
+def _ended(came: object, stopped: BaseException | None) -> object:
+    """What the flow came to. Never called while its end is handled: a tool's own error would show that as its cause."""
     if stopped is not None:
         raise stopped
-    if isinstance(end.value, Raised):
-        raise end.value.error
-    return end.value
+    if isinstance(came, Raised):
+        raise came.error
+    return came

@@ -114,7 +114,7 @@ def _attempts(frame: Frame, place: Place, work: Work) -> Flow[Any]:
                     return stopped
                 (call, own), doubts, again = begin(), doubts + 1, False
             case _:
-                raise refusal(place, outcome)
+                raise refusal(place, outcome, work.spec.name, session.run_id)
 
 
 def _hook_can_tell(work: Work, outcome: _outcomes.Run, result: Any) -> bool:  # noqa: ANN401  # any JSON value
@@ -133,12 +133,13 @@ def _begin(session: Session, call: Call, patience: Patience, *, again: bool) -> 
     return outcome
 
 
-def refusal(place: Place, outcome: Any) -> e.StepNotRun:  # noqa: ANN401  # the rest of the union
+def refusal(place: Place, outcome: Any, tool: str, run: str) -> e.StepNotRun:  # noqa: ANN401  # the rest of the union
     """The error for an outcome under which the tool does not run."""
     match outcome:
         case _outcomes.Denied():
             place.settled = True
-            return e.Denied(reasons=outcome.reasons, decision_id=outcome.decision_id)
+            at = {"tool": tool, "step": place.key, "run": run}
+            return e.Denied(reasons=outcome.reasons, decision_id=outcome.decision_id, **at)
         case _outcomes.ApprovalRequired():
             return e.ApprovalRequired(approval_id=outcome.approval_id, answer_by=outcome.answer_by)
         case _outcomes.InDoubt():

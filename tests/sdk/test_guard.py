@@ -42,7 +42,7 @@ async def test_replay_gives_the_recorded_result_and_the_tool_does_not_run(face: 
         (
             {"outcome": "denied", "reasons": ["no_rule_matched"], "decision_id": "dec_1"},
             errors.Denied,
-            {"reasons": ("no_rule_matched",), "decision_id": "dec_1"},
+            {"reasons": ("no_rule_matched",), "decision_id": "dec_1", "tool": "charge", "step": "charge-1"},
         ),
         (
             {"outcome": "approval_required", "approval_id": "apr_1", "answer_by": 5, "groups": [], "why_again": None},

@@ -45,6 +45,7 @@ async def test_what_an_exception_says_of_the_effect(
         await call_once(face, Target(raised), broker.at(), effect=effect, safe_exceptions=[LookupError])
 
     assert caught.value is raised
+    assert (raised.__context__, raised.__cause__) == (None, None), "nothing of ours in the tool's own traceback"
     assert len(broker.calls("begin")) == 1
     (fail,) = broker.calls("fail")
     expected = told or ("failed" if effect == "read" else "unknown")

@@ -74,6 +74,9 @@ def _prepared(policy: Path | None, port: int, data: Path) -> tuple[Settings, Lis
         raise CommandError(f"there is no folder {folder}", code="not_found")
     refuse_open_folder(data)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (ignored := data / ".gitignore").exists():
+        # Keys and tokens lie here, mostly in somebody's repository: `git add .` must not take them along.
+        ignored.write_text("*\n", encoding="utf-8")
     given: dict[str, Any] = {
         "data_dir": data,
         "host": "127.0.0.1",

@@ -146,6 +146,6 @@ def reconciled(teller: Teller, at: At) -> None:
 
 def _result(word: str, at: At) -> str:
     if at.body["withheld"]:
-        return f"{word}; its result held a live secret and was not stored"
+        return f"{word}; its result was not stored (it held a live secret, is not JSON, or is too large)"
     result = at.shown("outcome.result")
     return word if result is None else f"{word}: {plain.json_line(result, 100)}"

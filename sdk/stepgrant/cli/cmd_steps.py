@@ -190,7 +190,7 @@ def _show(cli: Cli, step: dict[str, Any]) -> None:
             ("may be again", step["duplicate_of"] if step["suspected"] else None),
             ("failure", step["failure"]),
             ("error", step["error"]),
-            ("result", "withheld: it held a live secret" if step["withheld"] else None),
+            ("result", "not stored: it held a live secret, is not JSON, or is too large" if step["withheld"] else None),
         )
     )
     if step["result"] is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -148,6 +149,16 @@ while True:
         running.process.send_signal(number)
         assert running.ended() == 9
         assert f"got {int(number)}\nover\n" in running.text
+
+
+def test_no_key_gets_into_the_repository_around_it(tmp_path: Path) -> None:
+    """Whoever starts it in a repository and says `git add .` must not publish keys and tokens."""
+    subprocess.run(["git", "init", "--quiet", "."], cwd=tmp_path, check=True)
+    assert stepgrant(tmp_path, "dev", "--port", "0", "--", sys.executable, "-c", "pass").returncode == 0
+    words = ["git", "status", "--porcelain", "--untracked-files=all"]
+    seen = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert (tmp_path / ".stepgrant" / "keys").is_dir()
+    assert seen == ""
 
 
 def test_what_cannot_be_started_is_one_line(project: Path) -> None:

@@ -196,7 +196,7 @@ def test_secondary_words() -> None:
         "suspended by the framework: neither failed nor in doubt",
         f"{HOLDER}: still unknown",
         "no credential: no route; nothing was released",
-        "completed; its result held a live secret and was not stored",
+        "completed; its result was not stored (it held a live secret, is not JSON, or is too large)",
     ]
     assert texts(story)[1:] == [
         "Ada threw the kill switch on its agent: quarantined",
