@@ -52,13 +52,26 @@ def test_forgets(postgres_server):
 """
 
 
-def pytest_run(folder: Path, source: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run pytest over one module with our configuration, plugin and tool, in an environment without CI."""
+TO_THINGS = "PATIENCE_S: Final = 60.0"
+TO_PROCESSES = "PROCESSES_S: Final = 60.0"
+"""How long the plugin gives to what may still go away."""
+
+
+def pytest_run(
+    folder: Path, source: str, *arguments: str, hurried: str = "", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run pytest over one module with our configuration, plugin and tool, in an environment without CI.
+
+    `hurried`: a patience of the plugin that is of no use, since what is left here stays.
+    """
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "tests").mkdir()
     (folder / "deploy").symlink_to(ROOT / "deploy")
-    for part in ("conftest.py", "services.py"):
-        shutil.copy(ROOT / "tests" / part, folder / "tests")
+    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
+    plugin = (ROOT / "tests" / "services.py").read_text(encoding="utf-8")
+    assert hurried in plugin
+    plugin = plugin.replace(hurried, hurried.replace("60.0", "1.0")) if hurried else plugin
+    (folder / "tests" / "services.py").write_text(plugin, encoding="utf-8")
     (folder / "tests" / "test_it.py").write_text(source, encoding="utf-8")
     unwanted = ("PYTEST_", "CI", "STEPGRANT_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
@@ -110,7 +123,7 @@ def test_a_forgotten_server_fails_the_run_and_is_ended(tmp_path: Path, opa_binar
 
 
 def test_a_forgotten_process_fails_the_run_and_is_ended(tmp_path: Path) -> None:
-    done = pytest_run(tmp_path, LEAVES_PROCESS)
+    done = pytest_run(tmp_path, LEAVES_PROCESS, hurried=TO_PROCESSES)
 
     assert "this run left behind:" in done.stdout
     pid = int(done.stdout.partition("  process ")[2].partition(":")[0])
@@ -130,9 +143,8 @@ def test_a_forgotten_process_fails_the_run_and_is_ended(tmp_path: Path) -> None:
 def test_what_is_left_in_a_service_fails_the_run(
     tmp_path: Path, vault_binary: Path, postgres_binaries: Path, source: str, message: str
 ) -> None:
-    done = pytest_run(
-        tmp_path, source, STEPGRANT_VAULT=str(vault_binary), STEPGRANT_POSTGRES_BIN=str(postgres_binaries)
-    )
+    named = {"STEPGRANT_VAULT": str(vault_binary), "STEPGRANT_POSTGRES_BIN": str(postgres_binaries)}
+    done = pytest_run(tmp_path, source, hurried=TO_THINGS, **named)
 
     assert message in done.stdout
     assert "1 passed, 1 error" in done.stdout.splitlines()[-1]
