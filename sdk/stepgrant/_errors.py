@@ -149,9 +149,9 @@ class InDoubt(StepNotRun):
         blocked: bool = False,
     ) -> None:
         waits = ", and this call of the same tool and resource waits for that" if blocked else ""
-        super().__init__(
-            f"step {step!r} may already have happened ({why}){waits}; settle it: {', '.join(options) or 'reconcile'}"
-        )
+        what = why if step is None else f"step {step!r} may already have happened ({why})"
+        cure = ", ".join(options) or "reconcile, or `stepgrant step reconcile`"
+        super().__init__(f"{what}{waits}; settle it: {cure}")
         self.step = step
         self.why = why
         self.options = tuple(options)

@@ -205,9 +205,8 @@ def end(journal: Journal, status: str, result_c: str | None) -> None:
     release_all(journal, "run_ended")
     doubtful = sorted(key for key, step in journal.view.steps.items() if step.state is StepState.IN_DOUBT)
     if status == RunState.COMPLETED and doubtful:
-        raise StepInDoubt(
-            f"{len(doubtful)} step(s) are in doubt; reconcile them before completing the run", steps=doubtful[:20]
-        )
+        named = ", ".join(doubtful[:3]) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
+        raise StepInDoubt(f"in doubt: {named}; settle that before the run is completed", steps=doubtful[:20])
     outcome: dict[str, Any] = {"status": status}
     if result_c is not None:
         outcome["result_c"] = result_c

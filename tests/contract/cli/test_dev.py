@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,9 +154,10 @@ while True:
 
 def test_no_key_gets_into_the_repository_around_it(tmp_path: Path) -> None:
     """Whoever starts it in a repository and says `git add .` must not publish keys and tokens."""
-    subprocess.run(["git", "init", "--quiet", "."], cwd=tmp_path, check=True)
+    git = shutil.which("git") or "git"
+    subprocess.run([git, "init", "--quiet", "."], cwd=tmp_path, check=True)
     assert stepgrant(tmp_path, "dev", "--port", "0", "--", sys.executable, "-c", "pass").returncode == 0
-    words = ["git", "status", "--porcelain", "--untracked-files=all"]
+    words = [git, "status", "--porcelain", "--untracked-files=all"]
     seen = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert (tmp_path / ".stepgrant" / "keys").is_dir()
     assert seen == ""
