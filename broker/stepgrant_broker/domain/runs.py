@@ -31,6 +31,8 @@ from stepgrant_broker.domain.writes import Loaded
 OPEN_TOOL: Final = "stepgrant.run.open"
 RESUME_TOOL: Final = "stepgrant.run.resume"
 TAKEOVER_TOOL: Final = "stepgrant.run.takeover"
+SHOWN: Final = 3
+"""So many steps in doubt an error names."""
 RESTORE_JUMP: Final = 1_000_000
 """So many epochs a restore leaves out: no holder that the lost part made can ever equal one that comes."""
 
@@ -205,7 +207,8 @@ def end(journal: Journal, status: str, result_c: str | None) -> None:
     release_all(journal, "run_ended")
     doubtful = sorted(key for key, step in journal.view.steps.items() if step.state is StepState.IN_DOUBT)
     if status == RunState.COMPLETED and doubtful:
-        named = ", ".join(doubtful[:3]) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
+        more = f" and {len(doubtful) - SHOWN} more" if len(doubtful) > SHOWN else ""
+        named = ", ".join(doubtful[:SHOWN]) + more
         raise StepInDoubt(f"in doubt: {named}; settle that before the run is completed", steps=doubtful[:20])
     outcome: dict[str, Any] = {"status": status}
     if result_c is not None:
