@@ -174,6 +174,10 @@ class RevokeGrant(Body, frozen=True):
     """`POST /v1/grants/{jti}/revoke`."""
 
 
+class DeclareDead(Body, frozen=True):
+    """`POST /v1/grants/{jti}/declare-dead`."""
+
+
 class Switch(Body, frozen=True):
     """`POST /v1/quarantine` and `…/release`: exactly one member names what is meant."""
 

@@ -1,4 +1,4 @@
-"""Grants: redeemed by resource servers, listed and revoked by people."""
+"""Grants: redeemed by resource servers, listed, revoked and declared dead by people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stepgrant_broker.api.routing import Call, Endpoint, agents, people
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.usecases import answers
+from stepgrant_broker.usecases.declare_dead import declare_dead
 from stepgrant_broker.usecases.redeem import redeem
 from stepgrant_broker.usecases.revoke import revoke_grant
 
@@ -45,10 +46,16 @@ async def revoke_(api: Api, call: Call[PersonCaller, _wire.RevokeGrant]) -> Answ
     return await revoke_grant(api.ports, call.caller, call.segment("jti"), call.request())
 
 
+async def declare_dead_(api: Api, call: Call[PersonCaller, _wire.DeclareDead]) -> Answer:
+    """Vouch for the death of a credential whose issuer can never confirm it, once its longest life is over."""
+    return await declare_dead(api.ports, call.caller, call.segment("jti"), call.request())
+
+
 HOT: Final[tuple[Endpoint, ...]] = (
     agents("POST", "/v1/grants/{jti}/redeem", redeem_, _wire.Redeem, shapes.Redeemed, keyed=False),
 )  # fmt: skip
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     people("GET", "/v1/grants", list_grants, GrantQuery, shapes_people.Grants),
     people("POST", "/v1/grants/{jti}/revoke", revoke_, _wire.RevokeGrant, shapes.Grant),
+    people("POST", "/v1/grants/{jti}/declare-dead", declare_dead_, _wire.DeclareDead, shapes.Grant),
 )

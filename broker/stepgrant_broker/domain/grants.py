@@ -24,6 +24,10 @@ from stepgrant_broker.domain.state import Grant, GrantStatus
 TOOL_AUDIENCE: Final = "urn:stepgrant:tool:"
 MINT_DEADLINE_MS: Final = 10_000
 """How long an issuer outside may take to mint. What comes later is taken back and never released."""
+LATE_MINT_MS: Final = 30_000
+"""How long it may still be at a mint that nobody waits for any more."""
+LONGEST_LIFE_MS: Final = 300_000
+"""No policy can give more, and no issuer is set up for more."""
 
 
 def tool_audience(tool: str) -> str:
@@ -103,3 +107,8 @@ def due_at(grant: Grant) -> int | None:
     if grant.status is GrantStatus.ISSUED:
         return grant.exp
     return grant.revoked_at if needs_confirmation(grant) else None
+
+
+def over_at(grant: Grant, leeway_ms: int) -> int:
+    """When the longest life that its issuer could have given is over, even to what nobody knows of."""
+    return max(grant.exp, grant.issued_at + MINT_DEADLINE_MS + LATE_MINT_MS + LONGEST_LIFE_MS) + leeway_ms

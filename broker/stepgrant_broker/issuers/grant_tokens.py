@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
-from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
+from stepgrant_broker.domain.grants import LATE_MINT_MS, MINT_DEADLINE_MS
 from stepgrant_broker.vault.faults import VaultBad, VaultFault
 from stepgrant_broker.vault.wire import VaultToken
 
@@ -32,8 +32,6 @@ POLICY_PREFIX: Final = "stepgrant."
 HELD_MAX: Final = 1024
 KNOWN_MAX: Final = 4096
 FASTER: Final = "token not found"
-REQUEST_MS: Final = 30_000
-"""How long Vault may still be at a request that nobody waits for any more."""
 
 
 class Seen(Enum):
@@ -84,7 +82,7 @@ class GrantTokens:
             raise IssuerUnavailable(f"{HELD_MAX} grants wait for Vault; try again", retry_after_ms=1000)
         life_s = math.ceil((order.expires_at - order.issued_at + MINT_DEADLINE_MS) / 1000)
         token, accessor = await self._create(order, role, life_s=life_s, uses=0)
-        handle = f"{accessor}.{order.issued_at + MINT_DEADLINE_MS + REQUEST_MS + 1000 * longest_s}"
+        handle = f"{accessor}.{order.issued_at + MINT_DEADLINE_MS + LATE_MINT_MS + 1000 * longest_s}"
         self._hold(handle, order.jti, token)
         return handle
 

@@ -4,7 +4,8 @@ Rules (`architecture.md` §3):
 * The intent with its handle is durable before anything is minted; the lease is durable before anything is released.
 * A conflict after the mint never mints again: what was minted is taken back, and nothing is released.
 * Taking back never fails the call that caused it: what cannot be confirmed now stays due, and the sweeper goes on.
-* Handle and lease are erased by the commit that records the confirmation, and by nothing else.
+* Handle and lease are erased by the commit that records the confirmation (the issuer's, or a person's in its place:
+  `declare_dead.py`), and by nothing else.
 """
 
 from __future__ import annotations

@@ -76,10 +76,13 @@ def redeemed(teller: Teller, at: At) -> None:
 
 
 def revoked(teller: Teller, at: At) -> None:
-    """`grant_revoked`; a second one of the same grant is the issuer's confirmation."""
+    """`grant_revoked`; a second one of the same grant is the issuer's confirmation, or an operator's word."""
     life = teller.lives.get(at.part("grant")["jti"])
     if life is not None and life.over:
-        teller.say(at, Mark.CREDENTIAL, f"the issuer confirms that it is revoked, {_since(teller, at)}")
+        who = (
+            "an operator declares it dead" if at.cause == "declared_dead" else "the issuer confirms that it is revoked"
+        )
+        teller.say(at, Mark.CREDENTIAL, f"{who}, {_since(teller, at)}")
         return
     if life is not None:
         life.over = True

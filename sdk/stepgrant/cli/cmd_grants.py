@@ -1,4 +1,4 @@
-"""`stepgrant grant`: permissions that were given, and taking one back."""
+"""`stepgrant grant`: permissions that were given, taking one back, and vouching for the death of one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stepgrant.cli.command import Cli, command, group
 RUN = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run (id or key).")]
 LIVE = Annotated[bool, typer.Option("--live", help="Only those that can still be used.")]
 LIMIT = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many, the newest first.")]
+YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 GRANT = Annotated[str, typer.Argument(metavar="GRANT", help="The grant's id (grn_...).")]
 
 
@@ -37,6 +38,21 @@ def register(root: typer.Typer) -> None:
         with cli.broker() as broker:
             answer = broker.post(f"/v1/grants/{segment(grant)}/revoke")
         cli.out.emit(answer, lambda: cli.out.line(_said(answer)))
+
+    @command(app, "declare-dead", example="stepgrant grant declare-dead grn_01jd...")
+    def declare_dead(cli: Cli, grant: GRANT, yes: YES = False) -> None:
+        """Vouch for it that a credential is dead whose issuer can never confirm it. Needs role operator.
+
+        For an issuer that was removed or has lost its memory: what waits for that confirmation (other effectful
+        steps of the run, its erasure) then goes on. Allowed once the longest life is over; the record names you.
+        """
+        from stepgrant.cli.people import segment
+
+        cli.out.confirm(f"Declare {plain.visible(grant)} dead, and give up taking it back?", yes=yes)
+        with cli.broker() as broker:
+            answer = broker.post(f"/v1/grants/{segment(grant)}/declare-dead")
+        name = plain.visible(answer["jti"])
+        cli.out.emit(answer, lambda: cli.out.line(f"{name} is declared dead; nothing waits for its issuer any more"))
 
 
 def _said(grant: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import jsonschema
 from starlette.routing import Route
 
 from fakes.hand import ask
+from fakes.outside import LOGIN, OutsideIssuer
 from fakes.served import Broker, Caller, step_body
 from fakes.world import AUDIENCE
 from stepgrant import canonical, receipt
@@ -182,6 +183,17 @@ class Story:
         assert said == {"step": "call_2", "of": "call_1", "verdict": "replay", "state": "adopted"}
         await heir.call("POST", f"{run}/cancel", {"epoch": 2})
 
+    async def is_declared_dead(self) -> None:
+        """A login whose death its issuer confirmed: then nothing more is written of it."""
+        assert isinstance(self.broker.ports.issuers, dict)
+        self.broker.ports.issuers["outside"] = OutsideIssuer()
+        agent = await self.broker.agent()
+        run = (await agent.open("outside"))["run"]
+        granted = (await agent.begin(run, decision=LOGIN)).json()
+        await self.person("POST", f"/v1/runs/{run}/cancel")
+        dead = await self.person("POST", f"/v1/grants/{granted['grant']['jti']}/declare-dead")
+        assert (dead["status"], dead["cause"]) == ("revoked", "run_ended")
+
     async def is_looked_at(self) -> None:
         runs = f"/v1/runs/{self.run}"
         assert [row["id"] for row in (await self.get("/v1/runs?limit=5&state=open"))["runs"]] == [self.run]
@@ -271,6 +283,7 @@ async def test_a_whole_story_is_answered_as_the_document_says(broker: Broker) ->
     await story.is_asked()
     await story.fails_and_doubts()
     await story.repeats()
+    await story.is_declared_dead()
     await story.is_looked_at()
     await story.is_administered()
     await story.ends()

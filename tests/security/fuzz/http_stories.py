@@ -103,7 +103,7 @@ def asked_and_stopped(name: str) -> Story:
 
 
 def doubtful(name: str) -> Story:
-    """Suspended and gone on with; in doubt, and a person knows; revoked by hand; switched off and on; failed."""
+    """Suspended and gone on with; in doubt, and a person knows; revoked by hand; declared dead; off and on; failed."""
     run = str((yield _open(name))["run"])
     a, b = {"run": run, "step": "a"}, {"run": run, "step": "b"}
     yield _call(STEP + "/begin", run, "a", 1, allow(effect="idempotent"), "idempotent")
@@ -116,6 +116,9 @@ def doubtful(name: str) -> Story:
     began = yield _call(STEP + "/begin", run, "c", 1, allow(effect="read"), "read")
     yield _person("POST", "/v1/grants/{jti}/revoke", {}, jti=str(began["grant"]["jti"]))
     yield _person("GET", "/v1/grants")
+    began = yield _call(STEP + "/begin", run, "d", 1, allow(issuer="outside"))
+    yield _agent(STEP + "/complete", {"run": run, "step": "d"}, epoch=1, attempt=1, result=4)
+    yield _person("POST", "/v1/grants/{jti}/declare-dead", {}, jti=str(began["grant"]["jti"]))
     yield _person("POST", "/v1/quarantine", {"run": run})
     yield _person("GET", "/v1/quarantine")
     yield _person("POST", "/v1/quarantine/release", {"run": run})

@@ -36,6 +36,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from fakes.hand import REGO
+from fakes.outside import OutsideIssuer
 from security.fuzz.http_callers import Callers, kinds_of
 from security.fuzz.http_live import Live
 from security.fuzz.http_stories import STORIES
@@ -43,6 +44,7 @@ from security.fuzz.http_teller import TELLINGS, Teller
 from security.fuzz.http_unproven import USED_BEFORE, WAYS, ways_for
 from soak.result import Result
 from stepgrant_broker.testing import TestHost, start
+from stepgrant_broker.wiring import Broker
 
 STEPS_EACH: Final = 25
 EXAMPLES_EACH: Final = 8
@@ -197,9 +199,16 @@ def machine_of(walk: Walk, schema: schemathesis.BaseSchema) -> Any:  # noqa: ANN
     return Machine
 
 
+async def _has_logins(broker: Broker) -> None:
+    """An issuer outside, whose credentials can be declared dead."""
+    assert isinstance(broker.ports.issuers, dict)
+    broker.ports.issuers["outside"] = OutsideIssuer()
+
+
 def slice(number: int, size: int) -> Result:  # noqa: A001 - the name that soak looks for
     """At least `size` requests of the fuzzer, half of them drawn by Schemathesis; every story often enough."""
     with tempfile.TemporaryDirectory() as folder, start(Path(folder), policy={"stepgrant/main.rego": REGO}) as host:
+        host.call(_has_logins)
         walk = Walk(host, number)
         document = requests.get(f"{host.url}/openapi.json", timeout=120).json()
         schema = schemathesis.openapi.from_dict(drawable(document))

@@ -36,6 +36,14 @@ def test_revoking_a_static_secret_says_what_it_cannot_do(run: Run, desk: Desk) -
     assert "its secret is static: change it where it is used" in run("grant", "revoke", "grn_1").out
 
 
+def test_a_death_is_declared_only_when_it_is_meant(run: Run, desk: Desk) -> None:
+    desk.says("POST /v1/grants/grn_1/declare-dead", {**GRANT, "status": "revoked"})
+    assert run("grant", "declare-dead", "grn_1").code == ExitCode.USAGE
+    assert desk.sent == []
+    done = run("grant", "declare-dead", "grn_1", "--yes")
+    assert done.out == "grn_1 is declared dead; nothing waits for its issuer any more\n"
+
+
 @pytest.mark.parametrize("kind", ["run", "agent", "workload", "issuer"])
 def test_kill_switch_of_each_kind(run: Run, desk: Desk, kind: str) -> None:
     desk.says("POST /v1/quarantine", {"kind": kind, "name": "run_x", "runs": ["run_x"]})

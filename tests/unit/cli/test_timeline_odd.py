@@ -60,3 +60,13 @@ def test_question_about_the_run_itself_tells_who_wants_it(verb: str, words: str)
             action=action | {"digest_c": run.book.commit_digest("action.digest", asker)})  # fmt: skip
     line = texts(told(run))[-1]
     assert line == f"apr_1 asks any approver whether workload:ada\\x1b {words}, 1 min to answer"
+
+
+def test_death_that_an_operator_vouched_for_is_not_told_as_the_issuers_word() -> None:
+    run = Run()
+    run.opened()
+    action = run.action("t", None, "once", {})
+    run.issued(2, "s", action, "grn_1", revocation="confirmed", redeem="optional", intent=True)
+    run.over(4, "s", "grn_1", "fenced")
+    run.over(9, "s", "grn_1", "declared_dead")
+    assert texts(told(run), "s")[-1] == "an operator declares it dead, after 7 ms"

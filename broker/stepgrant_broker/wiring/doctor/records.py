@@ -128,6 +128,13 @@ async def work(broker: Broker) -> AsyncIterator[Found]:
         "leases", f"{_many(len(due), 'credential')} outside should be dead and may live: {told}",
         "mend the issuer (see below); the sweeper then takes them back by itself",
     )  # fmt: skip
+    gone = sorted(name for name in issuers if name not in broker.ports.issuers)
+    if gone:
+        yield WORK.fail(
+            "issuers", f"nobody can take back what these gave, they are not configured: {', '.join(gone)}",
+            "put them back under these names; else, once their credentials are over, see `stepgrant grant list` and "
+            "vouch for the death of each with `stepgrant grant declare-dead`",
+        )  # fmt: skip
 
 
 def _many(count: int, noun: str) -> str:
