@@ -13,6 +13,8 @@ import pytest
 pytestmark = pytest.mark.timeout(180)
 
 PLUGIN = "stepgrant.testing.plugin"
+OTHERS = ("-p", "no:schemathesis", "-p", "no:langsmith_plugin")
+"""Plugins of other packages that take seconds to load."""
 INI = """[pytest]
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
@@ -71,7 +73,7 @@ def test_plugin_gives_a_broker_to_each_test(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "STEPGRANT_"))}
     found_by_itself = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
     named = [] if found_by_itself else ["-p", PLUGIN]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *named, str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OTHERS, *named, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, env=kept, check=False, capture_output=True, text=True, timeout=150)
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,9 +13,8 @@ from fakes.ledgers import Ledger, copied, write
 from logs import ORIGIN
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
-from stepgrant_broker.store import schema
-from stepgrant_broker.store.connecting import url_of
 from stepgrant_broker.store.sqlite import SqliteStore
+from stepgrant_broker.wiring.fresh import new_database
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +33,7 @@ async def ledger(written: tuple[Path, str], tmp_path: Path) -> AsyncIterator[Led
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     path = tmp_path / "log.db"
-    schema.migrate(url_of(path))
+    new_database(path)
     opened = SqliteStore(path, clock=SetClock())
     await opened.log_origin(ORIGIN)
     yield opened

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from stepgrant_broker.store import connecting, listing, schema
+from stepgrant_broker.store import listing
 from stepgrant_broker.store.applying import SQL as WRITES
 from stepgrant_broker.store.heads import Head
 from stepgrant_broker.store.sqlite import SQL as READS
 from stepgrant_broker.store.statements import Text
+from stepgrant_broker.wiring.fresh import new_database
 
 PLANS = {
     "epochs": ["SEARCH run_epochs USING PRIMARY KEY (tenant=? AND run=?)"],
@@ -58,7 +59,7 @@ PLANS = {
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     path = tmp_path / "store.db"
-    schema.migrate(connecting.url_of(path))
+    new_database(path)
     db = sqlite3.connect(path)
     yield db
     db.close()
