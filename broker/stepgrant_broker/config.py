@@ -73,6 +73,12 @@ class Settings(
     watch_policy: bool = Field(
         default=False, description="Activate changes in policy_dir as they are saved. Meant for development."
     )
+    policy_instead_of: int | None = Field(
+        None,
+        description="Counter of the revision (`stepgrant policy list`) that the policy in policy_dir may take the "
+        "place of although it was active before. Without it no start goes back to an older policy: one replica with "
+        "old files would roll back all others.",
+    )
     tenant: str = Field("default", description="The tenant that local commands administer.")
 
     public_url: str = Field(

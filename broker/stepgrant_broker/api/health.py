@@ -1,7 +1,8 @@
 """Whether this replica can do its work: store, policy and signer are really asked, at most once in a short while.
 
 Rules: whoever asks learns only which of them fails; and however many ask, they are asked one at a time. A replica whose
-store lost commits under it (`log`) is not ready: what it grants stands in a second past.
+store lost commits under it (`log`) is not ready: what it grants stands in a second past. Nor is one whose engine has
+another policy than the active one: it refuses every decision.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import structlog
 from stepgrant_broker.api.access import PURPOSE
 from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.usecases.context import Ports
+from stepgrant_broker.usecases.deciding import refuse_outdated
 
 State = Literal["ok", "failed"]
 
@@ -43,7 +45,7 @@ class Health:
             if self._asked_at is None or not 0 <= now - self._asked_at < FRESH_MS:
                 asked: Mapping[str, Callable[[], Awaitable[object]]] = {
                     "store": self._ports.reads.tenants,
-                    "policy": lambda: self._ports.policy.evaluate(QUESTION),
+                    "policy": lambda: refuse_outdated(self._ports, QUESTION),
                     "signer": lambda: self._ports.signer.sign(PURPOSE, SAMPLE),
                 }
                 if self._log is not None:

@@ -281,6 +281,10 @@ class PolicyUnavailable(Unavailable):
     code = "policy_unavailable"
 
 
+class PolicySuperseded(PolicyUnavailable):
+    """The policy was active before, and another one took its place: nobody said that it may come back."""
+
+
 class IssuerUnavailable(Unavailable):
     """The issuer cannot be reached or is not configured."""
 

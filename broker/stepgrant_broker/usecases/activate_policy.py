@@ -1,16 +1,18 @@
 """Activate a policy revision: the text becomes evidence, the counter rises, and an entry says so.
 
-The tenant's guard rises with it, so that no grant decided under the old revision is committed after the new one.
+The tenant's guard rises with it, so that no grant decided under the old revision is committed after the new one. The
+counter of a tenant only rises: of two replicas that activate beside each other one is told that it came late.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from stepgrant import canonical
 from stepgrant_broker.domain.caller import PersonCaller
 from stepgrant_broker.domain.entries import EntryType
+from stepgrant_broker.domain.errors import PolicySuperseded, PolicyUnavailable
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.writes import Loaded, PolicyText, Query, Tenant
 from stepgrant_broker.usecases.context import Ports
@@ -22,18 +24,42 @@ async def next_revision(ports: Ports, digest: str) -> str:
 
     The counter is one for the whole broker, so that all tenants speak of a policy by one name.
     """
+    newest = newest_revision(await ports.reads.tenants())
+    if newest is None:
+        return f"1:{digest}"
+    counter, _, active = newest.partition(":")
+    return newest if active == digest else f"{int(counter) + 1}:{digest}"
+
+
+def newest_revision(tenants: Iterable[Tenant]) -> str | None:
+    """The revision that is active in this broker; None before the first. A tenant may not have come to it yet."""
+    known = [(tenant.policy_counter, tenant.policy_revision) for tenant in tenants if tenant.policy_revision]
+    return max(known)[1] if known else None
+
+
+async def refuse_superseded(ports: Ports, digest: str, returns: Callable[[int], bool]) -> None:
+    """Raises `PolicySuperseded` for a policy that was active before, unless it `returns` after this counter."""
     tenants = await ports.reads.tenants()
-    newest = max((tenant.policy_counter for tenant in tenants), default=0)
+    newest = newest_revision(tenants)
+    if newest is None or newest.partition(":")[2] == digest or returns(int(newest.partition(":")[0])):
+        return
     for tenant in tenants:
-        if tenant.policy_counter == newest and (tenant.policy_revision or "").partition(":")[2] == digest:
-            return str(tenant.policy_revision)
-    return f"{newest + 1}:{digest}"
+        for one in await ports.reads.policies(tenant.id):
+            if one.digest == digest:
+                raise PolicySuperseded(
+                    f"this broker has the policy of revision {one.revision}, whose place {newest} has taken; give it "
+                    f"the newer files, or say that it is to come back: policy_instead_of={newest.partition(':')[0]}",
+                    retry_after_ms=1000,
+                )
 
 
 async def activate_policy(
     ports: Ports, tenant: str, person: PersonCaller | None, *, revision: str, text: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Make `revision` (`<counter>:<digest>`) the active one of the tenant. Activating it again changes nothing."""
+    """Make `revision` (`<counter>:<digest>`) the active one of the tenant. Activating it again changes nothing.
+
+    Raises `PolicyUnavailable` where the tenant has another revision of this counter, or of a later one.
+    """
     require_operator(person, "activate a policy")
     counter, _, digest = revision.partition(":")
     known = (await ports.store.load(Query(tenant))).tenant
@@ -42,6 +68,8 @@ async def activate_policy(
 
     def act(journal: Journal, loaded: Loaded) -> Effectuated:
         before = loaded.tenant
+        if before.policy_revision is not None and before.policy_counter >= int(counter):
+            raise PolicyUnavailable(f"{before.policy_revision} became active meanwhile", retry_after_ms=1000)
         body: dict[str, Any] = {"revision": revision}
         body["previous"] = before.policy_revision
         journal.add(EntryType.POLICY_ACTIVATED, body=body)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import asyncio
 
 from stepgrant_broker.domain.decisions import Decided
+from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.domain.refusals import RevisionMoved
+from stepgrant_broker.usecases.activate_policy import newest_revision
 from stepgrant_broker.usecases.context import Ports
+
+
+async def refuse_outdated(ports: Ports, policy_input: bytes) -> None:
+    """Raises `PolicyUnavailable` unless the engine answers by the revision that is active: no decision would count."""
+    answer = await ports.policy.evaluate(policy_input)
+    active = newest_revision(await ports.reads.tenants())
+    if active is not None and answer.revision != active:
+        raise PolicyUnavailable(f"the engine decides by revision {answer.revision}, but {active} is active")
 
 
 async def decide(ports: Ports, policy_input: bytes, active: str | None) -> Decided:

@@ -42,9 +42,10 @@ from stepgrant_broker.wiring.checking import the_log
 from stepgrant_broker.wiring.clock import SystemClock, SystemIds
 from stepgrant_broker.wiring.databases import check_database, is_built, migrate_database, open_store
 from stepgrant_broker.wiring.failpoints import parse
-from stepgrant_broker.wiring.identity import open_identities
+from stepgrant_broker.wiring.following import Following
+from stepgrant_broker.wiring.identity import open_identities, trust_of
 from stepgrant_broker.wiring.key_keeping import KeyKeeping
-from stepgrant_broker.wiring.policy import ActivePolicy
+from stepgrant_broker.wiring.policy import ActivePolicy, always
 from stepgrant_broker.wiring.policy_engines import Wanted, engines_of
 from stepgrant_broker.wiring.restoring import origin_of
 from stepgrant_broker.wiring.seams import Seams
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.vault.client import Vault
     from stepgrant_broker.wiring.databases import AnyStore
+    from stepgrant_broker.wiring.policy import Returns
 
 
 @dataclass(slots=True)
@@ -83,18 +85,21 @@ class Broker:
     make_app: Callable[[], FastAPI]
     vault: Vault | None
     keys: KeyKeeping
+    trusted: tuple[str, ...]
 
     async def tenants(self) -> tuple[str, ...]:
         """All tenants, and the one that local commands administer (which begins with its first entry)."""
         known = [tenant.id for tenant in await self.ports.reads.tenants()]
         return tuple(dict.fromkeys([*known, self.settings.tenant]))
 
-    async def activate(self, bundle: Bundle) -> str:
-        """Make this the policy of all tenants; the revision.
+    async def activate(self, bundle: Bundle, *, returns: Returns = always) -> str:
+        """Make this the policy of all tenants, those to come of the trust file included; the revision.
 
-        Raises `PolicyInvalid`, `PolicyUnavailable` when OPA has not got it, `StoreUnavailable`.
+        `returns` as of `ActivePolicy.activate`. Raises `PolicyInvalid`, `PolicyUnavailable` when OPA has not got it,
+        `PolicySuperseded`, `StoreUnavailable`.
         """
-        return await self.policy.activate(self.ports, bundle, await self.tenants())
+        tenants = dict.fromkeys([*await self.tenants(), *self.trusted])
+        return await self.policy.activate(self.ports, bundle, tenants, returns=returns)
 
     async def sweep_now(self) -> int:
         """One round of the sweeper; how many runs were parked."""
@@ -148,6 +153,7 @@ async def build(
     Raises:
         SettingsError: a seam for tests without `test_mode`.
         PolicyInvalid: the policy has findings.
+        PolicySuperseded: the settings' files were active before, and nobody said that they are to come back.
         StepgrantFault: database or keys cannot be used (`StoreUnavailable`, `SignerUnavailable` and below), or the
             store is behind what was seen of it outside (`StoreRolledBack`).
     """
@@ -159,7 +165,11 @@ async def build(
         bundle = policy if policy is not None else await asyncio.to_thread(policy_of, settings)
         wanted = Wanted(broker, patient=settings.policy_engine == "opa")
         stack.push_async_callback(wanted.stop)
-        await wanted.want(bundle)
+        meant = policy is not None or settings.watch_policy
+        await wanted.want(bundle, returns=always if meant else lambda last: last == settings.policy_instead_of)
+        following = Following(broker, wanted, lambda: policy if policy is not None else policy_of(settings))
+        following.start()
+        stack.push_async_callback(following.stop)
         if broker.vault is not None:
             broker.vault.start()
         await broker.keys.begin()
@@ -247,12 +257,16 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     public_log = PublicLog(store, sequencer)
     if witnesses is not None:
         witnesses.prove_from(public_log)
-    identities = open_identities(stack, settings, store)
+    trust = trust_of(settings)
+    identities = open_identities(stack, trust, settings, store)
     given = seams.identities(identities) if seams.identities is not None else identities
     app = partial(_app, ports, settings, Nonces(wrap.derive(LABEL)), given, public_log, metrics)
     sweeper = Sweeper(ports, metrics, settings.sweep_ms)
     sequencing = Sequencing(sequencer, metrics, settings.log_every_ms)
-    return Broker(settings, ports, store, policy, metrics, sweeper, sequencing, public_log, seen, app, vault, keeping)
+    trusted = tuple(dict.fromkeys(issuer.tenant for issuer in trust.issuers))
+    return Broker(
+        settings, ports, store, policy, metrics, sweeper, sequencing, public_log, seen, app, vault, keeping, trusted
+    )
 
 
 def _vault(stack: AsyncExitStack, settings: Settings) -> tuple[Vault | None, Mapping[str, Issuer]]:

@@ -70,9 +70,8 @@ def _fetch(issuer: TrustedIssuer) -> Fetch:
     return key_fetching.from_url(place.url, tls)
 
 
-def open_identities(stack: AsyncExitStack, settings: Settings, reads: Reads) -> Identities:
+def open_identities(stack: AsyncExitStack, trust: Trust, settings: Settings, reads: Reads) -> Identities:
     """All identities of a broker; keys begin to be fetched, and fetching ends with `stack`. Raises `SettingsError`."""
-    trust = trust_of(settings)
     adapters = []
     for issuer in trust.issuers:
         adapter, keys = issued_identity(trust, issuer)

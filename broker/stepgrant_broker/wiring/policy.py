@@ -6,6 +6,8 @@ Rules (in this order, so that no grant is decided under one revision and recorde
 * Only then does the new engine decide. In between, calls meet `RevisionMoved` and are decided again.
 * The old engine answers what it was asked before it ends.
 * Whatever fails on the way, the present policy stays in force.
+* A policy whose place another one took comes back only if somebody says so: a replica that is started with old files
+  must not roll back all others.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import structlog
 
 from stepgrant_broker.domain.errors import PolicyUnavailable, StepgrantFault
 from stepgrant_broker.domain.writes import Query
-from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
+from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision, refuse_superseded
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.caller import PersonCaller
@@ -28,8 +30,14 @@ if TYPE_CHECKING:
     from stepgrant_broker.usecases.context import Ports
 
 RETIRE_S: Final = 5.0
+Returns: TypeAlias = Callable[[int], bool]
 
 _log = structlog.get_logger(__name__)
+
+
+def always(_: int) -> bool:
+    """`returns` of who means what he activates."""
+    return True
 
 
 class Engine(Protocol):
@@ -105,14 +113,22 @@ class ActivePolicy:
         return await self._serving.evaluate(policy_input)
 
     async def activate(
-        self, ports: Ports, bundle: Bundle, tenants: Iterable[str], person: PersonCaller | None = None
+        self,
+        ports: Ports,
+        bundle: Bundle,
+        tenants: Iterable[str],
+        person: PersonCaller | None = None,
+        *,
+        returns: Returns = always,
     ) -> str:
         """Make `bundle` the active policy of these tenants; the revision.
 
+        `returns`: whether it may take the place of the revision with this counter although it was active before it.
         Raises `PolicyInvalid` for a policy with findings, `PolicyUnavailable` when the engine has not got it,
-        `StoreUnavailable`; the present policy then stays.
+        `PolicySuperseded`, `StoreUnavailable`; the present policy then stays.
         """
         async with self._turn:
+            await refuse_superseded(ports, bundle.digest, returns)
             revision = await next_revision(ports, bundle.digest)
             engine = self._engines()
             try:

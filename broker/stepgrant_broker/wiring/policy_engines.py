@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from stepgrant_broker.config import PREFIX, SettingsError
-from stepgrant_broker.domain.errors import PolicyUnavailable, StepgrantFault
+from stepgrant_broker.domain.errors import PolicySuperseded, PolicyUnavailable, StepgrantFault
 from stepgrant_broker.policy.embedded import EmbeddedEngine
 from stepgrant_broker.policy.findings import PolicyInvalid
+from stepgrant_broker.wiring.policy import always
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
     from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.wiring.broker import Broker
-    from stepgrant_broker.wiring.policy import Engine
+    from stepgrant_broker.wiring.policy import Engine, Returns
 
 AGREE_S: Final = 0.25
 """How often OPA is asked whether it has the policy that the broker waits for."""
@@ -64,17 +65,27 @@ class Wanted:
         """`patient`: wait for an engine that has not got the policy yet, instead of failing."""
         self._broker = broker
         self._patient = patient
+        self._returns: Returns = always
         self._task: asyncio.Task[None] | None = None
         self._acting = asyncio.Lock()
 
-    async def want(self, bundle: Bundle) -> str | None:
+    @property
+    def waits(self) -> bool:
+        """Whether a policy is on its way."""
+        return self._task is not None and not self._task.done()
+
+    async def want(self, bundle: Bundle, *, returns: Returns = always) -> str | None:
         """Activate it now, or as soon as the engine has it: its revision, or `None` while it waits.
 
-        Raises `PolicyInvalid`, `StoreUnavailable`; `PolicyUnavailable` if it does not wait.
+        `returns` as of `ActivePolicy.activate`. Raises `PolicyInvalid`, `PolicySuperseded`, `StoreUnavailable`;
+        `PolicyUnavailable` if it does not wait.
         """
         await self.stop()
+        self._returns = returns
         try:
-            return await self._broker.activate(bundle)
+            return await self._broker.activate(bundle, returns=returns)
+        except PolicySuperseded:
+            raise
         except PolicyUnavailable as fault:
             if not self._patient:
                 raise
@@ -118,7 +129,7 @@ class Wanted:
     async def _try(self, bundle: Bundle) -> str | None:
         """`None` once it is active; else the code of what failed, empty while OPA only has to be waited for."""
         try:
-            revision = await self._broker.activate(bundle)
+            revision = await self._broker.activate(bundle, returns=self._returns)
         except PolicyUnavailable as fault:
             self._wait(fault.detail)
             return ""
