@@ -25,8 +25,7 @@ from faults.forks import FOLDER, NO_TLS, Process, environment
 from faults.lab import TTL_S, Lab, until_none
 from faults.processes import ENDED, KILLED, Kill, Line, Start
 from stepgrant.receipt import verify
-from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
-from stepgrant_broker.issuers.grant_tokens import REQUEST_MS
+from stepgrant_broker.domain.grants import LATE_MINT_MS, MINT_DEADLINE_MS
 
 LIFE_S: Final = 120.0
 LIVES_MOST: Final = 12
@@ -34,7 +33,7 @@ PEOPLE_S: Final = 60.0
 GONE_S: Final = float(TTL_S)
 """How long a login may live after the end of its run at most, also where nobody knows its lease any more."""
 
-CONFIRMED_S: Final = TTL_S + (MINT_DEADLINE_MS + REQUEST_MS) / 1000 + 10
+CONFIRMED_S: Final = TTL_S + (MINT_DEADLINE_MS + LATE_MINT_MS) / 1000 + 10
 """How long until that is certain of one whose request nobody saw the end of."""
 
 LOOK_S: Final = 0.5
