@@ -15,26 +15,27 @@ from faults.forks import environment, freeze, lived, talking
 TELLS: Final = """
 import json, os, random, sys
 from stepgrant import _failpoints
-said = {"name": __name__, "words": sys.argv[1:], "given": os.environ.get("GIVEN"), "folder": os.getcwd(),
-    "failpoint": _failpoints.on is not None, "random": random.random(), "pid": os.getpid(),
+said = {"name": __name__, "words": sys.argv[1:], "given": os.environ.get("GIVEN"), "environment": len(os.environ),
+    "folder": os.getcwd(), "failpoint": _failpoints.on is not None, "random": random.random(), "pid": os.getpid(),
     "open": [number for number in range(3, 64) if os.path.exists(f"/proc/self/fd/{number}")]}
 print(json.dumps(said))
 """
 
 
-def told(folder: Path, *words: str, **more: str) -> dict[str, Any]:
+def told(folder: Path, *words: str, **given: str) -> dict[str, Any]:
     program = folder / "tells.py"
     program.write_text(TELLS)
-    code, out, errors = lived(program, *words, environment=environment(**more), patience_s=60, folder=folder)
+    code, out, errors = lived(program, *words, environment=given, patience_s=60, folder=folder)
     assert code == 0, errors
     return dict(json.loads(out))
 
 
 def test_it_knows_nothing_of_the_one_before(tmp_path: Path) -> None:
     failing = {"STEPGRANT_TEST": "1", "STEPGRANT_TEST_FAILPOINT": "sdk.on_resume:kill"}
-    first, second = told(tmp_path, "one", GIVEN="1", **failing), told(tmp_path, "two", "three")
+    first, second = told(tmp_path, "one", **environment(GIVEN="1", **failing)), told(tmp_path, "two", "three")
     assert (first["name"], first["words"], first["given"], first["failpoint"]) == ("__main__", ["one"], "1", True)
     assert (second["words"], second["given"], second["failpoint"]) == (["two", "three"], None, False)
+    assert (first["environment"], second["environment"]) == (len(environment()) + 3, 0)
     assert first["folder"] == second["folder"] == str(tmp_path.resolve())
     assert first["random"] != second["random"]
     assert len({first["pid"], second["pid"], os.getpid()}) == 3
