@@ -18,9 +18,8 @@ from stepgrant_broker.ledger.exporting import BEFORE_ALL, ExportRefused, Line, S
 from stepgrant_broker.ledger.ocsf import event_of
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
-from stepgrant_broker.store import schema
-from stepgrant_broker.store.connecting import url_of
 from stepgrant_broker.store.sqlite import SqliteStore
+from stepgrant_broker.wiring.fresh import new_database
 
 ORIGIN: Final = "broker.example/log"
 COUNT: Final = 23
@@ -36,7 +35,7 @@ def plain(fields: Any, data: bytes, *, position: int, digest: bytes) -> dict[str
 async def log(tmp_path: Path) -> AsyncIterator[tuple[SqliteStore, Sequencer, Chain]]:
     """A store with a log of `COUNT` entries."""
     path = tmp_path / "log.db"
-    schema.migrate(url_of(path))
+    new_database(path)
     store = SqliteStore(path, clock=SetClock())
     await store.log_origin(ORIGIN)
     chain = Chain.of_run()
@@ -87,7 +86,7 @@ async def test_it_begins_behind_any_position(log: Log, tmp_path: Path, after: in
 
 async def test_an_empty_log_is_exported_whole(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
-    schema.migrate(url_of(path))
+    new_database(path)
     store = SqliteStore(path, clock=SetClock())
     assert await run(store, tmp_path) == BEFORE_ALL
     assert (positions(tmp_path), (tmp_path / "state").exists()) == ([], False)

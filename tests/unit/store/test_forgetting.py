@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from conformance.store.making import NOW, Chain, SetClock, a_proof
-from stepgrant_broker.store import connecting, forgetting, schema
+from stepgrant_broker.store import forgetting
 from stepgrant_broker.store.sqlite import SqliteStore
+from stepgrant_broker.wiring.fresh import new_database
 
 
 async def test_a_large_table_is_walked_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetting, "STRETCH", 10)
     monkeypatch.setattr("stepgrant_broker.store.keeping.STRETCHES", 2)
     path = tmp_path / "store.db"
-    schema.migrate(connecting.url_of(path))
+    new_database(path)
     store = SqliteStore(path, clock=SetClock())
     chain = Chain.of_run()
     await store.commit(chain.adds(1))

@@ -23,6 +23,7 @@ from stepgrant_broker.store.asking import Ask, Plan
 from stepgrant_broker.store.faults import WriteSetMalformed, unavailable
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.store.statements import Text
+from stepgrant_broker.wiring.fresh import new_database
 
 FAULTY = Path(__file__).with_name("faulty.py")
 
@@ -30,7 +31,7 @@ FAULTY = Path(__file__).with_name("faulty.py")
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "broker" / "store.db"
-    schema.migrate(connecting.url_of(path))
+    new_database(path)
     return path
 
 

@@ -18,9 +18,9 @@ import pytest
 from conformance.store.making import Chain, Gate, Raising, SetClock
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.writes import Query
-from stepgrant_broker.store import connecting, schema
 from stepgrant_broker.store.asking import Plan
 from stepgrant_broker.store.sqlite import SqliteStore
+from stepgrant_broker.wiring.fresh import new_database
 
 FORGETFUL = """
 import asyncio, sys
@@ -41,7 +41,7 @@ asyncio.run(main())
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "store.db"
-    schema.migrate(connecting.url_of(path))
+    new_database(path)
     return path
 
 
