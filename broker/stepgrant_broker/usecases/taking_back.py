@@ -75,7 +75,10 @@ class _Issuer:
 
 
 class TakingBack:
-    """One for all rounds of a sweeper. `confirmed` counts, and `failed` collects, until the round takes them."""
+    """One for all rounds of a sweeper. `confirmed` counts, and `failed` collects, until the round takes them.
+
+    `unknown`: issuers of what is due that are not configured, so that nobody can take it back.
+    """
 
     def __init__(self, misses: Misses) -> None:
         self._misses = misses
@@ -83,6 +86,7 @@ class TakingBack:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self.confirmed = 0
         self.failed: list[Failed] = []
+        self.unknown: set[str] = set()
 
     async def round(self, ports: Ports, now: int, *, wait_s: float | None) -> None:
         """Ask the issuers of what is due, and wait for them `wait_s` (`None`: until all is done).
@@ -91,6 +95,7 @@ class TakingBack:
         """
         due = await ports.reads.leases_due(now, LOOKED_AT, self._after)
         self._after = due[-1] if len(due) >= LOOKED_AT else None
+        self.unknown |= {one.issuer for one in due} - ports.issuers.keys()
         by_issuer = defaultdict[str, list[Due]](list)
         for one in due:
             if not self._misses.rests(_name(one), now):

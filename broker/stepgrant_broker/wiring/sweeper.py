@@ -28,6 +28,7 @@ class Sweeper(Rounds):
         self._metrics = metrics
         self._memory = Sweeping()
         self._alarmed = False
+        self._unknown: set[str] = set()
 
     async def round(self) -> int:
         """One round; how many runs were parked. Raises what the store raises, and `SignerUnavailable`."""
@@ -52,6 +53,9 @@ class Sweeper(Rounds):
         for one in swept.failed:
             self._metrics.sweep_failed(one.work)
             _log.error("sweep_failed", work=one.work, run=one.run, code=one.code, kind=one.kind)
+        for issuer in sorted(self._memory.outside.unknown - self._unknown):
+            _log.error("issuer_not_configured", issuer=issuer, fix="see `stepgrant doctor`")
+        self._unknown |= self._memory.outside.unknown
         if swept.oldest_ms > ALARM_MS and not self._alarmed:
             _log.error("leases_not_confirmed", unconfirmed=swept.unconfirmed, oldest_s=swept.oldest_ms // 1000)
         self._alarmed = swept.oldest_ms > ALARM_MS

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fakes.hand import Hand, hand
+from fakes.outside import LOGIN, OutsideIssuer
 from fakes.wired import until
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
@@ -115,6 +116,23 @@ async def test_a_round_that_the_store_fails_tells_what_it_found_and_is_no_good_o
         await sweeper.round()
     assert 'stepgrant_sweep_failures_total{work="park"} 1' in metrics.text()
     assert (_metric(metrics, "stepgrant_sweeps_total"), _metric(metrics, GOOD)) == (0, 0)
+
+
+async def test_an_issuer_that_is_gone_while_its_credentials_are_due_is_told_once(
+    held: tuple[Hand, Metrics, Sweeper], events: list[MutableMapping[str, Any]]
+) -> None:
+    made, metrics, _ = held
+    known = made.ports
+    made.ports = replace(known, issuers={**known.issuers, "outside": OutsideIssuer()})
+    run = str((await made.open("other", who="k9"))["run"])
+    await made.begin(run, decision=LOGIN, who="k9")
+    made.clock.tick(31_000)
+    sweeper = Sweeper(known, metrics, 1000)
+    for _ in range(2):
+        await sweeper.round()
+        made.clock.tick(60_000)
+    said = [event["issuer"] for event in events if event["event"] == "issuer_not_configured"]
+    assert said == ["outside"]
 
 
 async def test_stopping_ends_what_is_under_way_at_issuers(broker: Broker) -> None:
