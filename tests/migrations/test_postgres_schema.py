@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -118,6 +120,47 @@ def test_three_replicas_that_start_together(postgres_server: PostgresServer) -> 
     for thread in threads:
         thread.join()
     assert failed == []
+    schema.check(url)
+
+
+def asked(url: str, statement: str, *, lock_ms: int = 0) -> None:
+    with psycopg.connect(url) as broker:
+        broker.execute(f"SET lock_timeout = {lock_ms}")
+        broker.execute(statement)
+
+
+def test_an_upgrade_does_not_keep_brokers_waiting_behind_a_dump(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump holds each table; the upgrade steps back, brokers go on in the pauses, and it is done once the dump is."""
+    url = postgres_server.create_database()
+    upgrade_to(url, "0006")
+    before = shape(url)
+    monkeypatch.setattr(schema, "LOCK_MS", 50)
+    monkeypatch.setattr(schema, "TRIES", 3)
+    pauses: list[float] = []
+    ends: list[bool] = []
+
+    with psycopg.connect(url) as dump:
+        dump.execute("SET idle_in_transaction_session_timeout = '20s'")  # so an upgrade that waits for it ends, too
+        dump.execute("LOCK TABLE runs IN ACCESS SHARE MODE")
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            asked(url, "SELECT count(*) FROM runs", lock_ms=30_000)
+            assert shape(url) == before
+            if ends:
+                dump.rollback()
+
+        monkeypatch.setattr(time, "sleep", pause)
+        with pytest.raises(schema.TablesHeld, match="nothing was changed"):
+            schema.migrate(url)
+        assert pauses == [schema.PAUSE_S] * (schema.TRIES - 1)
+        assert shape(url) == before
+
+        ends.append(True)
+        schema.migrate(url)
+    assert len(pauses) == schema.TRIES
     schema.check(url)
 
 

@@ -3,6 +3,8 @@
 Rules:
 * A database is built by its migrations, never from the classes in `tables/`.
 * An upgrade is one transaction: it is there whole or not at all, and two processes cannot both run it.
+* On PostgreSQL it waits for no table longer than the brokers that still run can wait behind it: who asks for a whole
+  table stands before all who ask after him. If a pg_dump holds it, all is given back, and tried again after a pause.
 * A database of a newer version, or of something else, is refused by name and not touched.
 * There is no way down: a downgrade would destroy evidence.
 * Alembic is loaded by who upgrades. Every other start only compares the revision with the names of the migrations.
@@ -11,12 +13,14 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -34,8 +38,19 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 UPGRADING: Final = 0x57E9_5C4E
 """The advisory lock of PostgreSQL under which one process upgrades; who comes later finds it done."""
 CONNECT_S: Final = 5
+LOCK_MS: Final = 2000
+PAUSE_S: Final = 2.0
+TRIES: Final = 30
+LOCK_NOT_AVAILABLE: Final = "55P03"
 VERSION_TABLE: Final = "stepgrant_schema"
 """Not Alembic's own name: a database of another program that uses Alembic must not look like one of ours."""
+
+
+_log = structlog.get_logger(__name__)
+
+
+class TablesHeld(StoreUnavailable):
+    """Others hold a table that the upgrade changes; nothing was changed."""
 
 
 def migrate(url: URL | str) -> None:
@@ -49,12 +64,25 @@ def migrate(url: URL | str) -> None:
     with _connected(target) as connection:
         behind = _is_behind(connection)
     if behind:
-        with _connected(target, writing=True) as connection:
-            # Another process may have been faster while this one waited for the lock.
-            if _is_behind(connection):
-                _upgrade(connection)
+        _bring_up(target)
     if target.get_backend_name() == "sqlite":
         connecting.take_from_others(_file(target))
+
+
+def _bring_up(target: URL) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            with _connected(target, writing=True) as connection:
+                # Another process may have been faster while this one waited for the lock.
+                if _is_behind(connection):
+                    _upgrade(connection)
+        except TablesHeld:
+            if not left:
+                raise
+            _log.warning("upgrade_waits", why="others hold tables that it changes: a pg_dump, or a long transaction")
+            time.sleep(PAUSE_S)
+        else:
+            return
 
 
 def check(url: URL | str) -> None:
@@ -154,6 +182,7 @@ def _connected(url: URL, *, writing: bool = False) -> Iterator[Connection]:
         with engine.begin() as connection:
             if writing and connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADING})")
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")
             yield connection
     except DBAPIError as error:
         raise _refused(error) from None
@@ -167,6 +196,11 @@ def _refused(error: DBAPIError) -> StoreUnavailable:
         if getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
             return SchemaForeign("the file is not a database; name another file")
         return unavailable(cause)
+    if getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+        return TablesHeld(
+            "others hold tables that the upgrade changes (a pg_dump, or a long transaction); nothing was changed: "
+            "start it again when they are done"
+        )
     # Its driver is there only with the extra `postgres`.
     from stepgrant_broker.store.postgres_faults import not_connected  # noqa: PLC0415
 
