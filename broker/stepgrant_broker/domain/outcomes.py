@@ -92,15 +92,10 @@ def complete(journal: Journal, key: str, attempt: int, result: Result) -> Step:
     return journal.step(key)
 
 
-def _drop_grant(journal: Journal, step: Step, cause: str, *, not_executed: bool = False) -> None:
+def _drop_grant(journal: Journal, step: Step, cause: str, *, meters_back: bool = False) -> None:
     grant = journal.view.grants.get(step.grant or "")
-    if grant is None:
-        return
-    # That nothing was done is certain where the grant is provably unused: then all comes back, the approval too. Where
-    # a server has redeemed it the agent's word gives nothing back, or a budget would be worth any number of effects.
-    unused = not_executed and provably_unused(grant)
-    meters_back = not_executed and not unused and grant.redeemed_at is None
-    revoke(journal, grant, cause, settled=not unused, meters_back=meters_back)
+    if grant is not None:
+        revoke(journal, grant, cause, settled=True, meters_back=meters_back)
 
 
 def fail(journal: Journal, key: str, attempt: int, status: FailStatus, error: str | None) -> Step:
@@ -127,7 +122,7 @@ def fail(journal: Journal, key: str, attempt: int, status: FailStatus, error: st
         outcome={"status": status.value},
         body=body,
     )
-    _drop_grant(journal, step, "failed", not_executed=status is FailStatus.NOT_EXECUTED)
+    _drop_grant(journal, step, "failed", meters_back=status is FailStatus.NOT_EXECUTED)
     return journal.step(key)
 
 

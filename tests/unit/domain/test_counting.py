@@ -9,7 +9,7 @@ from stepgrant import canonical
 from stepgrant_broker.domain import policy_input
 from stepgrant_broker.domain.calls import Ask
 from stepgrant_broker.domain.deciding import meter_number
-from stepgrant_broker.domain.decisions import Allow, Effect, GrantSpec, RedeemMode
+from stepgrant_broker.domain.decisions import Allow, Effect, GrantSpec
 from stepgrant_broker.domain.fold.common import evolve, the_run
 from stepgrant_broker.domain.state import FailStatus, View
 
@@ -54,27 +54,13 @@ def test_a_retry_does_not_find_its_own_earlier_attempt_in_the_budget(world: Worl
     assert (spent("s1"), spent("another")) == ({}, {"usd": 90})
 
 
-@pytest.mark.parametrize(
-    ("redeem", "redeemed", "left"),
-    [
-        (RedeemMode.OPTIONAL, False, ({"pii": 1}, {})),
-        (RedeemMode.REQUIRED, False, ({}, {})),
-        (RedeemMode.REQUIRED, True, ({"pii": 1}, {"usd": 5})),
-        (RedeemMode.OPTIONAL, True, ({"pii": 1}, {"usd": 5})),
-    ],
-    ids=["perhaps used", "provably unused", "redeemed", "redeemed though it need not be"],
-)
-def test_what_comes_back_of_a_step_that_was_not_executed(
-    world: World, *, redeem: RedeemMode, redeemed: bool, left: tuple[object, object]
-) -> None:
-    """Meters on the agent's word, as long as no server says otherwise; labels only where nothing can have been read."""
-    world.begin(call(), Allow(("ok",), GrantSpec(effect=Effect.ONCE, redeem=redeem), ("pii",), {"usd": 5}))
-    if redeemed:
-        world.redeem()
+def test_meters_come_back_when_the_step_is_known_not_executed_but_labels_stay(world: World) -> None:
+    world.begin(call(), Allow(("ok",), GrantSpec(effect=Effect.ONCE), ("pii",), {"usd": 5}))
+    world.redeem()
     world.fail(FailStatus.NOT_EXECUTED)
     run = world.view.run
     assert run is not None
-    assert (dict(run.history.labels), dict(run.history.meters)) == left
+    assert (dict(run.history.labels), dict(run.history.meters)) == ({"pii": 1}, {})
 
 
 def test_the_grant_ends_at_the_earliest_end(world: World) -> None:

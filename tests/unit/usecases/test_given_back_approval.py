@@ -41,20 +41,6 @@ async def test_an_unused_grant_gives_its_approval_back_when_the_run_parks(tmp_pa
         assert (after.status, after.consumed_by) == ("approved", None)
 
 
-async def test_an_unused_grant_gives_its_approval_back_when_the_tool_did_nothing(tmp_path: Path) -> None:
-    """The tool said so before any server had redeemed the grant: people need not say yes again."""
-    async with hand(tmp_path) as held:
-        run = (await held.open())["run"]
-        await approved(held, run)
-        first = await held.begin(run, "s1", ask())
-        args = (held.ports, held.agent(), run, "s1", 1, first["grant"]["attempt"])
-        await fail(*args, status=FailStatus.NOT_EXECUTED, error=None, request=held.request())
-        again = await held.begin(run, "s1", ask())
-        assert (again["outcome"], again["grant"]["attempt"]) == ("run", 2)
-        check = LedgerCheck(held.store, held.store, held.ports.wrap, digest_of)
-        assert [str(finding) async for finding in check.findings()] == []
-
-
 async def test_a_redeemed_grant_keeps_its_approval_whatever_the_tool_says(tmp_path: Path) -> None:
     async with hand(tmp_path) as held:
         run = (await held.open())["run"]
