@@ -4,24 +4,28 @@ Rules:
 * One writer thread with group commit, a few reader threads, each with a connection of its own (`postgres_link.py`); the
   event loop never waits for the network.
 * The clock is the database's, one for all brokers, unless a test gives another.
+* The one question that goes over whole tables (`strays`, of a check) has a connection of its own, and an hour: beside
+  the calls of agents it would be given up, and on a large database the check could never come to its end.
 * The schema must be the one that this version knows (`schema.check`); only `schema.migrate` builds or changes it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from stepgrant_broker.domain.errors import StoreUnavailable
-from stepgrant_broker.store import checking, schema
+from stepgrant_broker.store import checking, scanning, schema
 from stepgrant_broker.store import postgres_sql as sql
 from stepgrant_broker.store.asking import Plan, ask
 from stepgrant_broker.store.forgetting import Forgetting, Run
 from stepgrant_broker.store.keeping import Keeping
 from stepgrant_broker.store.loading import load
+from stepgrant_broker.store.postgres_faults import Lost, Refused, told
 from stepgrant_broker.store.postgres_link import Link, Manner
-from stepgrant_broker.store.postgres_readers import PostgresReaders
+from stepgrant_broker.store.postgres_readers import PostgresReaders, view
 from stepgrant_broker.store.postgres_writer import Chore, PostgresWriter
 from stepgrant_broker.store.sealing import Clear
 
@@ -29,11 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stepgrant_broker.domain.ports import Clock, Failpoints
+    from stepgrant_broker.domain.scanning import Stray
     from stepgrant_broker.domain.writes import Loaded, Query, WriteSet
     from stepgrant_broker.store.asking import Look
 
 T = TypeVar("T")
 CAPACITY: Final = 1024
+SCAN_S: Final = 3600.0
 READERS: Final = 4
 
 
@@ -73,6 +79,9 @@ class PostgresStore(Keeping):
         self._readers = PostgresReaders([Link(url, manner) for _ in range(readers)], capacity=capacity)
         self._writer = PostgresWriter(Link(url, writing), clock=clock, failpoints=failpoints, capacity=capacity)
         self._forgetting = Forgetting(sql.WRITES)
+        patient = max(SCAN_S, manner.statement_s)
+        self._scan = Link(url, replace(manner, application=f"{manner.application}-check", statement_s=patient))
+        self._scanning = asyncio.Lock()
 
     async def _run(self, look: Look[T]) -> T:
         return await self._readers.run(look)
@@ -88,6 +97,19 @@ class PostgresStore(Keeping):
             return int(found[0][0])
 
         return await self._readers.run(plan)
+
+    async def strays(self) -> tuple[Stray, ...]:
+        """Rows without the row that they belong to, some of each table. Raises `StoreUnavailable`."""
+        async with self._scanning:
+            return await asyncio.to_thread(self._scanned, lambda: scanning.strays(self._sql))
+
+    def _scanned(self, look: Look[T]) -> T:
+        try:
+            return view(self._scan, look)
+        except (Lost, Refused) as error:
+            raise told(error) from None
+        finally:
+            self._scan.close()
 
     async def load(self, query: Query) -> Loaded:
         """What the query names, in one consistent view. Raises `StoreUnavailable`."""
