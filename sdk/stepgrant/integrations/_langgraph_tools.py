@@ -5,7 +5,8 @@ Rules:
   recorded as a result, so a copy of the tool notes what its body did.
 * What is decided on are the arguments that the body gets: checked by the tool's own schema, with defaults, without what
   LangGraph injects. Another argument at the body than was decided on, and the body does not run.
-* A tool whose body cannot be watched (it overrides `run` or `invoke`) is taken to have run.
+* A tool whose body cannot be watched (it overrides `run` or `invoke`) is taken to have run. It may read a call as it
+  likes, so it gets none that its schema refuses, and of others only what was decided on.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from stepgrant._results import encode
 from stepgrant._spec import ToolSpec
 from stepgrant._tool import declared_as
 
-__all__ = ["InvalidArguments", "Watched", "arguments_of", "is_error", "returns_command", "spec_of"]
+__all__ = ["InvalidArguments", "Watched", "arguments_of", "handed_on", "is_error", "returns_command", "spec_of"]
 
 _OURS: Final = (BaseTool, StructuredTool, Tool)
 _RUNNERS: Final = ("invoke", "ainvoke", "run", "arun")
@@ -38,8 +39,8 @@ _FRAMEWORK: Final = frozenset({"config", "run_manager", "callbacks"})
 class InvalidArguments(Exception):
     """The tool's own schema refuses these arguments."""
 
-    def __init__(self, tool: str) -> None:
-        super().__init__(f"{tool}: these arguments do not fit what it takes")
+    def __init__(self, tool: str, why: str = "") -> None:
+        super().__init__(f"{tool}: these arguments do not fit what it takes{why and ': '}{why}")
 
 
 def _function_of(tool: BaseTool) -> Callable[..., Any] | None:
@@ -79,15 +80,48 @@ def arguments_of(tool: BaseTool, args: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises `InvalidArguments`, and `NotJson` for a default that is not JSON.
     """
+    schema = _schema_of(tool)
+    if schema is None:
+        return {name: _plain(value, tool.name) for name, value in args.items()}
+    model = _checked(tool.name, schema, args)
+    return {name: _plain(getattr(model, name), tool.name) for name in schema.model_fields}
+
+
+def handed_on(tool: BaseTool, args: Mapping[str, Any], decided: Mapping[str, Any]) -> dict[str, Any]:
+    """These arguments as they were decided on, for a body that cannot be watched; none that the schema drops.
+
+    Those that the call does not name are not in it: a default need not fit its own schema.
+    Raises `NotJson` for one that is not the same when it comes back from JSON (a secret's stars).
+    """
+    schema = _schema_of(tool)
+    if schema is None:
+        return dict(decided)
+    model = _checked(tool.name, schema, args)
+    given = {name: value for name, value in decided.items() if name in model.model_fields_set}
+    try:
+        again = _checked(tool.name, schema, given)
+    except InvalidArguments as error:
+        raise e.NotJson(what=f"a call of {tool.name}", path="", why=str(error)) from None
+    for name in given:
+        if getattr(again, name) != getattr(model, name):
+            why = "it comes back as another value"
+            raise e.NotJson(what=f"an argument of {tool.name}", path=f"/{name}", why=why)
+    return given
+
+
+def _schema_of(tool: BaseTool) -> type[BaseModel] | None:
     # A tool of one text has no schema of its own; what LangChain makes up for it is that of its body's plumbing.
     schema = tool.tool_call_schema if tool.args_schema is not None or not isinstance(tool, Tool) else None
-    if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
-        return {name: _plain(value, tool.name) for name, value in args.items()}
+    return schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
+
+
+def _checked(tool: str, schema: type[BaseModel], args: Mapping[str, Any]) -> BaseModel:
     try:
-        model = schema.model_validate(dict(args))
-    except ValidationError:
-        raise InvalidArguments(tool.name) from None
-    return {name: _plain(getattr(model, name), tool.name) for name in schema.model_fields}
+        return schema.model_validate(dict(args))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        told = [f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in wrong]
+        raise InvalidArguments(tool, "; ".join(told)) from None
 
 
 def _plain(value: object, tool: str) -> Any:  # noqa: ANN401  # any JSON value
@@ -116,7 +150,7 @@ class Watched:
     def __init__(self, tool: BaseTool, decided: Mapping[str, Any] | None) -> None:
         self.entered = False
         self.raised: BaseException | None = None
-        self.conclusive = any(
+        self.conclusive = vars(tool).keys().isdisjoint(_RUNNERS) and any(
             all(getattr(type(tool), name) is getattr(ours, name) for name in _RUNNERS) for ours in _OURS
         )
         self._decided = decided
