@@ -9,6 +9,7 @@ from stepgrant._receipt_entries import Event
 from stepgrant._receipt_errors import ChainBroken, LogProofInvalid, NotInReceipt
 from stepgrant._receipt_facts import Approval, Decision, Erased, Facts, Gap, Grant, Step
 from stepgrant._receipt_log import Logged
+from stepgrant._receipt_parts import part_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,30 @@ class Verified:
     facts: Facts = field(repr=False, compare=False)
     key_revoked_at: int | None = None
 
-    def continues(self, earlier: Verified) -> None:
-        """Compare with an earlier receipt of the same run. Raises `ChainBroken` (forked) when history was changed."""
-        if (earlier.tenant, earlier.run, earlier.scope) != (self.tenant, self.run, self.scope):
+    def continues(self, earlier: Verified) -> int:
+        """Compare with an earlier receipt of the same run, each entry with the one of its `seq`: parts have no chain.
+
+        Returns how many of the earlier receipt's entries are in this one, and the same. Entries that this one is not
+        about (it is of another step or grant) cannot be compared.
+
+        Raises:
+            ChainBroken: forked, shorter_than_earlier (it leaves out what it is about), other_run.
+            NotInReceipt: nothing_to_compare: no entry is in both.
+        """
+        if (earlier.tenant, earlier.run) != (self.tenant, self.run):
             raise ChainBroken("the earlier receipt is of another run", reason="other_run")
-        last = len(earlier.events) - 1
-        if len(self.events) <= last:
+        places = {event.seq: position for position, event in enumerate(self.events)}
+        both = [event for event in earlier.events if event.seq in places]
+        for event in both:
+            at = places[event.seq]
+            if self.events[at].hash != event.hash:
+                raise ChainBroken("the earlier receipt has another entry here", reason="forked", position=at)
+        belongs = part_of(earlier.events, self.scope)
+        if any(event.seq not in places and belongs(event) for event in earlier.events):
             raise ChainBroken("the earlier receipt has more entries", reason="shorter_than_earlier")
-        if self.events[last].hash != earlier.head_hash:
-            raise ChainBroken("the earlier receipt has another entry here", reason="forked", position=last)
+        if not both:
+            raise NotInReceipt("the earlier receipt has none of its entries", reason="nothing_to_compare")
+        return len(both)
 
     def tlog_proof(self, position: int) -> bytes:
         """The C2SP tlog-proof file of the entry at this place in the receipt, for any other verifier.

@@ -51,6 +51,14 @@ def proven(verified: Verified) -> Iterator[str]:
     yield f"Each entry is in the log {log}, whose head is signed by a key of yours{told}."
 
 
+def continues(same: int, of: int) -> str:
+    """What a comparison with an earlier receipt showed: so many of its entries are in this one, and none is another."""
+    if same == of:
+        return "It continues the earlier receipt: nothing in it was rewritten."
+    some = plain.count(of, "entry", "entries")
+    return f"It has {same} of the earlier receipt's {some}: none of these was rewritten. The others were not compared."
+
+
 def witnesses(verified: Verified) -> list[tuple[str, str]]:
     """Who cosigned the log's head, of those that were asked for, and when."""
     if verified.logged is None:

@@ -127,6 +127,64 @@ def test_the_digest_is_that_of_the_file() -> None:
     assert receipt.verify(value, RUN.book.jwks).digest == digest(jcs(value))
 
 
+# ------------------------------------------------------------------------------------------------ earlier receipts
+
+
+WHOLE = with_approval()
+BASE = frozenset(positions(WHOLE, *BEHIND))
+SCOPES = (("run", "run_01"), ("step", "publish"), ("grant", "grn_3"))
+
+
+def of(scope: tuple[str, str], run: Run = WHOLE, *, without: int | None = None) -> receipt.Verified:
+    """The receipt of this; `without`: the seq of an entry that it leaves out."""
+    value = run.logged(scope=scope, extra=BASE)
+    for at, entry in enumerate(value["entries"]):
+        if f'"seq":{without},'.encode() in b64u_decode(entry):
+            del value["entries"][at], value["log"]["proofs"][at]
+            held = b"".join(map(b64u_decode, value["entries"]))
+            value["disclosures"] = [one for one in value["disclosures"] if one["c"].encode() in held]
+            break
+    return receipt.verify(value, run.book.jwks)
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=str)
+@pytest.mark.parametrize("before", SCOPES, ids=str)
+def test_each_entry_is_compared_also_where_no_chain_ties_them(scope: tuple[str, str], before: tuple[str, str]) -> None:
+    """The broker's own keys signed both. In a part what comes after the changed answer is as it was, to the last."""
+    run = with_approval()
+    at = next(seq for seq in BASE if b'"approval_decided"' in run.book.entries[seq])
+    run.book.entries[at] = run.book.entries[at].replace(b'"operator":"opr_1"', b'"operator":"opr_2"')
+    if scope[0] == "run":
+        rechain(run)
+    later = of(scope, run)
+    assert (later.head_hash == of(scope).head_hash) is (scope[0] != "run")
+    with pytest.raises(receipt.ChainBroken) as caught:
+        later.continues(of(before))
+    assert caught.value.reason == "forked"
+    assert later.events[caught.value.position or 0].seq == at
+    assert of(scope).continues(of(before)) > 0
+
+
+def test_what_a_receipt_is_not_about_is_not_compared() -> None:
+    whole, step, grant = map(of, SCOPES)
+    assert step.continues(whole) == whole.continues(step) == len(step.events)
+    assert grant.continues(step) == step.continues(grant) == len(grant.events) < len(step.events)
+    with pytest.raises(receipt.NotInReceipt) as caught:
+        rewritten(RUN, scope=("step", "read")).continues(rewritten(RUN, scope=("step", "charge")))
+    assert caught.value.reason == "nothing_to_compare"
+
+
+@pytest.mark.parametrize("scope", SCOPES[1:], ids=str)
+def test_a_part_without_what_an_earlier_one_has_of_it_is_refused(scope: tuple[str, str]) -> None:
+    """What is not shown cannot differ."""
+    some = of(scope, without=min(BASE))
+    assert of(scope).continues(some) == len(some.events)
+    for before in SCOPES:
+        with pytest.raises(receipt.ChainBroken) as caught:
+            some.continues(of(before))
+        assert caught.value.reason == "shorter_than_earlier"
+
+
 # --------------------------------------------------------------------------------------------- what makes no sense
 
 

@@ -25,7 +25,7 @@ KEY = Annotated[
 SHOW = Annotated[bool, typer.Option("--show", help="Also tell what the run did.")]
 EARLIER = Annotated[
     Path | None,
-    typer.Option("--earlier", metavar="FILE", help="An earlier receipt of the run: find rewritten history."),
+    typer.Option("--earlier", metavar="FILE", help="An earlier receipt of the run, or a part: find rewritten history."),
 ]
 STEP = Annotated[str | None, typer.Option("--step", metavar="KEY", help="Only this step, with what is inside of it.")]
 GRANT = Annotated[str | None, typer.Option("--grant", metavar="JTI", help="Only this grant.")]
@@ -107,15 +107,17 @@ def _register_verify(app: typer.Typer) -> None:
         from stepgrant.cli import receipt_view
 
         verified = _checked(file, key, log_policy)
+        compared: tuple[int, int] | None = None
         if earlier is not None:
-            verified.continues(receipt.verify(_read(earlier), _read(key)))
+            before = receipt.verify(_read(earlier), _read(key))
+            compared = verified.continues(before), len(before.events)
         _page(cli, verified, html)
 
         def told() -> None:
             if show:
                 receipt_view.print_story(cli.out, verified)
                 cli.out.line()
-            receipt_view.print_verdict(cli.out, verified, compared=earlier is not None)
+            receipt_view.print_verdict(cli.out, verified, compared=compared)
 
         cli.out.emit(receipt_view.as_json(verified, story=show), told)
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from stepgrant.receipt import Step, Verified
 
 
-def print_verdict(out: Output, verified: Verified, *, compared: bool = False) -> None:
-    """What `receipt verify` says to people."""
+def print_verdict(out: Output, verified: Verified, *, compared: tuple[int, int] | None = None) -> None:
+    """What `receipt verify` says to people. `compared`: with how many of how many entries of an earlier receipt."""
     out.line(f"The receipt holds: {words.verdict(verified)}", style="green")
     for line in words.proven(verified):
         out.line(f"  {line}")
     if verified.logged is not None and not verified.logged.cosigned:
         out.line(f"  {words.NO_WITNESS}", style="dim")
-    if compared:
-        out.line("  It continues the earlier receipt: nothing in it was rewritten.")
+    if compared is not None:
+        out.line(f"  {words.continues(*compared)}")
     for gap in verified.missing:
         out.line(f"  Missing: {plain.visible(gap.text)}.", style="yellow")
     if verified.erased is not None:

@@ -78,6 +78,19 @@ def test_rewritten_history_is_found_with_an_earlier_receipt(run: Run, files: Sim
     assert "It continues the earlier receipt" in same.out
 
 
+def test_what_was_not_compared_is_said(run: Run, files: SimpleNamespace, tmp_path: Path) -> None:
+    step, grant = tmp_path / "step.json", tmp_path / "grant.json"
+    step.write_bytes(dumps(files.story.logged(scope=("step", "charge"))))
+    grant.write_bytes(dumps(files.story.logged(scope=("grant", "grn_3"))))
+    words = ("receipt", "verify", str(step), "--key", str(files.keys), "--earlier")
+    told = run(*words, str(files.receipt)).out
+    assert "It has 7 of the earlier receipt's 30 entries" in told
+    assert "It continues" not in told
+    nothing = run(*words, str(grant))
+    assert nothing.code == ExitCode.REFUSED
+    assert "nothing_to_compare" in nothing.err
+
+
 def test_unfinished_run_says_that_more_may_come(run: Run, tmp_path: Path) -> None:
     story = Story()
     story.opened()
