@@ -45,21 +45,30 @@ class Binding:
     issuer: str
     params: Mapping[str, Json]
 
-    def text(self) -> str:
-        """The `sha-256:…` digest that the person sees and echoes."""
-        return canonical.digest(
+    def preimage(self) -> bytes:
+        """All of it in canonical bytes: what people are shown, and can compute the digest of."""
+        return canonical.dumps(
             {
                 "tenant": self.tenant, "run": self.run, "step": self.step, "digest": self.digest,
                 "effect": self.effect.value, "issuer": self.issuer, "params": dict(self.params),
             }
         )  # fmt: skip
 
+    def text(self) -> str:
+        """The `sha-256:…` digest that the person sees and echoes."""
+        return canonical.digest_bytes(self.preimage())
+
+
+def resume_bytes(run: Run, subject: str) -> bytes:
+    """What a resume or takeover by this subject is, in canonical bytes; its digest is the binding's `digest`."""
+    return canonical.dumps({"run": run.id, "subject": subject})
+
 
 def binding_of_resume(run: Run, subject: str, decision: Decision) -> Binding:
     """What an approval of a resume or takeover by this subject would be bound to."""
     spec = decision.grant if not isinstance(decision, Deny) else None
     issuer, params = (spec.issuer, spec.params) if spec is not None else ("", {})
-    digest = canonical.digest({"run": run.id, "subject": subject})
+    digest = canonical.digest_bytes(resume_bytes(run, subject))
     return Binding(run.tenant, run.id, RESUME_STEP, digest, Effect.ONCE, issuer, params)
 
 
@@ -152,10 +161,10 @@ def request(
     why_again: str | None,
     limits: Limits,
 ) -> Approval:
-    """Put the question. The binding's digest is kept as a payload, so that it can be shown."""
+    """Put the question. What its digest is of is kept as a payload, so that people see all that they agree to."""
     asked = decision.approval
     body: dict[str, Any] = {
-        "binding_c": journal.commit.value("approval.binding", binding.text()),
+        "binding_c": journal.commit.digest("approval.binding", binding.preimage()),
         "issuer": binding.issuer,
         "groups": list(asked.groups),
         "quorum": asked.quorum,

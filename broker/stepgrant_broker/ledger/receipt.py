@@ -39,6 +39,8 @@ PAGE: Final = 500
 MAX_POLICY: Final = 67_108_864
 MAX_ENTRIES: Final = 100_000
 CLOSED: Final = frozenset({"grant.handle", "grant.lease"})
+DIGEST_ONLY: Final = frozenset({"approval.binding"})
+"""Shown as the digest that the person echoed, as all receipts so far have it."""
 
 
 async def make_receipt(
@@ -191,6 +193,6 @@ def _disclosure(key: bytes, payload: Payload, *, preimages: bool) -> dict[str, A
             f"the stored {payload.field} is not what its entry commits to; run `stepgrant ledger verify`"
         )
     disclosure = {"c": payload.c, "field": payload.field, "r": canonical.b64u(r), "value": canonical.loads(value)}
-    if preimages and payload.form == "preimage":
+    if preimages and payload.form == "preimage" and payload.field not in DIGEST_ONLY:
         disclosure["preimage"] = canonical.b64u(payload.body)
     return disclosure

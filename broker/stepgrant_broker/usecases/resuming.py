@@ -1,6 +1,7 @@
 """What policy's decision about a resume or takeover comes to: allowed, refused, or a question to people.
 
-Rules: the question binds run and subject under the step `~resume`; what is not allowed is recorded before it is raised.
+Rules: the question binds run and subject under the step `~resume`, and keeps both so that people see who asks; what is
+not allowed is recorded before it is raised.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def settle(
     action = {
         "tool": held.tool,
         "resource_c": None,
-        "digest_c": journal.commit.value("action.digest", binding.digest),
+        "digest_c": journal.commit.digest("action.digest", approvals.resume_bytes(journal.run, caller.subject)),
         "effect": Effect.ONCE.value,
     }
     body = {"phase": "resume", "engine": decided.engine}

@@ -81,12 +81,25 @@ def _answer(cli: Cli, approval: str, verdict: str, *, note: str | None, digest: 
             )
         if not cli.out.json_mode:
             _show(cli, asked)
+        _refuse_unshown(asked, verdict)
         cli.out.confirm(f"{verdict.capitalize()} exactly this?", yes=yes)
         body: dict[str, Any] = {"verdict": verdict, "digest": asked["digest"]}
         if note is not None:
             body["note"] = note
         answer = broker.post(f"/v1/approvals/{segment(approval)}/decide", body)
     cli.out.emit(answer, lambda: cli.out.line(_said(answer)))
+
+
+def _refuse_unshown(asked: dict[str, Any], verdict: str) -> None:
+    """Only what was seen whole is answered; but a no to what is no longer known does no harm."""
+    from stepgrant.cli.asked import UNKEPT, mismatch
+
+    why = mismatch(asked)
+    if why is not None and (why != UNKEPT or verdict != "deny"):
+        raise CommandError(
+            f"{asked['id']}: the digest is not that of what is shown ({why}); nothing was answered",
+            code="digest_mismatch",
+        )
 
 
 def _said(answer: dict[str, Any]) -> str:

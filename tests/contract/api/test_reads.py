@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -110,14 +111,41 @@ async def test_an_approval_shows_the_action_that_is_asked_about_and_no_other(bro
 
     void = (await broker.person("GET", f"/v1/approvals/{first}")).json()
     asked = (await broker.person("GET", f"/v1/approvals/{second}")).json()
-    assert (void["status"], void["action"]["args"]) == ("void", None)
+    assert (void["status"], void["action"]["args"]) == ("void", {"amount": 5})
     assert (asked["status"], asked["action"]["args"]) == ("pending", {"amount": 6})
     assert void["digest"] != asked["digest"]
+    for shown in (void, asked):
+        assert_bound_as_shown(shown)
     # The digest of the void question cannot answer the new one.
     answer = {"verdict": "approve", "digest": void["digest"]}
     refused = await broker.person("POST", f"/v1/approvals/{second}/decide", answer, who="ann")
     assert refused.json()["code"] == "digest_mismatch"
     assert (await broker.person("GET", f"/v1/approvals/{second}")).json()["answers"] == []
+
+
+def assert_bound_as_shown(shown: dict[str, Any]) -> None:
+    """Whoever reads it can compute the digest that the answer echoes, from what he read."""
+    bound, action = shown["bound"], shown["action"]
+    assert canonical.digest(bound) == shown["digest"]
+    assert {name: bound[name] for name in ("run", "step", "effect", "issuer")} == {
+        name: shown[name] for name in ("run", "step", "effect", "issuer")
+    }
+    if shown["resume"] is None:
+        assert canonical.action_digest(action["tool"], action["resource"], action["args"]) == bound["digest"]
+    else:
+        assert canonical.digest(shown["resume"]) == bound["digest"]
+
+
+async def test_an_approval_shows_the_issuer_with_what_it_is_given(broker: Broker) -> None:
+    agent = await broker.agent()
+    run = (await agent.open())["run"]
+    decision = ask() | {"grant": {**allow()["grant"], "issuer": "static", "params": {"secret": "bank-key"}}}
+    asked = (await agent.begin(run, decision=decision)).json()["approval_id"]
+
+    shown = (await broker.person("GET", f"/v1/approvals/{asked}")).json()
+    assert (shown["bound"]["issuer"], shown["bound"]["params"]) == ("static", {"secret": "bank-key"})
+    assert shown["bound"]["tenant"] == "acme"
+    assert_bound_as_shown(shown)
 
 
 async def test_an_approval_of_a_resume_is_about_the_run(broker: Broker) -> None:
@@ -130,6 +158,8 @@ async def test_an_approval_of_a_resume_is_about_the_run(broker: Broker) -> None:
     assert (asked.status_code, asked.json()["code"]) == (403, "approval_required")
     shown = (await broker.person("GET", f"/v1/approvals/{asked.json()['approval_id']}")).json()
     assert (shown["step"], shown["tool"], shown["action"]["args"]) == ("~resume", "stepgrant.run.resume", None)
+    assert shown["resume"] == {"run": run, "subject": "workload:acme/refunds"}
+    assert_bound_as_shown(shown)
     answer = {"verdict": "approve", "digest": shown["digest"]}
     await broker.person("POST", f"/v1/approvals/{shown['id']}/decide", answer, who="ann")
 

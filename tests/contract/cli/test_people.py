@@ -67,7 +67,8 @@ def test_approval_is_seen_answered_and_told(host: TestHost, run: Run, root: list
     listed = run("approval", "list", *root)
     assert [word in listed.out for word in (approval, "file.publish", "press")] == [True] * 3
     shown = run("approval", "show", approval, *root)
-    for words in ("web/emma", '"name": "emma"', "tool_needs_approval", "order-1", "sha-256:"):
+    for words in ("web/emma", '"name": "emma"', "tool_needs_approval", "order-1", "sha-256:", "issuer parameters",
+                  "it is the digest of exactly this"):  # fmt: skip
         assert words in shown.out
     digest = run("approval", "show", approval, "--json", *root).json["digest"]
     done = run("approval", "approve", approval, "--digest", digest, "--note", "reads well", "--yes", *root)
@@ -92,6 +93,43 @@ def test_other_digest_is_refused_by_the_broker_too(run: Run, root: list[str], mo
     assert done.code == ExitCode.REFUSED
     assert "digest_mismatch" in done.err
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("verdict", ["approve", "deny"])
+def test_nobody_answers_what_is_not_what_he_is_shown(
+    host: TestHost, run: Run, root: list[str], monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    approval = asked()
+    shown = run("approval", "show", approval, "--json", *root).json
+    for told in (
+        {"action": {**shown["action"], "args": {"name": "a harmless one"}}},
+        {"bound": {**shown["bound"], "params": {"secret": "a harmless one"}}},
+        {"issuer": "jwt-of-little-worth"},
+        {"resume": {"run": shown["run"], "subject": "somebody harmless"}},
+    ):
+        monkeypatch.setattr("stepgrant.cli.cmd_approvals._get", lambda *_, told=told: {**shown, **told})
+        seen = run("approval", "show", approval, *root)
+        assert "NOT the digest of what is shown" in seen.out
+        done = run("approval", verdict, approval, "--yes", "--json", *root)
+        assert (done.code, done.out) == (ExitCode.REFUSED, "")
+        assert "digest_mismatch" in done.err
+    monkeypatch.undo()
+    after = run("approval", "show", approval, "--json", *root).json
+    assert (after["status"], after["answers"]) == ("pending", [])
+    assert host.ledger_findings() == []
+
+
+def test_only_no_is_said_to_what_cannot_be_shown_any_more(
+    run: Run, root: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older broker kept only the digest of what it asked."""
+    approval = asked()
+    shown = run("approval", "show", approval, "--json", *root).json
+    monkeypatch.setattr("stepgrant.cli.cmd_approvals._get", lambda *_: {**shown, "bound": None})
+    refused = run("approval", "approve", approval, "--yes", *root)
+    assert refused.code == ExitCode.REFUSED
+    assert "older broker" in refused.err
+    assert run("approval", "deny", approval, "--yes", *root).out.endswith(f"{approval} is denied\n")
 
 
 def test_denial_stands(run: Run, root: list[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from commandline import Done
 from desk import Desk
+from stepgrant import canonical
 from stepgrant.cli.exits import ExitCode
 from stories import Run as Story
 from stories import eventful
@@ -18,11 +19,17 @@ RUN: dict[str, Any] = {
     "id": "run_1", "key": "order-1729", "agent": "billing", "state": "open", "epoch": 1, "steps": 2, "opened_at": 1,
     "ended_at": None,
 }  # fmt: skip
+BOUND: dict[str, Any] = {
+    "tenant": "default", "run": "run_1", "step": "publish", "effect": "once", "issuer": "jwt",
+    "params": {"scope": "web"},
+    "digest": canonical.action_digest("report.publish", "web", {"text": "paid \u202e\x1b[2J"}),
+}  # fmt: skip
 ASKED: dict[str, Any] = {
     "id": "apr_1", "run": "run_1", "step": "publish", "tool": "report.publish", "effect": "once", "issuer": "jwt",
     "status": "pending", "groups": ["editors"], "quorum": 1, "requested_at": 1, "answer_by": 2, "valid_for_ms": 900_000,
     "reasons": ["tool_needs_approval"], "why_again": "policy_stricter", "settled_at": None, "consumed_by": None,
-    "answers": [{"operator": "opr_9", "verdict": "approve", "at": 1}], "digest": "sha-256:shown",
+    "answers": [{"operator": "opr_9", "verdict": "approve", "at": 1}], "digest": canonical.digest(BOUND),
+    "bound": BOUND, "resume": None,
     "action": {"tool": "report.publish", "resource": "web", "args": {"text": "paid \u202e\x1b[2J"}},
     "run_facts": {"agent": "billing", "key": "order-1729", "state": "parked"},
 }  # fmt: skip
@@ -192,7 +199,7 @@ def test_step_that_nobody_asks_about_gets_no_word(run: Run, desk: Desk) -> None:
 def test_approval_shows_exactly_what_is_asked(run: Run, desk: Desk) -> None:
     desk.says("GET /v1/approvals/apr_1", ASKED)
     done = run("approval", "show", "apr_1")
-    action = ("report.publish", "web", "at most once", "sha-256:shown")
+    action = ("report.publish", "web", "at most once", '"scope": "web"', ASKED["digest"])
     context = ("run_1 (billing, order-1729, parked)", "tool_needs_approval", "policy asks for more now", "1 of editors")
     for words in (*action, *context, "approve by opr_9"):
         assert words in done.out
@@ -205,7 +212,7 @@ def test_answer_echoes_the_digest_that_was_shown(run: Run, desk: Desk, verdict: 
     desk.says("POST /v1/approvals/apr_1/decide", {**ASKED, "status": "approved"})
     done = run("approval", verdict, "apr_1", "--note", "fine", "--yes")
     assert done.out.endswith("apr_1 is approved\n")
-    assert desk.sent[-1].body == {"verdict": verdict, "digest": "sha-256:shown", "note": "fine"}
+    assert desk.sent[-1].body == {"verdict": verdict, "digest": ASKED["digest"], "note": "fine"}
 
 
 def test_other_digest_than_the_one_given_is_refused_here(run: Run, desk: Desk) -> None:

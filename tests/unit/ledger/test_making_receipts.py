@@ -48,6 +48,7 @@ async def test_a_finished_run_gives_a_complete_receipt_with_all_values(ledger: L
     assert by_type["step_reconciled"].disclosed["reconcile.evidence"] == "version 7 at the target"
     assert by_type["step_failed"].disclosed["outcome.error"] == "timed out"
     assert str(by_type["approval_requested"].disclosed["approval.binding"]).startswith("sha-256:")
+    assert "approval.binding" not in by_type["approval_requested"].preimages
 
 
 async def test_every_field_that_the_broker_commits_to_is_known_to_verifiers(ledger: Ledger) -> None:

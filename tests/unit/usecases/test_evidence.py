@@ -59,9 +59,18 @@ async def test_inputs_and_bindings_are_disclosed_each_with_what_opens_it(broker:
     assert sorted(fields) == ["approval.binding", *["decision.input"] * 3]
     assert all(map(opens, found.disclosures))
     assert [one["c"] for one in found.disclosures] == sorted(one["c"] for one in found.disclosures)
-    assert [("preimage" in one) for one in found.disclosures] == [field == "decision.input" for field in fields]
-    inputs = [canonical.loads(canonical.b64u_decode(one["preimage"])) for one in found.disclosures if "preimage" in one]
-    assert [one["action"]["args"] for one in inputs if one["step"]["key"] == "s1"] == [{"amount": 7}]  # type: ignore[index, call-overload]
+    whole = {
+        field: [
+            canonical.loads(canonical.b64u_decode(one["preimage"]))
+            for one in found.disclosures
+            if one["field"] == field
+        ]
+        for field in fields
+    }
+    inputs: Any = whole["decision.input"]
+    assert [one["action"]["args"] for one in inputs if one["step"]["key"] == "s1"] == [{"amount": 7}]
+    (bound,) = whole["approval.binding"]
+    assert (bound["run"], bound["step"], bound["issuer"]) == (run, "s1", "jwt")  # type: ignore[index, call-overload]
     assert found.damaged == ()
     key = await broker.store.chain_key("acme", run)
     assert key is not None

@@ -186,6 +186,24 @@ async def test_a_broker_cannot_pass_off_another_input_for_the_recorded_one(
     assert {one.why for one in found} == {Why.INPUT_CHANGED}
 
 
+async def test_what_a_question_is_bound_to_counts_beside_an_input_that_does_not(broker: Hand) -> None:
+    """A lie about the question's input makes neither that question nor the answer to it another one."""
+    run = (await broker.open())["run"]
+    asked = await broker.begin(run, decision=ask())
+    await answer_approval(broker, run, asked["approval_id"])
+    assert (await broker.begin(run, decision=ask()))["outcome"] == "run"
+    page = await page_of(broker, run)
+    entries = [canonical.loads(canonical.b64u_decode(row["data"])) for row in page["entries"]]
+    (question,) = [one for one in entries if one["type"] == "approval_requested"]  # type: ignore[index, call-overload]
+    lied = question["decision"]["input_c"]  # type: ignore[index, call-overload]
+    told = [_other_input(one) if one["c"] == lied else one for one in page["disclosures"]]
+
+    with replay(await texts(broker)) as maker:
+        found = maker.make(decisions_in({**page, "disclosures": told}, run))
+
+    assert [one.verdict for one in found] == [Verdict.EQUAL, Verdict.TAMPERED, Verdict.EQUAL]
+
+
 async def test_a_broker_whose_pages_never_end_is_left(broker: Hand) -> None:
     run = (await broker.open())["run"]
     page = await page_of(broker, run)
