@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from stepgrant_broker.wiring.policy_engines import Wanted
 
 EVERY_MS: Final = 1000
+RESTS: Final = 20
+"""It waits at least so many times as long as it looked, so that very many tenants do not cost it a reader."""
 
 _log = structlog.get_logger(__name__)
 
@@ -37,7 +40,7 @@ def never(_: int) -> bool:
 
 
 class Following(Rounds):
-    """Compares every second. `source` gives the policy of this broker's own files, and may block."""
+    """Compares about every second. `source` gives the policy of this broker's own files, and may block."""
 
     def __init__(self, broker: Broker, wanted: Wanted, source: Callable[[], Bundle]) -> None:
         super().__init__("policy-following", EVERY_MS)
@@ -54,7 +57,9 @@ class Following(Rounds):
         own = self._broker.policy.revision
         if own is None or self._wanted.waits:
             return 0
+        began = time.monotonic()
         tenants = await self._broker.ports.reads.tenants()
+        self._every_ms = max(EVERY_MS, int(RESTS * 1000 * (time.monotonic() - began)))
         active = newest_revision(tenants)
         if active != own:
             return 0 if active is None else await self._follow(own, active)
