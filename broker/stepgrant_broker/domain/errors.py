@@ -1,18 +1,15 @@
 """Every error that the domain and its ports may raise.
 
     StepgrantFault                  has a stable `code` of protocol.md §7
-    ├── Invalid                     the request itself is wrong
-    │   ├── InvalidRequest  DigestMismatch  TooLarge  SchemaViolation
+    ├── Invalid                     InvalidRequest  DigestMismatch  TooLarge  SchemaViolation
     ├── Unauthenticated             InvalidToken  InvalidProof  NonceRequired
-    ├── Refused                     not allowed, nothing happened
-    │   ├── PolicyDenied  ApprovalNeeded  Quarantined  Forbidden
+    ├── Refused                     PolicyDenied  ApprovalNeeded  Quarantined  Forbidden
     ├── Unknown                     UnknownRun  UnknownStep  UnknownGrant  UnknownApproval  (also another tenant's)
     ├── Conflict                    StaleEpoch  LeaseHeld  WrongHolder  AlreadyRedeemed  DuplicateRequest
     │                               StepDrift  StepInDoubt  DuplicateSuspected  RunEnded  PriorCredentialLive
     ├── Gone                        GrantExpired  GrantRevoked  ApprovalExpired
     ├── BudgetExhausted
-    └── Unavailable                 StoreUnavailable  PayloadDamaged  FateUnknown  PolicyUnavailable  IssuerUnavailable
-                                    IssuerRefused  SignerUnavailable  RetriesExhausted
+    └── Unavailable                 of store, policy, issuers and signer; RetriesExhausted
 
 No HTTP here: one table in `api/problems.py` maps codes to statuses, one in `commands/` to exit codes.
 """

@@ -60,9 +60,6 @@ class Book:
             os.write(self._fd, text.encode("utf-8", "replace") + b"\n")
 
 
-# ------------------------------------------------------------------------------------------------ what the SDK is asked
-
-
 def watch_flow(book: Book, flow: Callable[..., Any], line: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
     """The same flow, with a line when it begins and one with what became of it."""
 
@@ -185,9 +182,6 @@ class Patcher:
 
         vars(spec.loader)["exec_module"] = exec_module
         return spec
-
-
-# ------------------------------------------------------------------------------------------- effects outside of tools
 
 
 class Outside:
