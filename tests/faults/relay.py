@@ -44,6 +44,11 @@ class Relay:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
+    def aim(self, host: str, port: int) -> None:
+        """Lead new connections there, and end those of before."""
+        self._target = (host, port)
+        self.cut()
+
     def lose_reply(self) -> None:
         """Lose the next answer of the server, and the connection with it."""
         self._losing.set()

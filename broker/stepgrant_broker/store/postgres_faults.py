@@ -48,6 +48,7 @@ _SAID: Final = (
 AGAIN: Final = frozenset({"40001", "40P01"})
 """Two transactions got in each other's way, and PostgreSQL undid one of them."""
 ENDING: Final = ("08", "57P")
+READ_ONLY: Final = "25006"
 
 
 class Lost(Exception):

@@ -155,6 +155,7 @@ class Link:
             times = {"statement_ms": manner.statement_s, "lock_ms": manner.lock_s, "idle_ms": manner.idle_s}
             setting = SESSION.format(**{name: int(seconds * 1000) for name, seconds in times.items()})
             _require(connection.pgconn.exec_(setting.encode()))
+            _refuse_standby(connection.pgconn.exec_(b"SELECT pg_is_in_recovery()"))
             connection.pgconn.nonblocking = 1
             connection.pgconn.enter_pipeline_mode()
             self._poll.register(connection.fileno(), select.POLLIN)
@@ -245,6 +246,13 @@ class Link:
 
 Expected: TypeAlias = "tuple[Text, bytes | None]"
 """A result to come: of the statement itself, or (with a name) of its preparation."""
+
+
+def _refuse_standby(found: PGresult) -> None:
+    """An address may lead to a standby while others fail over: what it shows is old, and it never writes."""
+    _require(found)
+    if found.get_value(0, 0) != b"f":
+        raise psycopg.errors.ReadOnlySqlTransaction("a standby")
 
 
 def _require(result: PGresult) -> None:

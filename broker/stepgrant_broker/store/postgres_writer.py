@@ -24,7 +24,7 @@ from stepgrant_broker.store.breaking import answer_in_halves, in_pieces
 from stepgrant_broker.store.faults import RETRY_MS
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
 from stepgrant_broker.store.postgres_applying import POINTS, Part, alone, locks, parts
-from stepgrant_broker.store.postgres_faults import AGAIN, ENDING, Lost, Refused, malformed, told
+from stepgrant_broker.store.postgres_faults import AGAIN, ENDING, READ_ONLY, Lost, Refused, malformed, told
 from stepgrant_broker.store.postgres_wire import encoded
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ class PostgresWriter:
                     raise
             except Refused as refused:
                 self._link.leave(Ask(sql.ROLLBACK, ()))
+                if refused.sqlstate == READ_ONLY:
+                    self._link.close()  # the session stays read only, wherever the address leads by now
                 if refused.sqlstate not in AGAIN or not left:
                     raise
         raise Lost
