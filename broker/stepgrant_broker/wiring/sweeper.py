@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.usecases.sweep import Sweeping, Swept, sweep
 from stepgrant_broker.wiring.rounds import Rounds
 
@@ -31,16 +32,28 @@ class Sweeper(Rounds):
         self._unknown: set[str] = set()
 
     async def round(self) -> int:
-        """One round; how many runs were parked. Raises what the store raises, and `SignerUnavailable`."""
+        """One round; how many runs were parked. Raises what the store raises, and `SignerUnavailable`.
+
+        Wrapping keys that others made are looked for first: without them runs cannot be read, and no round of
+        sweeping would be whole. That they cannot be had now keeps nothing waiting; it is raised in the end.
+        """
+        unseen = await self._look_for_keys()
         swept = await sweep(self._ports, self._memory)
         # What was found is told in any case: an alarm must not freeze because something else failed.
         self._tell(swept)
         if swept.fault is not None:
             raise swept.fault
         self._metrics.sweep_done()
-        # Last: a key that cannot be opened now must not keep the sweeping waiting.
-        await self._ports.wrap.refresh()
+        if unseen is not None:
+            raise unseen
         return swept.parked
+
+    async def _look_for_keys(self) -> StepgrantFault | None:
+        try:
+            await self._ports.wrap.refresh()
+        except StepgrantFault as fault:
+            return fault
+        return None
 
     async def stop(self) -> None:
         """As `Rounds`, and what was still under way at issuers."""

@@ -178,3 +178,15 @@ async def test_a_key_that_cannot_be_read_does_not_keep_the_sweeping_waiting(brok
     assert broker.ports.wrap.wrap(b"x", b"here").key_id == before
     damaged.unlink()
     await broker.sweep_now()
+
+
+async def test_a_round_that_fails_has_looked_for_keys_first(broker: Broker) -> None:
+    """What is under a key that this process does not know yet would make every round fail, and the look come never."""
+    before = broker.ports.wrap.key_id
+    made = broker.settings.keys_folder / "wrap-2.key"
+    made.write_text("B" * 42 + "A")
+    made.chmod(0o600)
+    sweeper = Sweeper(replace(broker.ports, reads=Stumbling(broker, StoreUnavailable("full"))), broker.metrics, 1000)  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable, match="full"):
+        await sweeper.round()
+    assert broker.ports.wrap.key_id != before
