@@ -164,6 +164,8 @@ class Plain:
         if decision.verdict == "deny" or unconfirmed:
             return "denied", None
         of = (call.step, call.args, call.effect)
+        if any(one.of == of and one.status == "denied" for one in run.approvals):
+            return "denied", None
         if decision.verdict == "allow":  # what people said of exactly this is spent all the same
             return "run", next((a for a in run.approvals if a.of == of and a.good(self.now, 1)), None)
         return self._ask(run, of, decision.quorum)
@@ -280,12 +282,14 @@ class Plain:
         if args != grant.args:
             return refused("digest_mismatch")
         if grant.redeemed_at is not None:
-            same = grant.rid == rid and self.now < grant.act_before
-            return answered(act_before=grant.act_before) if same else refused("already_redeemed")
+            if grant.rid != rid or self.now >= grant.act_before:
+                return refused("already_redeemed")
         wrong = {"grant_revoked"} if grant.revoked or run.fence(run.key, grant.epoch, self.now) else set()
         wrong |= {"grant_expired"} if self.now >= grant.exp else set()
         if wrong:
             return refused(*wrong, "quarantined")
+        if grant.redeemed_at is not None:
+            return answered(act_before=grant.act_before)
         grant.redeemed_at, grant.rid, grant.act_before = self.now, rid, min(self.now + WINDOW, grant.exp)
         return answered(act_before=grant.act_before)
 
