@@ -281,9 +281,8 @@ class Plain:
         run = self.runs[name]
         if args != grant.args:
             return refused("digest_mismatch")
-        if grant.redeemed_at is not None:
-            if grant.rid != rid or self.now >= grant.act_before:
-                return refused("already_redeemed")
+        if grant.redeemed_at is not None and (grant.rid != rid or self.now >= grant.act_before):
+            return refused("already_redeemed")
         wrong = {"grant_revoked"} if grant.revoked or run.fence(run.key, grant.epoch, self.now) else set()
         wrong |= {"grant_expired"} if self.now >= grant.exp else set()
         if wrong:
