@@ -160,11 +160,9 @@ class Plain:
         return {"outcome": "in_doubt", "attempt": step.attempt} if step.row == "in_doubt" else None
 
     def _decide(self, run: Run, call: Call, decision: Decision) -> tuple[str, Approval | None]:
-        unconfirmed = call.effect not in {"once", decision.effect}
-        if decision.verdict == "deny" or unconfirmed:
-            return "denied", None
         of = (call.step, call.args, call.effect)
-        if any(one.of == of and one.status == "denied" for one in run.approvals):
+        said_no = any(one.of == of and one.status == "denied" for one in run.approvals)
+        if decision.verdict == "deny" or call.effect not in {"once", decision.effect} or said_no:
             return "denied", None
         if decision.verdict == "allow":  # what people said of exactly this is spent all the same
             return "run", next((a for a in run.approvals if a.of == of and a.good(self.now, 1)), None)
@@ -287,9 +285,8 @@ class Plain:
         wrong |= {"grant_expired"} if self.now >= grant.exp else set()
         if wrong:
             return refused(*wrong, "quarantined")
-        if grant.redeemed_at is not None:
-            return answered(act_before=grant.act_before)
-        grant.redeemed_at, grant.rid, grant.act_before = self.now, rid, min(self.now + WINDOW, grant.exp)
+        if grant.redeemed_at is None:
+            grant.redeemed_at, grant.rid, grant.act_before = self.now, rid, min(self.now + WINDOW, grant.exp)
         return answered(act_before=grant.act_before)
 
     def revoke(self, name: str, number: int) -> Said:
