@@ -157,7 +157,9 @@ def policy_of(target: str, logins: Logins | None) -> dict[str, Any]:
     given: dict[str, Any] = {"audience": target}
     if logins is not None:
         given = {"issuer": logins.config.name, "params": {"role": logins.role}, "ttl": logins.config.max_ttl_s}
-    tools = {name: {"effect": effect, **given} for name, effect in EFFECTS.items()}
+    tools: dict[str, dict[str, Any]] = {name: {"effect": effect, **given} for name, effect in EFFECTS.items()}
+    if logins is not None:  # a hook is never handed its tool's login unless a line of its own says so
+        tools |= {f"{name}.reconcile": {"effect": "read", **given} for name in EFFECTS if EFFECTS[name] == "once"}
     tools[ASKING]["ask"] = True
     return {**SETTINGS, "agents": {"worker": {"tools": tools}}}
 
