@@ -18,6 +18,7 @@ from stepgrant_broker.domain.errors import (
 from stepgrant_broker.domain.outcomes import Result
 from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.state import FailStatus, GrantStatus, IdSource, Step, StepState
+from unit.domain.doubts import doubtful
 
 
 @pytest.fixture
@@ -25,14 +26,6 @@ def world() -> World:
     world = World(limits=Limits(lease_ms=3000))
     world.open()
     return world
-
-
-def doubtful(world: World, settle_ms: int = 0) -> None:
-    """Bring s1 into doubt: used, then the process crashed; epoch 2 holds the run."""
-    world.begin(call(settle_ms=settle_ms))
-    world.redeem()
-    world.lapse()
-    world.resume(agent("k2", now=world.now))
 
 
 def test_complete_records_the_result_and_revokes_the_grant(world: World) -> None:

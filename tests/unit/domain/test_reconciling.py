@@ -13,6 +13,7 @@ from stepgrant_broker.domain.errors import (
 from stepgrant_broker.domain.outcomes import Result, Verdict
 from stepgrant_broker.domain.settings import Limits
 from stepgrant_broker.domain.state import FailStatus, IdSource, Step, StepState
+from unit.domain.doubts import doubtful
 
 LOOK = "s1~reconcile~1"
 
@@ -22,14 +23,6 @@ def world() -> World:
     world = World(limits=Limits(lease_ms=3000))
     world.open()
     return world
-
-
-def doubtful(world: World, settle_ms: int = 0) -> None:
-    """Bring s1 into doubt: used, then the process crashed; epoch 2 holds the run."""
-    world.begin(call(settle_ms=settle_ms))
-    world.redeem()
-    world.lapse()
-    world.resume(agent("k2", now=world.now))
 
 
 def look(world: World, key: str = LOOK, tool: str = "pay.reconcile") -> None:
