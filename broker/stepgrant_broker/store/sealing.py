@@ -5,7 +5,7 @@ Rules:
   changed, or put behind another commitment, does not open; nothing of it is used.
 * A nonce is 96 random bits. A chain seals far fewer values than the 2^32 that allows.
 * Rows of before (`key_id` NULL) are read as they are; nothing is written like that by a store that has keys.
-* Erasure drops a chain's key and payloads in one commit: what is sealed and has no key was tampered with, and refused.
+* Erasure drops a chain's key first of all (`erasing.py`): what is sealed and has no key is refused, whatever left it.
 """
 
 from __future__ import annotations
