@@ -5,8 +5,8 @@ Rules:
   and counted on the broker's clock, so that all workers wait alike.
 * A first try, and the first after a crash, comes at once. Then the pauses double. A run that was parked with an error
   always waits: the first pause is for whatever it was that failed.
-* What was refused here (policy, a person, a kill switch) is left alone by this worker for a while: each refusal is an
-  entry in the run's ledger.
+* What was refused here (policy, a person, a kill switch) is left alone by this worker for a while, twice as long each
+  time up to `Backoff.longest`: each try asks policy, and may be an entry in the run's ledger.
 * A run is a poison run when it was tried so often without a result and the last try ended badly. One that waited for a
   person, or was given back, did not end badly.
 """
@@ -69,10 +69,10 @@ class Finder:
 
     def leave_alone(self, run: str) -> float:
         """Do not take this run for a while, twice as long each time; how long, in seconds."""
+        _, times = self._left_alone.pop(run, (0.0, 0))
         if len(self._left_alone) >= _REMEMBERED:
-            now = self._clock()
-            self._left_alone = {name: known for name, known in self._left_alone.items() if known[0] > now}
-        _, times = self._left_alone.get(run, (0.0, 0))
+            # The one that was refused the longest ago; the others go on counting.
+            self._left_alone.pop(next(iter(self._left_alone)), None)
         pause = min(self._backoff.longest, self._backoff.first * 2.0 ** min(times, _DOUBLINGS))
         self._left_alone[run] = (self._clock() + pause, times + 1)
         return pause

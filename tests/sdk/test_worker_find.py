@@ -93,9 +93,22 @@ def test_who_was_refused_is_left_alone_longer_each_time() -> None:
     assert finder.leave_alone("run_1") == 1
 
 
-def test_it_does_not_remember_for_ever() -> None:
+def test_it_does_not_remember_for_ever_but_goes_on_counting_for_whom_it_does() -> None:
     finder = Listed([])
     for number in range(5_000):
-        finder.time = number
+        finder.time += 10  # so that what was refused before is due again
         finder.leave_alone(f"run_{number}")
-    assert len(finder._left_alone) < 5_000
+    assert len(finder._left_alone) == 4_096
+    assert finder.leave_alone("run_4999") == 2
+    assert finder.leave_alone("run_0") == 1
+    assert len(finder._left_alone) == 4_096
+
+
+def test_who_is_refused_for_ever_is_tried_seldom_but_not_never() -> None:
+    finder, tries = Listed([listed(1)]), 0
+    while finder.time < 86_400:
+        if finder.keys():
+            finder.leave_alone("run_1")
+            tries += 1
+        finder.time += 0.5
+    assert 86_400 / 300 <= tries <= 86_400 / 300 + 10

@@ -3,7 +3,7 @@
 Rules:
 * Opening and resuming are actions: policy of now is asked, with a new attestation and a key that is new to the run.
 * `require_approval` on open is a denial. On resume and takeover it binds the run and the subject under step `~resume`.
-* A refused open enters the tenant's own chain; a refused resume the run's.
+* A refused open enters the tenant's own chain; a refused resume the run's, unless it only repeats one (`resuming.py`).
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _refused_open(
         decision=decision_member(journal, decided, decision),
         body={"phase": "open", "engine": decided.engine},
     )
-    return Change({}, journal, raising=denied(decided, decision))
+    return Change({}, journal, raising=denied(decided.decision_id, decision))
 
 
 async def _resume(
@@ -184,9 +184,10 @@ async def _resume(
     held = runs.claim(loaded, run, caller, subject_c, takeover=call.takeover)
     runs.refuse_other_input(run, _input_c(journal, call))
     decided, shown = await _decided(ports, caller, call, loaded, journal, held)
-    settled = settle(ports, journal, caller, held, decided, shown)
+    settled = await settle(ports, journal, caller, held, decided, shown)
     if settled.raising is not None:
-        return Change({}, journal, raising=settled.raising)
+        written = journal_for(ports, loaded, by_agent(caller)) if settled.recorded else journal
+        return Change({}, written, raising=settled.raising)
     runs.resume_run(journal, caller, held, version=call.version, decision=settled.member, approval=settled.approval)
     payload = loaded.payloads.get(run.input_c or "")
     answer = _answer(ports, journal, loaded, payload.body if payload else None, resumed=True)

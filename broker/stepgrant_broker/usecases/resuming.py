@@ -1,33 +1,48 @@
 """What policy's decision about a resume or takeover comes to: allowed, refused, or a question to people.
 
-Rules: the question binds run and subject under the step `~resume`, and keeps both so that people see who asks; what is
-not allowed is recorded before it is raised.
+Rules:
+* The question binds run and subject under the step `~resume`, and keeps both so that people see who asks.
+* What is not allowed is recorded before it is raised. A refusal that only repeats a recorded one (the same subject,
+  revision, effect and reasons, nothing but refusals since, less than `AGAIN_MS` ago) is raised under that one's id and
+  not written again: a worker that tries on for weeks must not grow the run's record without end.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from stepgrant_broker.domain import approvals, runs
 from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.deciding import decision_member, with_people
 from stepgrant_broker.domain.decisions import Allow, Decided, Decision, Deny, Effect
-from stepgrant_broker.domain.entries import EntryType
+from stepgrant_broker.domain.entries import Entry, EntryType
 from stepgrant_broker.domain.errors import ApprovalNeeded, PolicyDenied, StepgrantFault
 from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.state import Approval
 from stepgrant_broker.usecases.context import Ports
 
+AGAIN_MS: Final = 86_400_000
+"""Refusals that repeat each other enter the record once in this time."""
+LOOKED_BACK: Final = 20
+"""So many of the newest entries are looked at for an equal refusal: several subjects may be refused in turns."""
+_OWN_OF_EACH: Final = frozenset({"input_c", "decision_id"})
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The entry's `decision` member, the approval that it spends, or the fault to raise once it is recorded."""
+    """The entry's `decision` member, the approval that it spends, or the fault to raise once it is recorded.
 
-    member: dict[str, Any]
+    `recorded`: it was before, so that the journal is to be thrown away.
+    """
+
+    member: Mapping[str, Any]
     approval: str | None = None
     raising: StepgrantFault | None = None
+    recorded: bool = False
 
 
 def is_bound(journal: Journal, caller: AgentCaller, decided: Decided, shown: Approval) -> bool:
@@ -40,7 +55,7 @@ def _binding_c(journal: Journal, caller: AgentCaller, decision: Decision) -> str
     return journal.commit.peek("approval.binding", binding.text())
 
 
-def settle(
+async def settle(
     ports: Ports, journal: Journal, caller: AgentCaller, held: runs.Claim, decided: Decided, shown: Approval | None
 ) -> Settled:
     """Apply the decision on resume or takeover; what is not allowed is written and then raised.
@@ -60,9 +75,11 @@ def settle(
         "effect": Effect.ONCE.value,
     }
     body = {"phase": "resume", "engine": decided.engine}
-    journal.add(EntryType.DECISION, step=RESUME_STEP, attempt=1, action=action, decision=member, body=body)
+    entry = journal.add(EntryType.DECISION, step=RESUME_STEP, attempt=1, action=action, decision=member, body=body)
+    before = await _equal_before(ports, entry) if isinstance(decision, Deny) or found.pending else None
     if isinstance(decision, Deny):
-        return Settled(member, raising=denied(decided, decision))
+        known = str((before or member)["decision_id"])
+        return Settled(before or member, raising=denied(known, decision), recorded=before is not None)
     asked = found.pending or approvals.request(
         journal,
         approval_id="apr_" + ports.ids.ulid(journal.now),
@@ -75,7 +92,31 @@ def settle(
         why_again=found.why_again,
         limits=ports.limits,
     )
-    return Settled(member, raising=_needed(asked))
+    return Settled(before or member, raising=_needed(asked), recorded=before is not None)
+
+
+async def _equal_before(ports: Ports, entry: Entry) -> Mapping[str, Any] | None:
+    """The `decision` of the recorded refusal that this one would only repeat."""
+    new = _what_counts(entry.fields)
+    rows = await ports.reads.entries(entry.tenant, entry.run, after=entry.seq - 1 - LOOKED_BACK, limit=LOOKED_BACK)
+    for row in reversed(rows):
+        fields: Mapping[str, Any] = json.loads(row.data)
+        if not _is_refusal(fields) or entry.ts - fields["ts"] >= AGAIN_MS:
+            return None
+        if _what_counts(fields) == new:
+            return dict(fields["decision"])
+    return None
+
+
+def _is_refusal(fields: Mapping[str, Any]) -> bool:
+    """Or the question that came of it."""
+    return fields["step"] == RESUME_STEP and fields["type"] in {EntryType.DECISION, EntryType.APPROVAL_REQUESTED}
+
+
+def _what_counts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The action's digest is of run and subject."""
+    decision = {name: value for name, value in (fields["decision"] or {}).items() if name not in _OWN_OF_EACH}
+    return {"decision": decision, **{name: fields[name] for name in ("type", "action", "body")}}
 
 
 def _needed(asked: Approval) -> StepgrantFault:
@@ -84,10 +125,10 @@ def _needed(asked: Approval) -> StepgrantFault:
     )
 
 
-def denied(decided: Decided, decision: Deny) -> StepgrantFault:
+def denied(decision_id: str, decision: Deny) -> StepgrantFault:
     """The fault for a denial of opening or resuming."""
     return PolicyDenied(
         f"policy denies this: {', '.join(decision.reasons)}",
         reasons=list(decision.reasons),
-        decision_id=decided.decision_id,
+        decision_id=decision_id,
     )
