@@ -38,6 +38,7 @@ DETAIL: dict[str, object] = {
 CLAIMS: dict[str, object] = {
     "iss": BROKER,
     "aud": TOOL,
+    "tenant": "default",
     "sub": "wkl_1",
     "client_id": "wkl_1",
     "act": {"sub": "wkl_1"},

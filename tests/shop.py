@@ -61,7 +61,12 @@ def shop_for(broker: TestBroker) -> Iterator[Shop]:
     redeemer = BrokerRedeemer(broker.url, key, client=client, clock=_clock.now)
     keys = JwksSource(f"{broker.url}/.well-known/jwks.json", client=client)
     verifier = GrantVerifier(
-        issuer=broker.host.issuer_url, audience=shop.url, keys=keys, redeemer=redeemer, clock=_clock.now
+        issuer=broker.host.issuer_url,
+        audience=shop.url,
+        tenant=broker.host.tenant,
+        keys=keys,
+        redeemer=redeemer,
+        clock=_clock.now,
     )
     http.RequestHandlerClass = _handler(shop, verifier)
     http.daemon_threads = True

@@ -79,7 +79,11 @@ class Settings(
         "place of although it was active before. Without it no start goes back to an older policy: one replica with "
         "old files would roll back all others.",
     )
-    tenant: str = Field("default", description="The tenant that local commands administer.")
+    tenant: str = Field(
+        "default",
+        description="The tenant that local commands administer. Resource servers name theirs in "
+        "`GrantVerifier(tenant=...)`, where this is the default too.",
+    )
 
     public_url: str = Field(
         "http://127.0.0.1:8423",

@@ -119,6 +119,11 @@ class TestHost:
         """The `iss` of its tokens."""
         return self.settings.public_url
 
+    @property
+    def tenant(self) -> str:
+        """The tenant of workloads, people and runs."""
+        return self.settings.tenant
+
     def enroll(self, name: str, *, agents: Sequence[str] = (), audiences: Sequence[str] = ()) -> Path:
         """Enrol a new workload key; its file (0600)."""
         path = self.settings.data_dir / "workloads" / f"{next(self._numbers)}.json"

@@ -11,7 +11,7 @@ line each, on the disk before its answer is. `POST /<tool>.reconcile?key=...` te
 
 Environment: STEPGRANT_URL; EXAMPLES_TARGET, the address to serve at, which policy names as the audience; EXAMPLES_BOOK,
 the book's file (`services.jsonl`); EXAMPLES_TARGET_KEY, an enrolled key: with it each grant is also redeemed, so that
-it works only once.
+it works only once; EXAMPLES_TENANT, the tenant whose grants are taken (`default`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ BROKER: Final = os.environ.get("STEPGRANT_URL", "http://127.0.0.1:8423")
 ADDRESS: Final = os.environ.get("EXAMPLES_TARGET", "http://127.0.0.1:8431")
 BOOK: Final = Path(os.environ.get("EXAMPLES_BOOK", "services.jsonl"))
 KEY: Final = os.environ.get("EXAMPLES_TARGET_KEY")
+TENANT: Final = os.environ.get("EXAMPLES_TENANT", "default")
 BUSY_S: Final = 10.0
 
 FACTS: Final[Mapping[str, Any]] = {
@@ -99,7 +100,7 @@ class Services(ThreadingHTTPServer):
         self.book = Book(BOOK)
         redeemer = BrokerRedeemer(BROKER, WorkloadKey.load(KEY)) if KEY else None
         keys = JwksSource(f"{BROKER}/.well-known/jwks.json")
-        self.verifier = GrantVerifier(issuer=BROKER, audience=ADDRESS, keys=keys, redeemer=redeemer)
+        self.verifier = GrantVerifier(issuer=BROKER, audience=ADDRESS, tenant=TENANT, keys=keys, redeemer=redeemer)
         parts = urlsplit(ADDRESS)
         super().__init__((parts.hostname or "127.0.0.1", parts.port or 80), Handler)
 

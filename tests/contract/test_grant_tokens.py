@@ -11,7 +11,8 @@ import pytest
 
 from stepgrant import canonical, errors
 from stepgrant._dpop import DpopKey
-from stepgrant.verify import Action, GrantVerifier, Presented, Redeemed, Redemption
+from stepgrant.verify import Action, GrantVerifier, JwksSource, Presented, Redeemed, Redemption
+from stepgrant_broker.config import Settings
 from stepgrant_broker.domain.ports import GrantOrder
 from stepgrant_broker.issuers.jwt import JwtIssuer
 from stepgrant_broker.signing.local import LocalSigner
@@ -83,11 +84,15 @@ async def test_what_the_issuer_mints_the_verifier_accepts_for_that_action_only(t
     token = minted.fields["token"]
     redeemer = Consents()
     keys: dict[str, canonical.JsonValue] = {"keys": [dict(key.jwk) for key in await signer.public_keys("grants")]}
-    verifier = GrantVerifier(issuer=BROKER, audience=TOOL, keys=keys, redeemer=redeemer)
+    verifier = GrantVerifier(issuer=BROKER, audience=TOOL, tenant="acme", keys=keys, redeemer=redeemer)
 
     def present() -> Presented:
         return Presented("POST", TOOL, token, HOLDER.proof("POST", TOOL, token=token))
 
+    other = GrantVerifier(issuer=BROKER, audience=TOOL, tenant="globex", keys=keys, redeemer=redeemer)
+    with pytest.raises(errors.InvalidToken) as foreign:
+        await other.verify(present(), ACTION)
+    assert (foreign.value.reason, redeemer.asked) == ("wrong_tenant", [])
     with pytest.raises(errors.DigestMismatch):
         await verifier.verify(present(), Action(ACTION.tool, ACTION.resource, {"amount": 101}))
     grant = await verifier.verify(present(), ACTION)
@@ -106,8 +111,14 @@ async def test_a_token_by_another_key_of_the_broker_is_no_grant(tmp_path: Path, 
     minted = await JwtIssuer(signer, BROKER).mint(order(), None)
     token = minted.fields["token"]
     keys: dict[str, canonical.JsonValue] = {"keys": [dict(key.jwk) for key in await signer.public_keys(purpose)]}
-    verifier = GrantVerifier(issuer=BROKER, audience=TOOL, keys=keys, redeemer=Consents())
+    verifier = GrantVerifier(issuer=BROKER, audience=TOOL, tenant="acme", keys=keys, redeemer=Consents())
     with pytest.raises(errors.InvalidToken) as caught:
         await verifier.verify(Presented("POST", TOOL, token, HOLDER.proof("POST", TOOL, token=token)), ACTION)
 
     assert caught.value.reason == "unknown_key"
+
+
+def test_who_names_no_tenant_anywhere_has_one_and_the_same() -> None:
+    """A broker with its default settings, and a verifier with its own."""
+    keys = JwksSource(f"{BROKER}/.well-known/jwks.json")
+    assert GrantVerifier(issuer=BROKER, audience=TOOL, keys=keys).tenant == Settings.model_fields["tenant"].default

@@ -58,6 +58,7 @@ DETAIL: dict[str, object] = {
 CLAIMS: dict[str, object] = {
     "iss": "https://broker.example",
     "aud": TOOL,
+    "tenant": "default",
     "sub": "wkl_1",
     "client_id": "wkl_1",
     "iat": NOW,

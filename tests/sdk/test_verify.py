@@ -19,6 +19,7 @@ from stepgrant.verify import (
     ProcessMemory,
     Redeemed,
     Redemption,
+    StaticKeys,
     VerifiedGrant,
 )
 
@@ -58,6 +59,7 @@ def grant(details: dict[str, object] | None = None, /, **changes: object) -> str
     claims = {
         "iss": BROKER,
         "aud": TOOL,
+        "tenant": "default",
         "sub": "wkl_1",
         "client_id": "wkl_1",
         "act": {"sub": "wkl_1"},
@@ -241,12 +243,23 @@ def test_a_refused_request_leaves_no_trace_in_the_memory() -> None:
         (stolen, ACTION),
         (present(grant(detail(epoch=99))), Action("refund.create", "order/992", ACTION.args)),
         (present(grant(detail(epoch=99), aud="https://other.example")), ACTION),
+        (present(grant(detail(epoch=99), tenant="globex")), ACTION),
     ]:
         with pytest.raises(errors.VerificationError):
             made.verify_sync(presented, action)
 
     assert not memory.touched
     assert redeemer.asked == []
+
+
+def test_a_server_of_two_tenants_has_a_verifier_for_each() -> None:
+    keys, token = StaticKeys(JWKS), grant(detail(redeem="optional"), tenant="globex")
+    home, away = (GrantVerifier(issuer=BROKER, audience=TOOL, tenant=name, keys=keys) for name in ("acme", "globex"))
+    with pytest.raises(errors.InvalidToken) as caught:
+        home.verify_sync(present(token), ACTION)
+
+    assert caught.value.reason == "wrong_tenant"
+    assert away.verify_sync(present(token), ACTION).claims["tenant"] == away.tenant == "globex"
 
 
 def test_a_shared_memory_serves_two_verifiers() -> None:
@@ -259,7 +272,15 @@ def test_a_shared_memory_serves_two_verifiers() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"issuer": ""}, {"audience": ""}, {"leeway_s": -1}, {"leeway_s": 61}, {"keys": {}}, {"keys": {"keys": []}}],
+    [
+        {"issuer": ""},
+        {"audience": ""},
+        {"tenant": ""},
+        {"leeway_s": -1},
+        {"leeway_s": 61},
+        {"keys": {}},
+        {"keys": {"keys": []}},
+    ],
 )
 def test_a_verifier_that_is_set_up_wrongly_is_not_made(changes: dict[str, Any]) -> None:
     with pytest.raises(errors.ConfigurationError):

@@ -44,6 +44,7 @@ def grant(args: canonical.JsonValue, tool: str = "refund.create") -> str:
     claims = {
         "iss": BROKER,
         "aud": TOOL,
+        "tenant": "default",
         "sub": "wkl_1",
         "client_id": "wkl_1",
         "iat": now,

@@ -120,6 +120,15 @@ def test_another_audience_or_several(aud: object) -> None:
     assert refused(present(token(aud=aud))) == ("invalid_token", "wrong_audience")
 
 
+@pytest.mark.parametrize("tenant", ["globex", "", "Default", "default ", None, True, ["default"], {"id": "default"}])
+def test_a_grant_of_another_tenant_by_the_same_issuer_for_this_very_audience(tenant: object) -> None:
+    assert refused(present(token(tenant=tenant))) == ("invalid_token", "wrong_tenant")
+
+
+def test_a_grant_that_names_no_tenant_is_nobodys() -> None:
+    assert refused(present(token(tenant=...))) == ("invalid_token", "no_tenant")
+
+
 @pytest.mark.parametrize(
     ("times", "reason"),
     [

@@ -5,6 +5,8 @@ Rules:
 * The token says nothing that was not ordered. `check` reads the signed bytes back and compares every claim with the
   order by a list of its own, so that a fault in the making cannot widen a token.
 * No arguments and no secrets are in a token, only the action's digest.
+* The token names its tenant. All tenants share the issuer's URL and keys, and a policy may name any audience: without
+  that claim a server that verifies offline could not tell its own tenant's grants from those of another.
 * The signature is not verified again: a token with a wrong one is refused by every resource server, which grants
   nothing, and the check would double the cost of each grant.
 * Nothing outside the broker can be revoked here. What is recorded decides: redeem refuses a revoked grant, and a token
@@ -82,6 +84,7 @@ class JwtIssuer:
         return {
             "iss": self._issuer_url,
             "aud": order.audience,
+            "tenant": order.tenant,
             # With a principal, the principal is the subject and the agent acts for it (RFC 8693 §4.1).
             "sub": order.principal or order.subject,
             "client_id": order.client_id,
@@ -169,6 +172,7 @@ def _ordered_claims(order: GrantOrder, issuer_url: str) -> Mapping[str, object]:
         "jti": order.jti,
         "nbf": order.issued_at // 1000,
         "sub": order.subject if order.principal is None else order.principal,
+        "tenant": order.tenant,
         "txn": ".".join((order.run, order.step, str(order.attempt))),
     }
 

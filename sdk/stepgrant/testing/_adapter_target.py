@@ -63,6 +63,7 @@ def target_for(broker: TestBroker) -> Iterator[Target]:
     verifier = GrantVerifier(
         issuer=broker.host.issuer_url,
         audience=target.url,
+        tenant=broker.host.tenant,
         keys=JwksSource(f"{broker.url}/.well-known/jwks.json", client=client),
         redeemer=BrokerRedeemer(broker.url, key, timeout_s=20, client=client, clock=_clock.now),
         clock=_clock.now,

@@ -33,6 +33,11 @@ class Host(Protocol):
         """The `iss` of its tokens, and the audience of workloads' assertions."""
         ...
 
+    @property
+    def tenant(self) -> str:
+        """The tenant of all that is made here: what a resource server gives to its `GrantVerifier`."""
+        ...
+
     def enroll(self, name: str, *, agents: Sequence[str] = (), audiences: Sequence[str] = ()) -> Path:
         """Enrol a new workload key: agents it may claim, or audiences it serves. The key file (0600), new each time."""
         ...

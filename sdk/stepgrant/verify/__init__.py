@@ -1,7 +1,7 @@
 """For resource servers: is this request allowed to do exactly this, now, by this sender?
 
     verifier = GrantVerifier(
-        issuer="https://broker.example", audience="https://tool.example",
+        issuer="https://broker.example", audience="https://tool.example", tenant="default",
         keys=JwksSource("https://broker.example/.well-known/jwks.json"),
         redeemer=BrokerRedeemer("https://broker.example", WorkloadKey.load("tool.key")),
     )

@@ -100,9 +100,9 @@ def key_id(jws: _jose.Jws) -> str:
 
 
 def verify(
-    jws: _jose.Jws, key: VerifyingKey, *, issuer: str, audience: str, now_s: float, leeway_s: float
+    jws: _jose.Jws, key: VerifyingKey, *, issuer: str, tenant: str, audience: str, now_s: float, leeway_s: float
 ) -> tuple[dict[str, JsonValue], Claims, Detail, int]:
-    """Signature, issuer, audience, times and shape. Returns all claims, the known ones, the detail, and `exp`."""
+    """Signature, issuer, audience, tenant, times, shape. Returns all claims, the known ones, the detail, and `exp`."""
     try:
         raw = jws.verified_claims(key)
         if raw.get("iss") != issuer:
@@ -110,6 +110,11 @@ def verify(
         if raw.get("aud") != audience:
             # One string, not a list that holds it: a token for two servers could be carried from one to the other.
             raise InvalidToken("aud is not exactly this server", reason="wrong_audience")
+        if "tenant" not in raw:
+            raise InvalidToken("the grant names no tenant: the broker is older than this library", reason="no_tenant")
+        if raw["tenant"] != tenant:
+            # Tenants share the broker's keys, and policy may name this server's audience for another one's agents.
+            raise InvalidToken("the grant is of another tenant than is served here", reason="wrong_tenant")
         exp = _jose.check_times(raw, now_s=now_s, leeway_s=leeway_s, max_lifetime_s=MAX_LIFETIME_S)
     except JoseError as error:
         raise InvalidToken(error.detail, reason=error.reason) from None

@@ -32,6 +32,8 @@ from stepgrant.verify._types import Action, Presented, VerifiedGrant
 
 PROOF_AGE_S: Final = 60
 MAX_LEEWAY_S: Final = 60
+DEFAULT_TENANT: Final = "default"
+"""The tenant of a broker whose settings name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class GrantVerifier:
     Args:
         issuer: the broker's issuer, exactly as in its tokens.
         audience: this server's name, exactly as in the tokens for it.
+        tenant: whose grants are taken, as the broker calls it (its setting `tenant`, or `tenant` in its trust file).
+            Those of all others are refused, whatever policy says; a server of several tenants has a verifier for each.
         keys: where the broker's public keys come from: a `JwksSource`, `StaticKeys`, or a JWKS document.
         redeemer: spends uses at the broker. Without one, grants with `redeem: required` are refused.
         locations: the locations that are this server; by default only `audience`.
@@ -98,16 +102,18 @@ class GrantVerifier:
         issuer: str,
         audience: str,
         keys: KeySource | Mapping[str, JsonValue],
+        tenant: str = DEFAULT_TENANT,
         redeemer: Redeemer | None = None,
         locations: Iterable[str] | None = None,
         leeway_s: float = 5,
         memory: Memory | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not issuer or not audience or not 0 <= leeway_s <= MAX_LEEWAY_S:
-            raise ConfigurationError(f"issuer and audience must be given, leeway_s is 0 to {MAX_LEEWAY_S}")
+        if not issuer or not audience or not tenant or not 0 <= leeway_s <= MAX_LEEWAY_S:
+            raise ConfigurationError(f"issuer, audience and tenant must be given, leeway_s is 0 to {MAX_LEEWAY_S}")
         self.issuer: Final = issuer
         self.audience: Final = audience
+        self.tenant: Final = tenant
         self._keys: Final = StaticKeys(keys) if isinstance(keys, Mapping) else keys
         self._redeemer: Final = redeemer
         self._locations: Final = frozenset(locations or (audience,))
@@ -141,7 +147,13 @@ class GrantVerifier:
     def _check(self, jws: Jws, key: VerifyingKey, presented: Presented, action: Action) -> _Checked:
         now_s = self._clock()
         raw, known, detail, exp = _checks.verify(
-            jws, key, issuer=self.issuer, audience=self.audience, now_s=now_s, leeway_s=self._leeway_s
+            jws,
+            key,
+            issuer=self.issuer,
+            tenant=self.tenant,
+            audience=self.audience,
+            now_s=now_s,
+            leeway_s=self._leeway_s,
         )
         proof = _dpop.verify_proof(
             presented.proof,

@@ -74,6 +74,7 @@ def detail(rng: random.Random, draft: Draft) -> None:
 GRANT: Final[dict[str, Change]] = {
     "iss": one_of("iss", "https://evil.example", BROKER + "/", BROKER.upper(), [BROKER]),
     "aud": one_of("aud", "https://evil.example", ["https://tool.example"], "https://tool.example/", BROKER),
+    "tenant": one_of("tenant", "globex", "", "DEFAULT", ["default"], {"id": "default"}),
     "sub": one_of("sub", None, 5, [], {}, "", "x" * 2000, odd=False),
     "times": times,
     "confirmation": confirmation,

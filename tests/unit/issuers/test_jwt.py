@@ -24,6 +24,7 @@ KEY = es256()
 CLAIMS: dict[str, Any] = {
     "iss": URL,
     "aud": "https://tool.example",
+    "tenant": "acme",
     "sub": "workload:acme/agent",
     "client_id": "wkl_01",
     "act": {"sub": "workload:acme/agent", "instance": "jkt-holder"},
@@ -169,6 +170,7 @@ def test_a_detail_that_is_missing_or_another_is_refused(name: str) -> None:
 WIDER: list[Callable[[dict[str, Any]], object]] = [
     lambda c: c.update(aud=["https://tool.example", "https://other.example"]),
     lambda c: c.update(scope="admin"),
+    lambda c: c.update(tenant=["acme", "globex"]),
     lambda c: c.update(exp=c["exp"] + 1),
     lambda c: c.update(nbf=c["nbf"] - 60),
     lambda c: c["cnf"].update(jkt="another"),
