@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from stepgrant_broker.commands.cmd_init import scaffold
 from stepgrant_broker.policy.bundle import from_files, starter_files
 from stepgrant_broker.policy.check import check
 from stepgrant_broker.policy.testing import run_tests
@@ -20,6 +21,13 @@ def test_the_rule_and_its_test_join_the_starter_without_touching_it() -> None:
     report = run_tests(from_files(FILES))
     assert [result for result in report.results if not result.passed] == []
     assert "hours_test.test_at_night_nothing_is_sent" in {result.name for result in report.results}
+
+
+def test_they_join_a_new_project_without_breaking_a_case_of_it() -> None:
+    made = {path.removeprefix("policy/"): data for path, data in scaffold().items() if path.startswith("policy/")}
+    report = run_tests(from_files({**FILES, **made}))
+    assert [result for result in report.results if not result.passed] == []
+    assert "publishing asks a person" in {result.name for result in report.results}
 
 
 def test_without_the_rule_its_test_fails() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,6 @@ from stepgrant_broker.commands.saying import said
 
 if TYPE_CHECKING:
     from stepgrant_broker.policy.bundle import Bundle
-    from stepgrant_broker.policy.findings import Finding
     from stepgrant_broker.policy.opa_signing import SigningKey
     from stepgrant_broker.policy.opa_tool import OpaTool
     from stepgrant_broker.policy.testing import PolicyTestReport
@@ -43,6 +41,14 @@ FOLDER = Annotated[
 COVERAGE = Annotated[bool, typer.Option("--coverage", help="Also list the lines that no test reached.")]
 VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Also list the tests that passed.")]
 ENGINE = Annotated[Engine, typer.Option("--engine", help="Who answers; auto takes opa where there is one.")]
+ISSUERS_FILE = Annotated[
+    Path | None,
+    typer.Option(
+        "--issuers",
+        metavar="FILE",
+        help="The broker's issuers file. Default: what STEPGRANT_BROKER_ISSUERS_FILE names.",
+    ),
+]
 BUNDLE = Annotated[
     Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write it, for example bundle.tar.gz.")
 ]
@@ -63,18 +69,19 @@ def register(app: typer.Typer) -> None:
 def _looking(app: typer.Typer) -> None:
 
     @command(app, "check", remote=False, example="stepgrant policy check policy")
-    def check(cli: Cli, folder: FOLDER = None, engine: ENGINE = Engine.AUTO) -> None:
+    def check(cli: Cli, folder: FOLDER = None, engine: ENGINE = Engine.AUTO, issuers: ISSUERS_FILE = None) -> None:
         """Say everything that would keep this policy from being activated. Exit code 1 if there is anything.
 
-        With an `opa` program at hand (STEPGRANT_OPA, or on the PATH), `opa check --strict` has its say, too.
+        The issuers that its settings name are looked up in the broker's issuers file, where one is named: an unknown
+        one is a finding here, though a broker would start with it. With an `opa` program at hand (STEPGRANT_OPA, or on
+        the PATH), `opa check --strict` has its say, too.
         """
+        from stepgrant_broker.commands.policy_checked import checked_policy, known_issuers
+
         with said():
-            checked = _checked(folder, tool_of(engine))
-        name, bundle, findings = checked.name, checked.bundle, checked.findings
-        value = {"policy": name, "digest": bundle.digest if bundle else None, "engine": checked.engine,
-                 "findings": _plain(name, findings)}  # fmt: skip
-        cli.out.emit(value, lambda: _print_check(cli, checked))
-        if findings:
+            checked = checked_policy(folder, tool_of(engine), known_issuers(issuers))
+        cli.out.emit(checked.as_json(), lambda: checked.show(cli.out))
+        if checked.findings:
             raise typer.Exit(1)
 
     @command(app, "test", remote=False, example="stepgrant policy test policy --coverage")
@@ -110,11 +117,12 @@ def _building(app: typer.Typer) -> None:
         The same policy gives the same bytes, but for a signature. A policy with findings is not built.
         policies/README.md says how OPA serves it.
         """
+        from stepgrant_broker.commands.policy_checked import checked_policy
         from stepgrant_broker.policy.opa_bundle import opa_bundle
 
         key = _signing_key(signing_key) if signing_key is not None else None
         with said():
-            checked = _checked(folder, None)
+            checked = checked_policy(folder, None, None)
             bundle = checked.bundle
             if checked.findings or bundle is None:
                 found = plain.count(len(checked.findings), "finding")
@@ -161,55 +169,6 @@ def opa_said() -> Iterator[None]:
         yield
     except OpaToolFailed as failed:
         raise CommandError(str(failed), code="configuration_error") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    name: str
-    bundle: Bundle | None
-    findings: tuple[Finding, ...]
-    engine: str
-
-
-def _checked(folder: Path | None, tool: OpaTool | None) -> _Checked:
-    from stepgrant_broker.policy.check import check, check_tests
-    from stepgrant_broker.policy.embedded import PROBE_DEADLINE_S
-    from stepgrant_broker.policy.findings import PolicyInvalid
-    from stepgrant_broker.policy.probes import proven
-    from stepgrant_broker.policy.rego import ENGINE as EMBEDDED
-
-    engine = EMBEDDED if tool is None else f"{EMBEDDED} and {tool.engine}"
-    try:
-        name, bundle = read(folder)
-        findings = check(bundle) or check_tests(bundle)
-        if not findings:
-            proven(bundle, "check", deadline_s=PROBE_DEADLINE_S).end()
-    except PolicyInvalid as invalid:
-        return _Checked(str(folder or "policy"), None, invalid.findings, engine)
-    if not findings and tool is not None:
-        with opa_said():
-            findings = tool.check(bundle)
-    return _Checked(name, bundle, findings, engine)
-
-
-def _plain(name: str, findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
-    return [
-        {"file": str(Path(name, f.file)), "line": f.line, "code": f.code, "message": f.message, "fix": f.fix}
-        for f in findings
-    ]
-
-
-def _print_check(cli: Cli, checked: _Checked) -> None:
-    name, findings = checked.name, checked.findings
-    for finding in findings:
-        place = f"{Path(name, finding.file)}:{finding.line}" if finding.line else str(Path(name, finding.file))
-        cli.out.line(plain.visible(f"{place}: {finding.code}: {finding.message}; {finding.fix}"), style="red")
-    if findings:
-        cli.out.line(f"{plain.count(len(findings), 'finding')}; this policy cannot be activated", style="bold red")
-    elif checked.bundle is not None:
-        rules = plain.count(len(checked.bundle.modules), "file")
-        text = f"{name} can be activated: {rules}, {checked.bundle.digest}, checked by {checked.engine}"
-        cli.out.line(text, style="green")
 
 
 def _report(name: str, report: PolicyTestReport) -> dict[str, Any]:

@@ -11,14 +11,16 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from stepgrant_broker.policy import schema
 from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check_names import name_findings
 from stepgrant_broker.policy.check_numbers import number_findings
+from stepgrant_broker.policy.check_reasons import reason_findings
 from stepgrant_broker.policy.check_rules import recursions, rule_findings
+from stepgrant_broker.policy.check_settings import meaning_of_settings, shape_of_settings
 from stepgrant_broker.policy.check_shapes import shape_findings
 from stepgrant_broker.policy.findings import Finding, PolicyInvalid
 from stepgrant_broker.policy.names import Index
@@ -35,10 +37,13 @@ PROBE_RULE: Final = "data.stepgrant_check.ok"
 _TOKENS: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(]|[\]})]|\n', re.DOTALL)
 
 
-def check(bundle: Bundle) -> tuple[Finding, ...]:
-    """Everything that is wrong with the policy as it is written, in order of place; empty when nothing is."""
+def check(bundle: Bundle, issuers: Collection[str] | None = None) -> tuple[Finding, ...]:
+    """Everything that is wrong with the policy as it is written, in order of place; empty when nothing is.
+
+    `issuers`: the names of the broker's, where they are known; `None` lets any name of an issuer pass.
+    """
     schemas = {path: one for path, one in bundle.schemas.items() if not schema.schema_problem(one)}
-    findings = [*_bad_schemas(bundle), *_settings(bundle, schemas), *number_findings(bundle)]
+    findings = [*_bad_schemas(bundle), *shape_of_settings(bundle, schemas), *number_findings(bundle)]
     findings.extend(finding for path, text in bundle.modules.items() for finding in _nesting(path, text))
     if any(finding.code == "too_nested" for finding in findings):
         return tuple(sorted(findings))
@@ -50,6 +55,8 @@ def check(bundle: Bundle) -> tuple[Finding, ...]:
     findings.extend(name_findings(index, bundle.data, lambda pattern: schema.describes(schemas, pattern)))
     findings.extend(rule_findings(index, bundle.data))
     findings.extend(shape_findings(index, schemas))
+    findings.extend(reason_findings(index))
+    findings.extend(meaning_of_settings(bundle, schemas, index, issuers))
     return tuple(sorted(set(findings)))
 
 
@@ -95,25 +102,6 @@ def _bad_schemas(bundle: Bundle) -> Iterator[Finding]:
         if problem:
             name = path.removesuffix("data.json") + "schema.json"
             yield Finding(name, 0, "bad_schema", problem, "correct the schema, or remove the file")
-
-
-def _settings(bundle: Bundle, schemas: Mapping[str, schema.Schema]) -> Iterator[Finding]:
-    for path, one in schemas.items():
-        value: Any = bundle.data
-        for folder in path.split("/")[:-1]:
-            value = value.get(folder, {}) if isinstance(value, Mapping) else {}
-        for place, problem in schema.problems(one, value):
-            message = f"/{'/'.join(place)} {problem}"
-            yield Finding(path, _line_of(bundle.files.get(path, ""), place), "bad_settings", message, "correct it")
-
-
-def _line_of(text: str, place: tuple[str, ...]) -> int:
-    """About where in the JSON text a member stands: after the names that lead to it, in their order."""
-    at = 0
-    for name in place:
-        found = re.compile(rf'"{re.escape(name)}"\s*:').search(text, at)
-        at = found.start() if found else at
-    return text.count("\n", 0, at) + 1
 
 
 def _nesting(path: str, text: str) -> Iterator[Finding]:

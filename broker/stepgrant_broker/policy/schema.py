@@ -1,17 +1,20 @@
 """The part of JSON Schema 2020-12 that policies need: where a path leads, and whether settings fit.
 
 Rules:
-* Known are type, enum, properties, required, additionalProperties, items, minimum and maximum. Everything else in a
-  schema is for people and other tools.
+* Known are type, enum, properties, required, additionalProperties, items, minimum, maximum, minProperties,
+  maxProperties, and two of our own that `check_settings` reads: `x-among` (where else a text, or a member's name under
+  `propertyNames`, must stand) and `x-at-most` (the member beside it that a number must not exceed). Everything else in
+  a schema is for people and other tools.
 * An object without `additionalProperties: false` has no misspelt members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files as package_files
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from stepgrant import canonical
 from stepgrant_broker.policy.bundle import STARTER
@@ -114,11 +117,25 @@ def problems(schema: Schema, value: object, path: tuple[str, ...] = ()) -> Itera
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from problems(_schema(schema.get("items", True)), item, (*path, str(index)))
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif is_number(value):
         if value < schema.get("minimum", value):
             yield path, f"must be at least {schema['minimum']}"
         if value > schema.get("maximum", value):
             yield path, f"must be at most {schema['maximum']}"
+
+
+def walk(
+    schema: Schema, value: object, place: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Schema, object]]:
+    """Every value that the schema describes, with its place and what is said of it there."""
+    yield place, schema, value
+    if isinstance(value, dict):
+        for name, item in value.items():
+            with suppress(NoMember):
+                yield from walk(_member(schema, name), item, (*place, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from walk(_schema(schema.get("items", True)), item, (*place, str(index)))
 
 
 def schema_problem(value: object) -> str:
@@ -129,7 +146,7 @@ def schema_problem(value: object) -> str:
         if member in value and not sound(value[member]):
             return f"{member} is not what JSON Schema wants there"
     inner = [*value.get("properties", {}).values()]
-    inner += [value[name] for name in ("items", "additionalProperties") if not isinstance(value.get(name, True), bool)]
+    inner += [value[name] for name in _INNER if not isinstance(value.get(name, True), bool)]
     return next((problem for one in inner if (problem := schema_problem(one))), "")
 
 
@@ -142,18 +159,24 @@ def _is_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it is a JSON number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+_INNER: Final = ("items", "additionalProperties", "propertyNames")
 _TYPE_NAMES: Final = frozenset(_TYPES.values())
 _SOUND: Final[Mapping[str, Callable[[object], bool]]] = {
     "type": _is_type,
     "enum": lambda value: isinstance(value, list),
     "properties": lambda value: isinstance(value, dict),
     "required": _is_names,
-    "minimum": _is_number,
-    "maximum": _is_number,
+    "minimum": is_number,
+    "maximum": is_number,
+    "minProperties": is_number,
+    "maxProperties": is_number,
+    "x-among": _is_names,
+    "x-at-most": lambda value: isinstance(value, str),
 }
 
 
@@ -163,6 +186,10 @@ def _object_problems(
     for name in schema.get("required", ()):
         if name not in value:
             yield path, f"lacks {name}"
+    least, most = schema.get("minProperties", 0), schema.get("maxProperties", len(value))
+    if not least <= len(value) <= most:
+        wanted = f"at least {least}" if len(value) < least else f"at most {most}"
+        yield path, f"must have {wanted} of: {', '.join(schema.get('properties', {})) or 'any'}"
     for name, item in value.items():
         try:
             yield from problems(_member(schema, name), item, (*path, name))

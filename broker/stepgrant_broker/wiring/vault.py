@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.config_vault import KUBERNETES_TOKEN
-from stepgrant_broker.issuers.file import IssuersFileInvalid, read_issuers
+from stepgrant_broker.issuers.file import RESERVED, IssuersFileInvalid, read_issuers
 from stepgrant_broker.issuers.vault_database import DatabaseConfig
 from stepgrant_broker.issuers.vault_kv import KvConfig
 from stepgrant_broker.issuers.vault_pki import PkiConfig
@@ -34,10 +34,22 @@ KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind.read for kind in (DatabaseCo
 
 def configured_issuers(settings: VaultSettings) -> Mapping[str, IssuerConfig]:
     """The issuers of the issuers file by name; none without one. Raises `SettingsError`."""
-    if settings.issuers_file is None:
+    return _issuers_in(settings.issuers_file)
+
+
+def issuer_names(file: Path | None) -> frozenset[str]:
+    """What policy may name where this is the issuers file: its issuers, and those that are always there.
+
+    Raises `SettingsError`.
+    """
+    return RESERVED | _issuers_in(file).keys()
+
+
+def _issuers_in(file: Path | None) -> Mapping[str, IssuerConfig]:
+    if file is None:
         return {}
     try:
-        return read_issuers(settings.issuers_file, KINDS)
+        return read_issuers(file, KINDS)
     except IssuersFileInvalid as invalid:
         raise SettingsError([f"{PREFIX}ISSUERS_FILE: {problem}" for problem in invalid.problems]) from None
 

@@ -63,6 +63,37 @@ def test_findings_stand_where_an_editor_finds_them(run: Run, folder: Path) -> No
     assert (finding["file"], finding["line"], finding["code"]) == ("policy/stepgrant/extra.rego", 3, "unknown_input")
 
 
+ISSUERS = """
+[issuer.orders-db]
+kind = "vault-database"
+roles = ["orders-rw"]
+host = "orders-db.example"
+max_ttl_s = 60
+"""
+
+
+def test_issuers_are_looked_up_in_the_brokers_file(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STEPGRANT_BROKER_ISSUERS_FILE", raising=False)
+    settings = folder / "policy" / "stepgrant_config" / "data.json"
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(text.replace('{"effect": "read"}', '{"effect": "read", "issuer": "orders-bd"}'), "utf-8")
+    place = "policy/stepgrant_config/data.json:5: "
+    unseen = run("policy", "check")
+    assert (unseen.code, f"{place}not looked up: issuer orders-bd; --issuers names" in unseen.out) == (0, True)
+    assert len(run("policy", "check", "--json").json["unseen"]) == 1
+    file = folder / "issuers.toml"
+    file.write_text(ISSUERS, encoding="utf-8")
+    for known in (["--issuers", str(file)], []):
+        done = run("policy", "check", *known)
+        assert (done.code, f"{place}unknown_setting: " in done.out) == (ExitCode.REFUSED, True)
+        assert "; write orders-db\n" in done.out
+        monkeypatch.setenv("STEPGRANT_BROKER_ISSUERS_FILE", str(file))
+    settings.write_text(text.replace('{"effect": "read"}', '{"effect": "read", "issuer": "orders-db"}'), "utf-8")
+    assert run("policy", "check", "--json").json["findings"] == []
+    file.write_text("[issuer.x]\n", encoding="utf-8")
+    assert run("policy", "check").code == ExitCode.USAGE
+
+
 def test_policy_that_answers_nonsense_is_found_too(run: Run, folder: Path) -> None:
     text = (folder / "policy" / "stepgrant" / "decision.rego").read_text(encoding="utf-8")
     add_rule(

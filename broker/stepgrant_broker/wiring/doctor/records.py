@@ -80,7 +80,8 @@ async def policy(settings: Settings, broker: Broker | None) -> AsyncIterator[Fou
     where = settings.policy_dir or "the starter policy"
     try:
         bundle = await asyncio.to_thread(policy_of, settings)
-        findings = await asyncio.to_thread(check, bundle)
+        issuers = broker.ports.issuers.keys() if broker is not None else None
+        findings = await asyncio.to_thread(check, bundle, issuers)
     except PolicyInvalid as invalid:
         bundle, findings = None, tuple(invalid.findings)
     if bundle is None or findings:
