@@ -70,7 +70,7 @@ def problem(code: str, status: int, *, retry_after: int | None = None, **more: A
 
 @dataclass(frozen=True)
 class Seen:
-    """One request. `verb`: `token`, `runs` (open), `run.complete` etc., `step` (a look), `begin` etc."""
+    """One request. `verb`: `token`, `runs` (open), `list`, `run.complete` etc., `step` (a look), `begin` etc."""
 
     verb: str
     method: str
@@ -189,8 +189,10 @@ class ScriptedBroker:
                 return Reply({"run": RUN, "epoch": 1, "state": "open"})
 
 
-def _verb_of(path: str) -> str:
-    parts = path.split("/")
+def _verb_of(method: str, path: str) -> str:
+    parts = path.partition("?")[0].split("/")
+    if method == "GET" and parts[-1] == "runs":
+        return "list"
     if "steps" in parts:
         return "step" if len(parts) == 6 else parts[-1]
     return f"run.{parts[-1]}" if len(parts) == 5 else parts[-1]
@@ -209,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length", 0))
         data = self.rfile.read(length)
-        verb = _verb_of(self.path)
+        verb = _verb_of(self.command, self.path)
         url = f"http://{self.headers['host']}{self.path}"
         token = self.headers["authorization"].removeprefix("DPoP ") if verb != "token" else None
         proof = verify_proof(self.headers["dpop"], method=self.command, url=url, token=token, now_s=time.time())

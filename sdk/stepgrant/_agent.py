@@ -138,12 +138,24 @@ class Agent(Handle[R]):
         return RunRef(queued.run, queued.run_key)
 
     def run(self, input: Any = UNSET, *, run_key: str | None = None) -> R:  # noqa: A002, ANN401  # as `stepgrant.run`
-        """Run it here: opened, or resumed if `run_key` names an unfinished one. Raises as `stepgrant.run` does."""
-        return self._perform(self.opening(run_key, input), _nothing)
+        """Run it here: opened, or resumed if `run_key` names an unfinished one.
+
+        Of one that was completed with this input the recorded result is given back, and nothing is done again.
+        Raises as `stepgrant.run` does; `RunEnded` where it failed, was cancelled, or no record of its result is left.
+        """
+        return self._here(self.opening(run_key, input))
 
     def resume(self, run_key: str) -> R:
         """Go on with a run that is there, with its stored input. Raises `BrokerError` `unknown_run`."""
-        return self._perform(self.opening(run_key, resume=True), _nothing)
+        return self._here(self.opening(run_key, resume=True))
+
+    def _here(self, opening: Opening) -> R:
+        try:
+            return self._perform(opening, _nothing)
+        except e.RunEnded as over:
+            if not _gives_back(over, opening):
+                raise
+            return cast("R", over.result)
 
     def perform(self, opening: Opening, on_held: OnHeld) -> None:
         """As `Handle.perform`."""
@@ -177,11 +189,19 @@ class AsyncAgent(Handle[R]):
 
     async def run(self, input: Any = UNSET, *, run_key: str | None = None) -> R:  # noqa: A002, ANN401  # as `Agent.run`
         """As `Agent.run`."""
-        return await self._perform(self.opening(run_key, input), _nothing)
+        return await self._here(self.opening(run_key, input))
 
     async def resume(self, run_key: str) -> R:
         """As `Agent.resume`."""
-        return await self._perform(self.opening(run_key, resume=True), _nothing)
+        return await self._here(self.opening(run_key, resume=True))
+
+    async def _here(self, opening: Opening) -> R:
+        try:
+            return await self._perform(opening, _nothing)
+        except e.RunEnded as over:
+            if not _gives_back(over, opening):
+                raise
+            return cast("R", over.result)
 
     def perform(self, opening: Opening, on_held: OnHeld) -> None:
         """As `Handle.perform`, in an event loop of its own."""
@@ -249,6 +269,11 @@ def _parameters(function: Callable[..., Any]) -> int:
 def session_of(held: Run | AsyncRun) -> Session:
     """What a worker needs of a held run."""
     return held._session  # noqa: SLF001  # the SDK's own, as in `_run`
+
+
+def _gives_back(over: e.RunEnded, opening: Opening) -> bool:
+    """Whether this very run was completed before it could be entered here, and its record says with what."""
+    return not opening.opened and over.state == "completed" and over.recorded
 
 
 def _nothing(_: Session) -> None:

@@ -151,7 +151,7 @@ class Caller:
             headers += [_JSON, (b"idempotency-key", call.idempotency_key.encode("ascii"))]
         body = call.again if again and call.again is not None else call.body
         target = (self._address.path + call.path).encode("ascii")
-        return Request(call.method.encode("ascii"), target, headers, body, self._timeout(patience))
+        return Request(call.method.encode("ascii"), target, headers, body, self._timeout(patience), call.most)
 
     def _timeout(self, patience: Patience) -> float:
         return min(self.timeouts.call, max(patience.left, 0.1))

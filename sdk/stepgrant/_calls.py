@@ -17,7 +17,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from stepgrant import _wire
+from stepgrant._http1 import MAX_ANSWER_BYTES
 
+MAX_RECORD_BYTES: Final = 67_108_864
+"""A run's record has all its entries, arguments and results."""
 _encode: Final = msgspec.json.Encoder().encode
 ParkReason = Literal["awaiting_approval", "in_doubt", "suspended", "requested", "error", "set_aside"]
 FailOutcome = Literal["not_executed", "failed", "unknown"]
@@ -30,7 +33,10 @@ def _new_key() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `again`: the body when the first reply was lost, where it differs. `what` names it in messages."""
+    """One call. `again`: the body when the first reply was lost, where it differs. `what` names it in messages.
+
+    `most`: how many bytes its answer may have.
+    """
 
     method: Literal["GET", "POST"]
     path: str
@@ -38,6 +44,7 @@ class Call:
     what: str
     again: bytes | None = None
     outcome: bool = False
+    most: int = MAX_ANSWER_BYTES
     idempotency_key: str = field(default_factory=_new_key)
 
     def __repr__(self) -> str:
@@ -107,6 +114,17 @@ def resumable_runs(agent: str, *, limit: int, after: str | None) -> Call:
     """`GET /v1/runs`: those of this agent that somebody should go on with, oldest first."""
     query = {"resumable": "true", "agent": agent, "limit": str(limit)} | ({"after": after} if after is not None else {})
     return Call("GET", f"/v1/runs?{urlencode(query)}", b"", "list runs")
+
+
+def own_runs(agent: str, *, limit: int, after: str | None) -> Call:
+    """`GET /v1/runs`: those of this agent that this workload held last, newest first."""
+    query = {"agent": agent, "limit": str(limit)} | ({"after": after} if after is not None else {})
+    return Call("GET", f"/v1/runs?{urlencode(query)}", b"", "list runs")
+
+
+def receipt(run: str) -> Call:
+    """`GET /v1/runs/{run}/receipt`: entries, and the values behind them."""
+    return Call("GET", f"/v1/runs/{run}/receipt", b"", "read the run's record", most=MAX_RECORD_BYTES)
 
 
 def show_run(run: str) -> Call:

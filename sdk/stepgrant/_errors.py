@@ -1,90 +1,57 @@
-"""The error base, and what an agent's side raises. Public as `stepgrant.errors`, which draws the tree."""
+"""What an agent's side raises about steps and runs; with `_errors_base` all of it.
+
+Public as `stepgrant.errors`, which draws the tree.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from stepgrant._errors_base import (
+    AuthenticationFailed,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    CredentialMisuse,
+    KeyLost,
+    NotExecuted,
+    NotJson,
+    OrdinalUnderConcurrency,
+    ResultWithheld,
+    SecretInResult,
+    StepgrantError,
+    with_wait,
+)
 
-def _revive(kind: type[StepgrantError], args: tuple[object, ...], state: dict[str, object]) -> StepgrantError:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
-
-
-class StepgrantError(Exception):
-    """Base of all. `code` is stable; match on it, never on the text."""
-
-    code: str = "stepgrant_error"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Without this, pickle would call the class with the message alone and lose every keyword field."""
-        return _revive, (type(self), self.args, dict(self.__dict__))
-
-
-def _with_wait(message: str, retry_after: float | None) -> str:
-    return message if retry_after is None else f"{message}; try again in {retry_after:g} s"
-
-
-class ConfigurationError(StepgrantError):
-    """The set-up is wrong: an environment variable, a key file, a declaration. Nothing was tried."""
-
-    code = "configuration_error"
-
-
-class NotJson(StepgrantError):
-    """An argument or a result is not JSON. `what` names it; `path` is the JSON Pointer of the place inside it."""
-
-    code = "not_json"
-
-    def __init__(self, *, what: str, path: str, why: str) -> None:
-        super().__init__(f"{what} is not JSON at {path or 'the top'}: {why}")
-        self.what = what
-        self.path = path
-        self.why = why
-
-
-class OrdinalUnderConcurrency(StepgrantError):
-    """Calls that run side by side have no order that survives a crash: give each a `step_id`."""
-
-    code = "ordinal_under_concurrency"
-
-
-class CredentialMisuse(StepgrantError):
-    """A credential was used outside what it is for: another origin, after its end, outside its tool call."""
-
-    code = "credential_misuse"
-
-
-class KeyLost(StepgrantError):
-    """A holder's key was used in a forked process. It never leaves the process that made it: open the run there."""
-
-    code = "key_lost"
-
-
-class NotExecuted(StepgrantError):
-    """Raised by a tool that knows for sure: the effect did not happen and cannot happen any more."""
-
-    code = "not_executed"
-
-
-class ResultWithheld(StepgrantError):
-    """The step is completed and will not be done again, but its result was not stored, so it cannot be given back."""
-
-    code = "result_withheld"
-    _why = "was not stored when it completed"
-
-    def __init__(self, *, step: str) -> None:
-        super().__init__(f"the result of step {step!r} {self._why}; the step is completed")
-        self.step = step
-
-
-class SecretInResult(ResultWithheld):
-    """The tool's result contains a live secret. The step is completed; the result is neither stored nor returned."""
-
-    code = "secret_in_result"
-    _why = "contains a live secret and is withheld"
-
+__all__ = [
+    "ApprovalRequired",
+    "AuthenticationFailed",
+    "BrokerError",
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "CredentialMisuse",
+    "Denied",
+    "InDoubt",
+    "KeyLost",
+    "LeaseHeld",
+    "NotExecuted",
+    "NotJson",
+    "OrdinalUnderConcurrency",
+    "PriorCredentialLive",
+    "Quarantined",
+    "ResultWithheld",
+    "RunEnded",
+    "RunNotHeld",
+    "SecretInResult",
+    "SetAside",
+    "StaleEpoch",
+    "StepDrift",
+    "StepFailed",
+    "StepNotRun",
+    "StepgrantError",
+    "SuspectedDuplicate",
+]
 
 # --------------------------------------------------------------------------------------------- the tool did not run
 
@@ -206,7 +173,7 @@ class PriorCredentialLive(StepNotRun):
     def __init__(
         self, message: str = "an older credential may still work", *, retry_after: float | None = None
     ) -> None:
-        super().__init__(_with_wait(message, retry_after))
+        super().__init__(with_wait(message, retry_after))
         self.retry_after = retry_after
 
 
@@ -231,14 +198,48 @@ class LeaseHeld(RunNotHeld):
     code = "lease_held"
 
     def __init__(self, message: str = "another process holds the run", *, retry_after: float | None = None) -> None:
-        super().__init__(_with_wait(message, retry_after))
+        super().__init__(with_wait(message, retry_after))
         self.retry_after = retry_after
 
 
 class RunEnded(RunNotHeld):
-    """The run is over; this is final. A new run needs a new key."""
+    """The run is over; this is final. A new run needs a new key.
+
+    `run_key`, `run` (its id) and `state` (`completed`, `failed`, `cancelled`): of a run that was to be entered, as far
+    as its record can be read here. `recorded`: that record says what it ended with, which is `result` (None where it
+    ended without one). A result belongs to one input: `other_input` says that the run had another one.
+    """
 
     code = "run_ended"
+
+    def __init__(
+        self,
+        message: str = "the run is over; that is final",
+        *,
+        run_key: str | None = None,
+        run: str | None = None,
+        state: str | None = None,
+        result: object = None,
+        recorded: bool = False,
+        other_input: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.run_key = run_key
+        self.run = run
+        self.state = state
+        self.result: Any = result
+        self.recorded = recorded
+        self.other_input = other_input
+        if run_key is not None:
+            self.args = (self._told(message, run_key),)
+
+    def _told(self, said: str, run_key: str) -> str:
+        named = f"run {run_key!r}" if self.run is None else f"run {run_key!r} ({self.run})"
+        over = f"{named} is over ({said})" if self.state is None else f"{named} is {self.state}, and that is final"
+        other = ", and it had another input than this one" if self.other_input else ""
+        look = f"`stepgrant run show {self.run or run_key}` tells what it did"
+        look = "its result is the `result` of this error" if self.recorded else look
+        return f"{over}{other}; nothing was done now. {look[0].upper()}{look[1:]}; a new run needs another key"
 
 
 class Quarantined(RunNotHeld):
@@ -251,42 +252,3 @@ class SetAside(RunNotHeld):
     """A worker gave the run up after several tries; a person releases it (`stepgrant run release`)."""
 
     code = "set_aside"
-
-
-# --------------------------------------------------------------------------------------------------------- the broker
-
-
-class BrokerError(StepgrantError):
-    """The broker refused; nothing was released. `code`, `title`, `detail` and `status` are as it answered."""
-
-    code = "broker_error"
-
-    def __init__(
-        self, *, code: str, status: int, title: str = "", detail: str = "", retry_after: float | None = None
-    ) -> None:
-        said = ": ".join(part for part in (title, detail) if part)
-        super().__init__(_with_wait(f"{code} (HTTP {status}){': ' if said else ''}{said}", retry_after))
-        self.code = code
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.retry_after = retry_after
-
-
-class AuthenticationFailed(BrokerError):
-    """The broker did not accept the workload's identity; `code` is OAuth's (invalid_client, invalid_request, ...)."""
-
-
-class BrokerUnavailable(BrokerError):
-    """The broker, or something it depends on, cannot be reached. Nothing was released, the tool did not run."""
-
-    def __init__(
-        self,
-        *,
-        code: str = "broker_unavailable",
-        status: int = 503,
-        title: str = "",
-        detail: str = "",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(code=code, status=status, title=title, detail=detail, retry_after=retry_after)

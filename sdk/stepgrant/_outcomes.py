@@ -182,6 +182,13 @@ class RunPage(Member, frozen=True):
     next: str | None = None
 
 
+class Evidence(Member, frozen=True):
+    """The part of a receipt that tells of a run that is over."""
+
+    entries: list[str]
+    disclosures: list[Any]
+
+
 class Settled(Member, frozen=True):
     """The answer to complete, fail, suspend and reconcile."""
 

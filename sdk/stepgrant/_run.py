@@ -161,6 +161,8 @@ class Opening:
     order: Order
     _entered: _Entered | None = field(default=None, repr=False)
     _used: bool = field(default=False, repr=False)
+    opened: bool = field(default=False, repr=False)
+    """Whether the run was held: what `RunEnded` says later is about its end, not about its beginning."""
 
     def __enter__(self) -> Run:
         """Open or resume."""
@@ -224,6 +226,7 @@ class Opening:
     def _enter(self, held: _Held) -> None:
         held._heartbeat.start()  # noqa: SLF001  # same module
         self._entered = _Entered(held, enter_run(held._session.top))  # noqa: SLF001  # same module
+        self.opened = True
 
     def _leave(self) -> _Held:
         if self._entered is None:
@@ -269,7 +272,8 @@ def run(
         passthrough: exceptions with which a framework leaves a tool and comes back: suspended, not failed.
 
     Raises, on entering: `ConfigurationError`, `AuthenticationFailed`, `Denied`, `ApprovalRequired` (policy decides then
-    too), `LeaseHeld`, `RunEnded`, `Quarantined`, `NotJson`, `BrokerUnavailable`, `BrokerError`.
+    too), `LeaseHeld`, `RunEnded` (with the recorded `result`), `Quarantined`, `NotJson`, `BrokerUnavailable`,
+    `BrokerError`.
     """
     order = Order(
         agent=agent, run_key=key, version=version, labels=dict(labels or {}), principal=principal,

@@ -15,6 +15,7 @@ from stepgrant._caller import Caller
 from stepgrant._calls import EndVerb, ParkReason
 from stepgrant._client import Address, AsyncClient, BlockingClient
 from stepgrant._dpop import DpopKey
+from stepgrant._ended import learned
 from stepgrant._exchange import WorkloadKey
 from stepgrant._flows import Flow, Sleep
 from stepgrant._identity import TokenFile
@@ -41,7 +42,7 @@ UNSET: Final = Unset.UNSET
 class Order:
     """What the caller of `run(...)` wants. `input`: canonical bytes. `identity`: a key file's path, or a token file.
 
-    `resume`: a run that is not there is an error, and not opened.
+    `resume`: a run that is not there is an error, and not opened. `learn`: of a run that is over, read how it ended.
     """
 
     agent: str
@@ -57,6 +58,7 @@ class Order:
     on_wait: Callable[[e.LeaseHeld], None] | None
     passthrough: tuple[type[BaseException], ...]
     resume: bool = False
+    learn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def opening(order: Order, means: Means, clock: Callable[[], float] = time.monoto
                 order.on_wait(held)
             yield Sleep(pause)
             continue
+        except e.RunEnded as over:
+            raise (yield from learned(order, means, over)) from None
         if _failpoints.on is not None:
             _failpoints.hit("sdk.after_open")
             if opened.epoch > 1:
@@ -123,7 +127,10 @@ def queueing(order: Order, means: Means) -> Flow[_outcomes.Queued]:
         labels=order.labels,
         principal=order.principal,
     )
-    queued: _outcomes.Queued = yield from means.caller.call(call, _outcomes.Queued, fresh=True)
+    try:
+        queued: _outcomes.Queued = yield from means.caller.call(call, _outcomes.Queued, fresh=True)
+    except e.RunEnded as over:
+        raise (yield from learned(order, means, over)) from None
     return queued
 
 

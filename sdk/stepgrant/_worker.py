@@ -158,8 +158,8 @@ class Worker:
 
     def _opening(self, job: _Job) -> Opening:
         opening = job.finder.handle.opening(job.row.key, resume=True)
-        # Whoever holds the run has it; there are other runs.
-        opening.order = replace(opening.order, timeouts=_impatient(opening.order.timeouts))
+        # Whoever holds the run, or ended it, has it; there are other runs.
+        opening.order = replace(opening.order, timeouts=_impatient(opening.order.timeouts), learn=False)
         return opening
 
     def _perform(self, job: _Job) -> None:

@@ -30,7 +30,7 @@ EXAMPLES: list[errors.StepgrantError] = [
     errors.RunNotHeld("no"),
     errors.StaleEpoch("fenced"),
     errors.LeaseHeld(retry_after=3),
-    errors.RunEnded("over"),
+    errors.RunEnded("over", run_key="order-1", run="run_01", state="completed", result={"charged": 5}, recorded=True),
     errors.Quarantined("held"),
     errors.SetAside("set aside"),
     errors.BrokerError(code="unknown_run", status=404, title="Unknown run", detail="no such run", retry_after=1),

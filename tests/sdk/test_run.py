@@ -119,12 +119,11 @@ async def test_without_patience_a_lease_is_not_waited_for(face: Face, broker: Sc
     [
         (problem("policy_denied", 403, reasons=["open_not_listed"], decision_id="dec_1"), errors.Denied),
         (problem("approval_required", 403, approval_id="apr_1", answer_by=5), errors.ApprovalRequired),
-        (problem("run_ended", 409), errors.RunEnded),
         (problem("quarantined", 403), errors.Quarantined),
         (problem("duplicate_request", 409), errors.BrokerError),
         (problem("forbidden", 403), errors.BrokerError),
     ],
-    ids=["denied", "approval", "ended", "quarantined", "other input", "forbidden"],
+    ids=["denied", "approval", "quarantined", "other input", "forbidden"],
 )
 async def test_refused_opening(face: Face, broker: ScriptedBroker, item: Reply, error: type[Exception]) -> None:
     broker.will("runs", item)
