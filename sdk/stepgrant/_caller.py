@@ -39,6 +39,7 @@ _REFUSED: Final = 300
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 _UNFOLDED: Final = (b"accept-encoding", b"identity")
+NOBODY: Final = "no answer from {} ({}); does the broker run there (url= or STEPGRANT_URL)?"
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -77,9 +78,9 @@ class Caller:
             StepgrantError: what the broker's problem document stands for.
         """
         patience = patience or Patience(self.timeouts.broker)
-        tries = Tries(call.what, patience)
+        tries = Tries(call.what, patience, self._address.base, level=logging.WARNING if call.told else logging.DEBUG)
         while True:
-            token = yield from self._usable_token(patience, fresh=fresh)
+            token = yield from self._usable_token(patience, tries, fresh=fresh)
             request = self._request(call, token, patience, again=again)
             patience.sent_at = time.monotonic()
             if _failpoints.on is not None:
@@ -105,15 +106,14 @@ class Caller:
             again = again or exchanged.status >= _SERVER_ERROR
             yield from tries.refused(problem)
 
-    def _usable_token(self, patience: Patience, *, fresh: bool) -> Flow[AccessToken]:
+    def _usable_token(self, patience: Patience, tries: Tries, *, fresh: bool) -> Flow[AccessToken]:
         token = self._token
         young = not fresh or time.monotonic() - self._exchanged_at < _FRESH_S
         if token is not None and young and token.usable(_clock.now()):
             return token
-        return (yield from self._exchange(patience))
+        return (yield from self._exchange(patience, tries.of("the token exchange")))
 
-    def _exchange(self, patience: Patience) -> Flow[AccessToken]:
-        tries = Tries("the token exchange", patience)
+    def _exchange(self, patience: Patience, tries: Tries) -> Flow[AccessToken]:
         followed = False
         while True:
             now, asked_at = _clock.now(), time.monotonic()
@@ -158,12 +158,18 @@ class Caller:
 
 
 class Tries:
-    """What a failed try means: another one, after a pause, or the end."""
+    """What a failed try means: another one, after a pause, or the end. `level`: at which each of them is logged."""
 
-    def __init__(self, what: str, patience: Patience) -> None:
+    def __init__(self, what: str, patience: Patience, base: str, *, level: int = logging.WARNING) -> None:
         self._what = what
         self._patience = patience
+        self._base = base
+        self._level = level
         self._auth = 0
+
+    def of(self, what: str) -> Tries:
+        """Those of another call, which serves this one."""
+        return Tries(what, self._patience, self._base, level=self._level)
 
     def unanswered(self, exchanged: Unreachable | Interrupted) -> Flow[None]:
         """Nobody answered. Raises `BrokerUnavailable` when there is no time for another try."""
@@ -172,7 +178,7 @@ class Tries:
             return
         if exchanged.stale:
             return  # there are only so many kept connections
-        yield from self._wait(BrokerUnavailable(detail=f"{self._what}: no answer ({exchanged.why})"))
+        yield from self._wait(BrokerUnavailable(detail=f"{self._what}: {NOBODY.format(self._base, exchanged.why)}"))
 
     def refused(self, error: StepgrantError) -> Flow[None]:
         """The broker refused. Raises the refusal unless another try can help."""
@@ -189,7 +195,7 @@ class Tries:
         pause = self._patience.pause(error.retry_after)
         if pause is None:
             raise error
-        _log.warning("%s: %s; trying again in %.2f s", self._what, error.code, pause)
+        _log.log(self._level, "%s: %s; trying again in %.2f s", self._what, error.code, pause)
         yield Sleep(pause)
 
 

@@ -35,7 +35,7 @@ def _new_key() -> str:
 class Call:
     """One call. `again`: the body when the first reply was lost, where it differs. `what` names it in messages.
 
-    `most`: how many bytes its answer may have.
+    `most`: how many bytes its answer may have. `told`: each try that fails is worth a warning.
     """
 
     method: Literal["GET", "POST"]
@@ -45,6 +45,7 @@ class Call:
     again: bytes | None = None
     outcome: bool = False
     most: int = MAX_ANSWER_BYTES
+    told: bool = True
     idempotency_key: str = field(default_factory=_new_key)
 
     def __repr__(self) -> str:
@@ -219,7 +220,8 @@ def _verdict(text: str) -> Literal["done", "not_done", "unknown"]:
 
 def heartbeat(run: str, epoch: int) -> Call:
     """`POST …/heartbeat`."""
-    return Call("POST", f"/v1/runs/{run}/heartbeat", _encode(_wire.Holding(epoch=epoch)), "heartbeat")
+    body = _encode(_wire.Holding(epoch=epoch))
+    return Call("POST", f"/v1/runs/{run}/heartbeat", body, "heartbeat", told=False)
 
 
 def park(run: str, epoch: int, reason: ParkReason, detail: str | None = None) -> Call:

@@ -89,7 +89,10 @@ class SecretInResult(ResultWithheld):
 
 
 class BrokerError(StepgrantError):
-    """The broker refused; nothing was released. `code`, `title`, `detail` and `status` are as it answered."""
+    """The broker refused; nothing was released. `code`, `title`, `detail` and `status` are as it answered.
+
+    `status`: of HTTP; 0 where there was no answer.
+    """
 
     code = "broker_error"
 
@@ -97,7 +100,8 @@ class BrokerError(StepgrantError):
         self, *, code: str, status: int, title: str = "", detail: str = "", retry_after: float | None = None
     ) -> None:
         said = ": ".join(part for part in (title, detail) if part)
-        super().__init__(with_wait(f"{code} (HTTP {status}){': ' if said else ''}{said}", retry_after))
+        answered = f" (HTTP {status})" if status else ""
+        super().__init__(with_wait(f"{code}{answered}{': ' if said else ''}{said}", retry_after))
         self.code = code
         self.status = status
         self.title = title
@@ -116,7 +120,7 @@ class BrokerUnavailable(BrokerError):
         self,
         *,
         code: str = "broker_unavailable",
-        status: int = 503,
+        status: int = 0,
         title: str = "",
         detail: str = "",
         retry_after: float | None = None,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import stepgrant
-from faces import IMPATIENT, Face, call_impatiently, faces
+from faces import Face, call_impatiently, faces
 from scripted import Lost, Raw, Reply, ScriptedBroker, Slow, granted, problem, scripted
 from stepgrant import errors
 
@@ -112,16 +112,6 @@ async def test_storm_of_503_ends_in_an_error_and_the_tool_does_not_run(face: Fac
 
 
 @faces
-async def test_broker_that_is_not_there_is_told_after_the_deadline(face: Face, broker: ScriptedBroker) -> None:
-    with pytest.raises(errors.BrokerUnavailable) as caught:
-        async with face.run(**{**broker.at(), "url": "http://127.0.0.1:9"}, timeouts=IMPATIENT):
-            pytest.fail("nobody opened this run")
-
-    assert caught.value.code == "broker_unavailable"
-    assert "ConnectionRefusedError" in caught.value.detail
-
-
-@faces
 async def test_retry_after_is_honoured(face: Face, broker: ScriptedBroker) -> None:
     broker.will("begin", problem("policy_unavailable", 503, retry_after=1))
     await charged(face, broker)
@@ -175,7 +165,7 @@ async def test_answer_without_end_is_no_answer(face: Face, broker: ScriptedBroke
     broker.will("begin", *[Reply(huge)] * 30)
     tool = face.tool(lambda: 1, name="charge")
     # The last try may find no time to come to where the answer is too long.
-    with pytest.raises(errors.BrokerUnavailable, match=r"no answer \((the answer has no end|\w*Timeout)"):
+    with pytest.raises(errors.BrokerUnavailable, match=r"no answer from .* \((the answer has no end|\w*Timeout)"):
         await call_impatiently(face, tool, broker.at())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import stepgrant
-from faces import Face, call_impatiently, faces
+from faces import IMPATIENT, Face, call_impatiently, faces
 from scripted import TOKEN, Lost, Reply, ScriptedBroker, scripted
 from stepgrant import _calls, _outcomes, errors
 from stepgrant._caller import Caller
@@ -99,6 +99,19 @@ def test_opening_needs_an_exchange_of_a_moment_ago(broker: ScriptedBroker) -> No
     client.close()
 
     assert len(broker.calls("token")) == 2
+
+
+@faces
+async def test_broker_that_is_not_there_is_told_after_the_deadline(face: Face, broker: ScriptedBroker) -> None:
+    with pytest.raises(errors.BrokerUnavailable) as caught:
+        async with face.run(**{**broker.at(), "url": "http://127.0.0.1:9"}, timeouts=IMPATIENT):
+            pytest.fail("nobody opened this run")
+
+    assert (caught.value.code, caught.value.status) == ("broker_unavailable", 0)
+    assert str(caught.value) == (
+        "broker_unavailable: the token exchange: no answer from http://127.0.0.1:9 (ConnectionRefusedError); "
+        "does the broker run there (url= or STEPGRANT_URL)?"
+    )
 
 
 @faces

@@ -13,7 +13,8 @@ import pytest
 import stepgrant
 from faces import Face, faces
 from scripted import RUN, Lost, Reply, ScriptedBroker, Seen, opened, problem, scripted
-from stepgrant import errors
+from stepgrant import _heartbeat, errors
+from stepgrant._heartbeat import Failing
 
 
 @pytest.fixture
@@ -186,6 +187,46 @@ async def test_beat_that_finds_no_broker_is_tried_again(
         until(lambda: beats(broker) >= said + 2)
         assert not held.fenced
         assert await face.call(tool) == 1
+
+
+@faces
+async def test_a_broker_that_is_away_is_told_once_and_once_more_when_it_is_back(
+    face: Face, broker: ScriptedBroker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many beats fail meanwhile makes no difference."""
+    monkeypatch.setattr(_heartbeat, "_FIRST_GAP_S", 1e9)  # no machine is so slow
+    away = threading.Event()
+    away.set()
+
+    def unavailable(_: Seen) -> Reply:
+        renewed = Reply({"run": RUN, "epoch": 1, "state": "open"})
+        return problem("ledger_unavailable", 503, detail="disk full") if away.is_set() else renewed
+
+    broker.will("runs", Reply(opened(lease_ms=150)))
+    broker.will("run.heartbeat", *[Lost()] * 10, *[unavailable] * MANY)
+    async with face.run(**broker.at()):
+        until(lambda: "could not be renewed" in caplog.text)
+        failed = beats(broker)
+        until(lambda: beats(broker) >= failed + 20)
+        away.clear()
+        until(lambda: "is renewed again, after" in caplog.text)
+    said = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(said) == 2
+    assert said[0].startswith(f"run {RUN}: the lease could not be renewed: ")
+
+
+def test_what_goes_on_failing_is_told_ever_more_seldom() -> None:
+    now = [0.0]
+    failing = Failing(clock=lambda: now[0])
+    told = []
+    for second in range(20_000):
+        now[0] = second
+        if failing.again():
+            told.append(second)
+    assert told == [0, 10, 30, 70, 150, 310, 630, 1270, 2550, 5110, 8710, 12310, 15910, 19510]
+    assert failing.over() == 19_999
+    assert failing.over() is None
+    assert failing.again()
 
 
 def test_no_thread_is_left(broker: ScriptedBroker) -> None:
