@@ -121,6 +121,11 @@ class Settings(
     max_input_bytes: int = Field(262_144, ge=1_024, le=16_777_216, description="The largest input of a run.")
     max_steps: int = Field(100_000, ge=1, le=1_000_000, description="The most steps of one run.")
 
+    one_cpu: bool = Field(
+        default=True,
+        description="`serve` keeps its threads and its policy engine together on one CPU, the least busy one that it "
+        "may use, and moves when others crowd it (Linux). They take turns anyway. Nobody is trusted by it.",
+    )
     log_format: Literal["text", "json"] = Field("text", description="One line of text, or of JSON, for each event.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Logs hold no secret, argument or result at any level."

@@ -1,0 +1,93 @@
+"""Where the broker's process works: one CPU at a time, and another one when others crowd it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stepgrant_broker.wiring.one_cpu import Look, better, idle_of
+
+STAT = """cpu  900 0 300 5000 200 0 0 0 0 0
+cpu0 400 0 100 3000 150 0 0 0 0 0
+cpu12 500 0 200 2000 50 0 0 0 0 0
+intr 1234 5 6
+cpufreq 7
+"""
+
+
+def looks(idle: dict[int, float], own: float) -> tuple[Look, Look]:
+    """Two looks, ten seconds apart, in which each CPU was idle for so long."""
+    return Look(100, dict.fromkeys(idle, 50.0), 3.0), Look(110, {n: 50 + s for n, s in idle.items()}, 3.0 + own)
+
+
+def test_idle_is_read_with_what_waits_for_a_disk() -> None:
+    assert idle_of(STAT, 100) == {0: 31.5, 12: 20.5}
+
+
+@pytest.mark.parametrize(
+    ("here", "idle", "own", "to"),
+    [
+        (None, {0: 2.0, 1: 7.0, 2: 5.0}, 0.0, 1),
+        (0, {0: 0.5, 1: 9.0}, 9.4, None),  # all of it is our own work
+        (0, {0: 0.5, 1: 9.0}, 5.0, 1),  # others take half
+        (0, {0: 0.5, 1: 2.0}, 5.0, None),  # but it is not better there
+        (0, {0: 6.0, 1: 10.0}, 2.0, None),  # others take a fifth: not worth a move
+        (3, {0: 2.0, 1: 8.0}, 1.0, 1),  # ours is gone
+    ],
+)
+def test_a_move_has_to_be_worth_it(here: int | None, idle: dict[int, float], own: float, to: int | None) -> None:
+    assert better(here, *looks(idle, own)) == to
+
+
+def test_nothing_is_said_where_nothing_is_seen() -> None:
+    assert better(None, Look(100, {}, 0), Look(110, {}, 0)) is None
+    assert better(None, Look(100, {0: 1}, 0), Look(100, {0: 1}, 0)) is None
+
+
+PROGRAM = """
+import asyncio, json, os, subprocess, sys, threading
+from stepgrant_broker.wiring.logs import configure_logs
+from stepgrant_broker.wiring.one_cpu import OneCpu, together
+
+configure_logs(level="error")
+
+def where(tasks):
+    return [sorted(os.sched_getaffinity(task)) for task in tasks]
+
+async def main():
+    ended = threading.Event()
+    threads = [threading.Thread(target=ended.wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    home = OneCpu() if sys.argv[1] == "together" else None
+    await asyncio.sleep(0.05)
+    async with together(home):
+        later = threading.Thread(target=ended.wait)
+        later.start()
+        found = where([0, child.pid, *(thread.native_id for thread in (*threads, later))])
+    print(json.dumps({"here": None if home is None else home.here, "found": found}))
+    ended.set()
+    child.communicate(b"\\n")
+
+asyncio.run(main())
+"""
+
+
+def outcome(how: str) -> dict[str, object]:
+    """What a process of its own says: it changes where it works."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+    told: dict[str, object] = json.loads(done.stdout)
+    return told
+
+
+def test_all_threads_and_children_work_on_one_cpu() -> None:
+    told = outcome("together")
+    assert told["here"] in os.sched_getaffinity(0)
+    assert told["found"] == [[told["here"]]] * 6
+
+
+def test_without_it_they_work_where_they_may() -> None:
+    assert outcome("apart") == {"here": None, "found": [sorted(os.sched_getaffinity(0))] * 6}
