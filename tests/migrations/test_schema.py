@@ -139,6 +139,31 @@ def test_two_at_once(url: URL) -> None:
     schema.check(url)
 
 
+def test_who_comes_while_another_one_has_begun_to_write_waits_for_him(url: URL, path: Path) -> None:
+    """Before there is a write-ahead log SQLite refuses to begin one at once, whatever the patience."""
+    path.touch()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done: list[BaseException | None] = []
+
+    def migrate() -> None:
+        try:
+            schema.migrate(url)
+            done.append(None)
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            done.append(error)
+
+    thread = threading.Thread(target=migrate)
+    thread.start()
+    thread.join(0.5)
+    assert done == []
+    other.execute("ROLLBACK")
+    thread.join()
+    other.close()
+    assert done == [None]
+    schema.check(url)
+
+
 def refused(url: URL, path: Path, error: type[Exception], words: str) -> None:
     """Neither the check nor a store takes it, and it is not touched."""
     before = path.read_bytes() if path.exists() else None

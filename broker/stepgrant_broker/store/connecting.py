@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from stepgrant_broker.domain.errors import StoreUnavailable
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 BUSY_MS: Final = 5000
+_LOOK_AGAIN_S: Final = 0.005
 CACHE_KB: Final = 16_384
 """A connection's own pages. The default of 2 MB does not hold the keys of a busy hour, which are hashes."""
 
@@ -99,10 +101,23 @@ def open_writer(file: DatabaseFile) -> sqlite3.Connection:
 
 
 def require_wal(db: sqlite3.Connection) -> None:
-    """Turn WAL on. Raises `StoreUnavailable` where the file system cannot hold it."""
-    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    """Turn WAL on. Raises `StoreUnavailable` where the file system cannot hold it, and `sqlite3.Error`."""
+    (patience_ms,) = db.execute("PRAGMA busy_timeout").fetchone()
+    until = time.monotonic() + patience_ms / 1000
+    mode = _begin_wal(db, until)
     if mode != "wal":
         raise StoreUnavailable(f"this file system cannot hold the database: its journal mode stays {mode!r}")
+
+
+def _begin_wal(db: sqlite3.Connection, until: float) -> str:
+    while True:
+        try:
+            return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            # Behind one that has just begun to write, as who turns it on beside this one, SQLite waits for nobody here.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(_LOOK_AGAIN_S)
 
 
 def open_reader(file: DatabaseFile) -> sqlite3.Connection:
