@@ -10,21 +10,21 @@ Rules:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import bindparam, select, tuple_
+from sqlalchemy import ColumnElement, bindparam, select, tuple_
 
 from stepgrant import canonical
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.domain.reads import Listed, Page
-from stepgrant_broker.domain.state import Approval, Grant, GrantStatus, Run, Step
+from stepgrant_broker.domain.state import Approval, ApprovalStatus, Grant, GrantStatus, Run, Step
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.asking import Ask, Found, Plan
 from stepgrant_broker.store.queries import Queries, said, words
 from stepgrant_broker.store.statements import Text, at_most, by_index, columns_of
-from stepgrant_broker.store.tables.base import OPEN
+from stepgrant_broker.store.tables.base import ASKED, OPEN
 
 T = TypeVar("T")
 PAGE_MAX: Final = 1000
@@ -34,22 +34,32 @@ PAGE_MAX: Final = 1000
 class Listing(Generic[T]):
     """A list in a fixed order. `order`: columns of types `cursor`; `own`: columns after those of the value.
 
-    `index` serves the order, `index_of_run` finds the few rows of one run, which are then sorted.
+    `index` serves the order, `index_of_run` finds the few rows of one run, which are then sorted. `index_of_live` is
+    over the few rows that still matter, which meet `live`.
     """
 
     codec: rows.Codec[T]
     order: tuple[str, ...]
     index: str | None = None
     index_of_run: str | None = None
+    index_of_live: str | None = None
+    live: Callable[[Queries], Sequence[ColumnElement[bool]]] = lambda _: ()
     newest_first: bool = True
     own: tuple[str, ...] = ()
     cursor: tuple[type, ...] = (str,)
 
 
+def _usable(sql: Queries) -> Sequence[ColumnElement[bool]]:
+    grants = rows.GRANT.table.c
+    return said(OPEN), words(grants.status, [GrantStatus.ISSUED]), grants.exp > sql.moment("now")
+
+
 RUNS: Final = Listing(rows.RUN, ("id",), "sqlite_autoindex_runs_1", own=("lease_until",))
 STEPS: Final = Listing(rows.STEP, ("position", "key"), newest_first=False, cursor=(int, str))
-GRANTS: Final = Listing(rows.GRANT, ("jti",), None, "ix_grants_step")
-APPROVALS: Final = Listing(rows.APPROVAL, ("id",), None, "ix_approvals_step")
+GRANTS: Final = Listing(rows.GRANT, ("jti",), None, "ix_grants_step", "ix_grants_pending", _usable)
+APPROVALS: Final = Listing(
+    rows.APPROVAL, ("id",), None, "ix_approvals_step", "ix_approvals_pending", lambda _: [said(ASKED)]
+)
 
 
 @functools.cache
@@ -60,14 +70,13 @@ def _text(sql: Queries, listing: Listing[Any], filters: frozenset[str], *, follo
     query = select(*columns_of(listing.codec), *(table.c[name] for name in (*listing.own, *listing.order)))
     query = query.where(*(table.c[name] == bindparam(name) for name in sorted({"tenant", *filters})))
     if live:
-        issued = words(table.c.status, [GrantStatus.ISSUED])
-        query = query.where(said(OPEN), issued, table.c.exp > sql.moment("now"))
+        query = query.where(*listing.live(sql))
     if follows:
         here, there = tuple_(*place), tuple_(*(bindparam(f"after_{name}") for name in listing.order))
         query = query.where(here < there if listing.newest_first else here > there)
     query = query.order_by(*(column.desc() if listing.newest_first else column.asc() for column in place))
     index = (listing.index_of_run if "run" in filters else None) or listing.index
-    index = "ix_grants_pending" if live else index
+    index = listing.index_of_live if live else index
     return sql.text(at_most(query if index is None else by_index(query, table, index), "limit"))
 
 
@@ -139,6 +148,8 @@ def grants(
 
 
 def approvals(sql: Queries, tenant: str, page: Page, filters: Mapping[str, str | None]) -> Plan[Listed[Approval]]:
-    """Approvals."""
-    found, after = yield from _page(sql, APPROVALS, tenant, page, filters)
+    """Approvals. Those that are open have an index, which is not needed among the few of one run."""
+    live = filters.get("run") is None and filters.get("status") == ApprovalStatus.PENDING
+    filters = {**filters, "status": None} if live else filters
+    found, after = yield from _page(sql, APPROVALS, tenant, page, filters, live=live)
     return Listed(tuple(rows.APPROVAL.decode(row) for row in found), after)

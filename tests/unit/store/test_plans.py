@@ -120,6 +120,14 @@ def test_a_page_is_read_in_order(
 
 
 @pytest.mark.parametrize("follows", [False, True])
+def test_open_questions_are_read_in_order_and_no_others(db: sqlite3.Connection, follows: bool) -> None:  # noqa: FBT001
+    """People's pages ask for them again and again, however many were ever asked."""
+    text = listing._text(READS, listing.APPROVALS, frozenset(), follows=follows, live=True)
+    beyond = " AND id<?" if follows else ""
+    assert plan(db, text) == [f"SEARCH approvals USING INDEX ix_approvals_pending (tenant=?{beyond})"]
+
+
+@pytest.mark.parametrize("follows", [False, True])
 def test_the_steps_of_a_run_are_sorted_and_no_others(db: sqlite3.Connection, follows: bool) -> None:  # noqa: FBT001
     text = listing._text(READS, listing.STEPS, frozenset({"run"}), follows=follows, live=False)
     assert plan(db, text) == [

@@ -19,6 +19,7 @@ NAMING: Final = {
 UNENDED: Final = "ended_at IS NULL"
 ABOUT_KEYS: Final = "type IN ('key_rotated', 'key_revoked')"
 KEPT: Final = "ended_at IS NOT NULL AND erased_at IS NULL"
+ASKED: Final = "status = 'pending'"
 UNFINISHED: Final = "done = 0"
 WAITING: Final = "leaf_index IS NULL"
 INTEGRATED: Final = "leaf_index IS NOT NULL"

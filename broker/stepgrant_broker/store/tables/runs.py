@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Index, UniqueConstraint, text
 
 from stepgrant_broker.store.tables.base import (
+    ASKED,
     CALLED,
     DUE,
     KEPT,
@@ -188,12 +189,17 @@ class GrantRow(Table, table=True):
 
 
 class ApprovalRow(Table, table=True):
-    """A question to people, with their answers."""
+    """A question to people, with their answers.
+
+    `ix_approvals_pending` lists those that are open, which pages of people ask for again and again. A question writes
+    to it when it is asked and when it is settled; a `begin` that spends an answer does not touch it.
+    """
 
     __tablename__ = "approvals"
     __table_args__ = (
         of_run(),
         Index("ix_approvals_step", "tenant", "run", "step"),
+        where("ix_approvals_pending", ASKED, "tenant", "id"),
         ONE_TREE,
     )
     tenant: str = pk()
