@@ -9,7 +9,7 @@ import pytest
 from forging import ForgersKey, es256
 from stepgrant import canonical, errors
 from stepgrant._dpop import DpopKey
-from stepgrant.verify import Action, GrantVerifier, Presented, Redeemed, Redemption, VerifiedGrant
+from stepgrant.verify import Action, GrantVerifier, Memory, Presented, Redeemed, Redemption, VerifiedGrant
 
 NOW = 1_790_000_000
 BROKER = "https://broker.example"
@@ -82,9 +82,9 @@ def present(value: str, proof_for: str | None = None) -> Presented:
     return Presented("POST", URL, value, HOLDER.proof("POST", URL, token=proof_for or value, now=NOW))
 
 
-def verifier(redeemer: Redeems) -> GrantVerifier:
+def verifier(redeemer: Redeems, memory: Memory | None = None) -> GrantVerifier:
     keys: dict[str, canonical.JsonValue] = {"keys": [{**ISSUER.jwk, "kid": "k1"}]}
-    return GrantVerifier(issuer=BROKER, audience=TOOL, keys=keys, redeemer=redeemer, clock=lambda: NOW)
+    return GrantVerifier(issuer=BROKER, audience=TOOL, keys=keys, redeemer=redeemer, memory=memory, clock=lambda: NOW)
 
 
 def attempt(presented: Presented, action: Action = ACTION) -> tuple[VerifiedGrant, list[Redemption]]:

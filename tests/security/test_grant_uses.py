@@ -19,7 +19,7 @@ from forged_grants import (
 )
 from stepgrant import canonical, errors
 from stepgrant._dpop import DpopKey
-from stepgrant.verify import Action, Presented
+from stepgrant.verify import Action, Presented, ProcessMemory
 
 # --------------------------------------------------------------------------------------------------------- the action
 
@@ -94,6 +94,22 @@ def test_a_replayed_request() -> None:
 
     assert caught.value.reason == "replayed"
     assert len(redeemer.asked) == 1
+
+
+def test_one_grant_sent_without_end_fills_no_memory_for_others() -> None:
+    redeemer = Redeems()
+    made = verifier(redeemer, ProcessMemory(max_uses=40))
+    for _ in range(10):
+        made.verify_sync(present(token()), ACTION)
+    with pytest.raises(errors.VerificationUnavailable) as caught:
+        made.verify_sync(present(token()), ACTION)
+
+    assert (caught.value.code, caught.value.reason) == ("verification_unavailable", "share_full")
+    assert len(redeemer.asked) == 10
+    other = DpopKey()
+    theirs = token(jti="grn_2", cnf={"jkt": other.jkt})
+    proof = other.proof("POST", URL, token=theirs, now=NOW)
+    assert made.verify_sync(Presented("POST", URL, theirs, proof), ACTION).jti == "grn_2"
 
 
 def test_a_zombie_of_an_older_epoch() -> None:

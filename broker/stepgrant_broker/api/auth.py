@@ -4,6 +4,9 @@ Rules:
 * `htu` is checked against the configured public URL and the path; no forwarded or `Host` header is ever read.
 * Every proof carries a current nonce of this broker, so that none can be made beforehand. Its `jti` is refused for as
   long as such a nonce could live: by the store for what changes something, by this replica's memory for pure reads.
+* What this replica remembers has a share for each workload, by its enrolment: keys are the workload's to make, as many
+  as it likes. Who floods is told to slow down, others read on. Token exchanges have a memory of their own, so that no
+  flood of reads shuts the door through which everybody comes.
 * A token that is bound to a key is refused as a bearer token. An operator token is looked up each time, never kept.
 * The scheme decides what is proven; then the endpoint decides who may go on. Neither can stand in for the other.
 """
@@ -26,6 +29,9 @@ from stepgrant_broker.domain.writes import ProofUse
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.operators import TOKEN_PREFIX, authenticate_operator
 
+READS_KEPT: Final = 400_000
+"""About 100 MB when full. One workload alone gets a quarter: 111 reads a second, kept for `proof_kept_ms` (900 s)."""
+EXCHANGES_KEPT: Final = 200_000
 IAT_WINDOW_S: Final = 600
 """With a nonce, `iat` says nothing new; the window only keeps the sender's clock sane."""
 
@@ -56,7 +62,8 @@ class Proofs:
         self._ports = ports
         self._nonces = nonces
         self._url = public_url
-        self._seen = ProcessMemory()
+        self._reads = ProcessMemory(max_uses=READS_KEPT)
+        self._exchanges = ProcessMemory(max_uses=EXCHANGES_KEPT)
 
     def check(self, incoming: Incoming, token: str | None) -> Proof:
         """The proof of this request. Raises `InvalidProof`, `NonceRequired`; hands out a new nonce in time."""
@@ -94,14 +101,23 @@ class Proofs:
         name = hashlib.sha256(f"{proof.jkt}|{proof.jti}".encode()).hexdigest()
         return ProofUse(name, self._ports.clock.now() + self._ports.limits.proof_kept_ms)
 
-    def spend_here(self, name: str, until_ms: int, what: str) -> None:
-        """Refuse what this replica has seen. Raises `InvalidProof`, `BudgetExhausted` when its memory is full."""
+    def spend_for_read(self, use: ProofUse, workload: str) -> None:
+        """Refuse a read's proof that this replica has seen, or that is too much for the workload.
+
+        Raises `InvalidProof`, `BudgetExhausted`.
+        """
+        self._spend(self._reads, use.id, use.expires_at, "DPoP proof", workload)
+
+    def spend_for_exchange(self, name: str, until_ms: int, what: str, workload: str) -> None:
+        """The same for what comes with a token exchange: its proof, or an identity token for one use."""
+        self._spend(self._exchanges, name, until_ms, what, workload)
+
+    def _spend(self, memory: ProcessMemory, name: str, until_ms: int, what: str, workload: str) -> None:
+        now_s = self._ports.clock.now() / 1000
         try:
-            fresh = self._seen.spend(
-                name, limit=1, forget_at_s=until_ms / 1000, now_s=self._ports.clock.now() / 1000
-            )  # fmt: skip
-        except VerificationUnavailable:
-            raise BudgetExhausted("too many proofs at once to remember; slow down", retry_after_ms=1000) from None
+            fresh = memory.spend(name, by=workload, limit=1, forget_at_s=until_ms / 1000, now_s=now_s)
+        except VerificationUnavailable as full:
+            raise BudgetExhausted(f"{full.message} ({full.reason}); slow down", retry_after_ms=1000) from None
         if not fresh:
             raise InvalidProof(f"this {what} was used before")
 
@@ -140,7 +156,7 @@ class Callers:
             raise InvalidProof("the proof is by another key than the token's", field="DPoP")
         use = self._proofs.use(proof)
         if incoming.method in READING:
-            self._proofs.spend_here(use.id, use.expires_at, "DPoP proof")
+            self._proofs.spend_for_read(use, held.workload.id)
         return _caller(held, use, proof)
 
 

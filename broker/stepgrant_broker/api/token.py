@@ -7,7 +7,7 @@ Rules:
   once; tokens that issuers write into files for many uses work until they expire, unless the trust file says
   `single_use`. What a stolen one of those is worth stands in `broker/README.md`.
 * Errors are OAuth's own JSON (RFC 6749 §5.2, RFC 9449 §5 and §8); what an identity lacks is `invalid_client`.
-* Limits count per workload, after its signature was verified: nobody can use up another's.
+* Limits and memory count per workload, after its signature was verified: nobody can use up another's.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Exchange:
         if wait_s > 0:
             raise BudgetExhausted("too many exchanges by this workload", retry_after_ms=math.ceil(wait_s * 1000))
         use = self._proofs.use(proof)
-        self._proofs.spend_here(use.id, use.expires_at, "DPoP proof")
+        self._proofs.spend_for_exchange(use.id, use.expires_at, "DPoP proof", attested.workload.id)
         self._spend(attested)
         workload = await record_attested(self._ports, attested)
         seen = Attestation(
@@ -139,7 +139,7 @@ class Exchange:
             return
         name = hashlib.sha256(f"assertion|{attested.workload.id}|{attested.replay}".encode()).hexdigest()
         try:
-            self._proofs.spend_here(name, attested.dead_at, "identity token")
+            self._proofs.spend_for_exchange(name, attested.dead_at, "identity token", attested.workload.id)
         except InvalidProof as fault:
             raise InvalidToken(fault.detail) from None
 

@@ -173,7 +173,8 @@ class GrantVerifier:
                 "a newer epoch of this run was seen; its older holder is fenced", reason="older_epoch"
             )
         forget_at_s = proof.iat + PROOF_AGE_S + self._leeway_s
-        if not self._memory.spend(f"proof:{proof.jkt}:{proof.jti}", limit=1, forget_at_s=forget_at_s, now_s=now_s):
+        spent = f"proof:{proof.jkt}:{proof.jti}"
+        if not self._memory.spend(spent, by=proof.jkt, limit=1, forget_at_s=forget_at_s, now_s=now_s):
             raise InvalidProof("this proof was used before", reason="replayed")
         return _Checked(raw, known, detail, exp, proof)
 
@@ -183,9 +184,9 @@ class GrantVerifier:
             if self._redeemer is None:
                 raise VerificationUnavailable("the grant must be redeemed, no redeemer is set up", reason="no_redeemer")
             return self._redeemer
-        key, limit = f"grant:{checked.known.jti}", checked.detail.max_uses
+        key, by, limit = f"grant:{checked.known.jti}", checked.proof.jkt, checked.detail.max_uses
         forget_at_s = checked.exp + self._leeway_s
-        if not self._memory.spend(key, limit=limit, forget_at_s=forget_at_s, now_s=self._clock()):
+        if not self._memory.spend(key, by=by, limit=limit, forget_at_s=forget_at_s, now_s=self._clock()):
             raise AlreadyRedeemed("this grant's uses are spent", reason="spent_here")
         return None
 
