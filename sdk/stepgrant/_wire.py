@@ -179,7 +179,7 @@ class DeclareDead(Body, frozen=True):
 
 
 class Switch(Body, frozen=True):
-    """`POST /v1/quarantine` and `…/release`: exactly one member names what is meant."""
+    """`POST /v1/quarantine/release`: exactly one member names what is meant."""
 
     run: str | None = None
     agent: str | None = None
@@ -187,21 +187,29 @@ class Switch(Body, frozen=True):
     issuer: str | None = None
 
 
+class Throw(Switch, frozen=True):
+    """`POST /v1/quarantine`. `beforehand`: although nothing has the name yet."""
+
+    beforehand: bool = False
+
+
 class EnrollWorkload(Body, frozen=True):
-    """`POST /v1/workloads`. `jwk` is the public key."""
+    """`POST /v1/workloads`. `jwk` is the public key; `another_key`: beside a living one of the same name."""
 
     name: str
     jwk: dict[str, str]
     agents: list[str] = []
     audiences: list[str] = []
+    another_key: bool = False
 
 
 class CreateOperator(Body, frozen=True):
-    """`POST /v1/operators`."""
+    """`POST /v1/operators`. `another_token`: although somebody of this name is there."""
 
     name: str
     roles: list[str]
     groups: list[str] = []
+    another_token: bool = False
 
 
 class SetSecret(Body, frozen=True):

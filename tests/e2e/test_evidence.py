@@ -175,7 +175,7 @@ def the_log_is_exported_in_two_goes(stage: EvidenceStage) -> None:
     assert stage.readme("ledger export").code == 0
     first = out.read_text().splitlines()
     size = int(stage.checkpoint().split(b"\n")[1])
-    assert stage.say("quarantine", "agent", "nobody", "--yes").code == 0
+    assert stage.say("quarantine", "agent", "nobody", "--beforehand", "--yes").code == 0
     wait_for(lambda: int(stage.checkpoint().split(b"\n")[1]) > size, AGENT_S, lambda: "the log stands still")
     assert stage.readme("ledger export").code == 0
     lines = out.read_text().splitlines()

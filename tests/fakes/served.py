@@ -283,7 +283,9 @@ async def served(
             ("ann", "approver", ("managers",)),
             ("bob", "approver", ()),
         ):
-            made = await create_operator(ports, "acme", None, name=name.title(), roles=[role], groups=groups)
+            made = await create_operator(
+                ports, "acme", None, name=name.title(), roles=[role], groups=groups, another_token=True
+            )
             people[name] = str(made["token"])
         async with _client(app) as client:
             described = Described(app.openapi())

@@ -115,7 +115,7 @@ async def administration(hand: Hand) -> None:
     for name in ("crm", "erp"):
         await set_secret(ports, "acme", operator, name=name, value="hunter2", hosts=("crm.example",))
     await remove_secret(ports, "acme", operator, "erp")
-    await quarantine(ports, operator, "agent", "other-agent")
+    await quarantine(ports, operator, "agent", "other-agent", beforehand=True)
     await quarantine(ports, operator, "issuer", "static")
     await release(ports, operator, "issuer", "static")
     try:

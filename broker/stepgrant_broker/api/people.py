@@ -47,7 +47,9 @@ async def enroll_(api: Api, call: Call[PersonCaller, _wire.EnrollWorkload]) -> A
     except JoseError as error:
         # Also a private key is refused: whoever sends one has given it away.
         raise InvalidRequest(f"jwk is not a public key of P-256 or Ed25519: {error.detail}", field="jwk") from None
-    new = enrolling.Enrolment(taken.name, tuple(taken.agents), tuple(taken.audiences), key.jwk, key.jkt)
+    new = enrolling.Enrolment(
+        taken.name, tuple(taken.agents), tuple(taken.audiences), key.jwk, key.jkt, taken.another_key
+    )
     return await enrolling.enroll(api.ports, call.caller.tenant, call.caller, new, call.request())
 
 
@@ -76,6 +78,7 @@ async def create_operator_(api: Api, call: Call[PersonCaller, _wire.CreateOperat
         name=taken.name,
         roles=taken.roles,
         groups=taken.groups,
+        another_token=taken.another_token,
         request=call.request(),
     )
 
@@ -132,9 +135,9 @@ async def list_secrets(api: Api, call: Call[PersonCaller, Nothing]) -> Answer:
     return {"secrets": [set_secret.view(row) for row in await api.ports.reads.secrets(call.caller.tenant)]}
 
 
-async def quarantine_(api: Api, call: Call[PersonCaller, _wire.Switch]) -> Answer:
+async def quarantine_(api: Api, call: Call[PersonCaller, _wire.Throw]) -> Answer:
     """Throw the kill switch on a run, an agent name, a workload or an issuer."""
-    return await quarantine(api.ports, call.caller, *_switch(call.taken))
+    return await quarantine(api.ports, call.caller, *_switch(call.taken), beforehand=call.taken.beforehand)
 
 
 async def release_(api: Api, call: Call[PersonCaller, _wire.Switch]) -> Answer:
@@ -170,7 +173,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     people("GET", "/v1/secrets", list_secrets, Nothing, shapes.Secrets),
     people("PUT", "/v1/secrets/{name}", put_secret, _wire.SetSecret, shapes.SecretView),
     people("DELETE", "/v1/secrets/{name}", remove_secret_, Nothing, shapes.SecretView),
-    people("POST", "/v1/quarantine", quarantine_, _wire.Switch, shapes.QuarantineDone),
+    people("POST", "/v1/quarantine", quarantine_, _wire.Throw, shapes.QuarantineDone),
     people("GET", "/v1/quarantine", list_quarantines, Nothing, shapes.Quarantines),
     people("POST", "/v1/quarantine/release", release_, _wire.Switch, shapes.Released),
 )

@@ -8,7 +8,7 @@ from stepgrant_broker.commands.local import finished
 from stepgrant_broker.commands.saying import said
 
 
-def create_operator(*, name: str, roles: list[str], groups: list[str]) -> dict[str, Any]:
+def create_operator(*, name: str, roles: list[str], groups: list[str], another_token: bool = False) -> dict[str, Any]:
     """As `stepgrant.cli.extensions.CreateOperator` says. Raises `CommandError`."""
     from stepgrant_broker.config import load_settings
     from stepgrant_broker.usecases.operators import create_operator as create
@@ -17,7 +17,9 @@ def create_operator(*, name: str, roles: list[str], groups: list[str]) -> dict[s
     async def work() -> dict[str, Any]:
         settings = load_settings()
         async with opened(settings) as broker:
-            answer = await create(broker.ports, settings.tenant, None, name=name, roles=roles, groups=groups)
+            answer = await create(
+                broker.ports, settings.tenant, None, name=name, roles=roles, groups=groups, another_token=another_token
+            )
         return {**answer, "url": settings.public_url}
 
     with said():

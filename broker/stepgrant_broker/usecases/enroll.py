@@ -1,4 +1,10 @@
-"""Enrol a workload: its public key, the agent names it may claim, or the audiences it serves (`protocol.md` §1)."""
+"""Enrol a workload: its public key, the agent names it may claim, or the audiences it serves (`protocol.md` §1).
+
+Rules:
+* A workload is its name (`workload:<tenant>/<name>` is what policy sees): whoever has a key of that name is the same
+  workload, and may resume its runs. So a second key of a living name has to be meant (`another_key`), as when keys are
+  changed: enrol another one, hand it over, remove the first.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from typing import Any
 
 from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.entries import EntryType
-from stepgrant_broker.domain.errors import InvalidRequest, NotFound
+from stepgrant_broker.domain.errors import Conflict, InvalidRequest, NotFound
 from stepgrant_broker.domain.ids import NAME
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.writes import Loaded, Quarantine, Workload
@@ -30,6 +36,8 @@ class Enrolment:
     audiences: tuple[str, ...]
     jwk: Mapping[str, str]
     jkt: str
+    another_key: bool = False
+    """It is meant that the name has another living key."""
 
 
 def refuse_bad_enrolment(new: Enrolment) -> None:
@@ -63,11 +71,19 @@ def view(workload: Workload) -> dict[str, Any]:
 async def enroll(
     ports: Ports, tenant: str, person: PersonCaller | None, new: Enrolment, request: Request | None = None
 ) -> dict[str, Any]:
-    """Enrol. `person` is `None` for the local administrator. Raises `Forbidden`, `InvalidRequest`."""
+    """Enrol. `person` is `None` for the local administrator. Raises `Conflict`, `Forbidden`, `InvalidRequest`."""
     require_operator(person, "enrol a workload")
     refuse_bad_enrolment(new)
+    rows = [one for one in await ports.reads.workloads(tenant) if (one.name, one.kind) == (new.name, ENROLLED_KEY)]
+    living = [one.id for one in rows if one.removed_at is None]
 
     def act(journal: Journal, _: Loaded) -> Effectuated:
+        if living and not new.another_key:
+            raise Conflict(
+                f"{new.name} is enrolled already ({living[0]}), and its name is its identity: another key of this "
+                "name may resume its runs; say another_key if that is meant, or take another name",
+                field="name",
+            )
         workload = Workload(
             id="wkl_" + ports.ids.ulid(journal.now),
             tenant=tenant,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from stepgrant_broker.domain.caller import PersonCaller, Request
-from stepgrant_broker.domain.errors import InvalidRequest, NotFound, Unauthenticated
+from stepgrant_broker.domain.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from stepgrant_broker.domain.ids import NAME
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.writes import Loaded, Operator
@@ -37,6 +37,15 @@ def view(operator: Operator, name: str) -> dict[str, Any]:
     }
 
 
+def _refuse_bad(name: str, roles: list[str], groups: list[str]) -> None:
+    if not roles or not set(roles) <= ROLES:
+        raise InvalidRequest(f"roles are of {', '.join(sorted(ROLES))}", field="roles")
+    if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
+        raise InvalidRequest(f"name is 1 to {NAME_MAX} printable characters", field="name")
+    if any(not NAME.fullmatch(team) for team in groups):
+        raise InvalidRequest("groups are names of letters, digits and . _ / : @ -", field="groups")
+
+
 async def create_operator(
     ports: Ports,
     tenant: str,
@@ -45,20 +54,28 @@ async def create_operator(
     name: str,
     roles: Iterable[str],
     groups: Iterable[str] = (),
+    another_token: bool = False,
     request: Request | None = None,
 ) -> dict[str, Any]:
-    """Create a person and a token, which is in this answer and nowhere else. Raises `Forbidden`, `InvalidRequest`."""
+    """Create a person and a token, which is in this answer and nowhere else.
+
+    `another_token`: it is meant that somebody of this name is there already. Each counts as a person of his own, also
+    where policy asks for several. Raises `Conflict`, `Forbidden`, `InvalidRequest`.
+    """
     require_operator(person, "create an operator")
     wanted, teams = sorted(set(roles)), sorted(set(groups))
-    if not wanted or not set(wanted) <= ROLES:
-        raise InvalidRequest(f"roles are of {', '.join(sorted(ROLES))}", field="roles")
-    if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
-        raise InvalidRequest(f"name is 1 to {NAME_MAX} printable characters", field="name")
-    if any(not NAME.fullmatch(team) for team in teams):
-        raise InvalidRequest("groups are names of letters, digits and . _ / : @ -", field="groups")
+    _refuse_bad(name, wanted, teams)
     token = TOKEN_PREFIX + ports.ids.random(32).hex()
+    people = await ports.reads.operators(tenant)
+    living = [one.id for one, known in people if known == name and one.removed_at is None]
 
     def act(journal: Journal, _: Loaded) -> Effectuated:
+        if living and not another_token:
+            raise Conflict(
+                f"{name} is there already ({living[0]}), and records would not tell the two apart; remove that one "
+                "first, or say another_token if a second one is meant, who then counts as another person",
+                field="name",
+            )
         name_c = journal.commit.value("operator.name", name)
         operator = Operator(
             id="opr_" + ports.ids.ulid(journal.now),
@@ -69,15 +86,8 @@ async def create_operator(
             token_hash=token_hash(token),
             created_at=journal.now,
         )
-        operator_action(
-            journal,
-            "operator_created",
-            operator=operator.id,
-            name_c=name_c,
-            roles=wanted,
-            groups=teams,
-            token_hash=operator.token_hash,
-        )
+        told = {"name_c": name_c, "roles": wanted, "groups": teams, "token_hash": operator.token_hash}
+        operator_action(journal, "operator_created", operator=operator.id, **told)
         return Effectuated({**view(operator, name), "token": token}, (operator,), keep=False)
 
     return await tenant_call(ports, tenant, person, call="create operator", act=act, request=request)

@@ -4,6 +4,8 @@ Rules:
 * The guard of the tenant rises with the switch, in the same commit, and every grant's commit compares it: a call in
   flight cannot outrun it.
 * The runs that are touched are then stopped one by one, each in a commit; one that cannot be is told of at the end.
+* A name that nothing has is refused: a switch that hits nothing must not read as one that hit. Who wants to block a
+  name before anything has it says so (`beforehand`).
 * What they held outside is taken back after all of them, together: no issuer that hangs holds up the switch.
 """
 
@@ -23,20 +25,33 @@ from stepgrant_broker.domain.releasing import release_all
 from stepgrant_broker.domain.writes import Loaded, Quarantine, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.leases import take_back, taken_back
+from stepgrant_broker.usecases.naming import is_known, names_of, near
 from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
 from stepgrant_broker.usecases.transact import Change, Repeat, by_person, journal_for, transact
 
 KINDS: Final = frozenset({"run", "agent", "workload", "issuer"})
 
 
-async def quarantine(ports: Ports, person: PersonCaller, kind: str, name: str) -> dict[str, Any]:
-    """Throw the switch; again takes back what is left. Raises `Forbidden`, `InvalidRequest`, `UnknownRun`."""
+async def quarantine(
+    ports: Ports, person: PersonCaller, kind: str, name: str, *, beforehand: bool = False
+) -> dict[str, Any]:
+    """Throw the switch; again takes back what is left. `beforehand`: although nothing has this name yet.
+
+    Raises `Forbidden`, `InvalidRequest`, `NotFound`, `UnknownRun`.
+    """
     require_operator(person, "quarantine")
     if kind not in KINDS:
         raise InvalidRequest(f"quarantine one of {', '.join(sorted(KINDS))}", field="kind")
     if kind == "run":
         await _on_runs(ports, person, [name], lambda journal: runs.quarantine(journal, "run"), raise_guard=True)
         return {"kind": kind, "name": name, "runs": [name]}
+    if not beforehand and not await is_known(ports, person.tenant, kind, name):
+        known = await names_of(ports, person.tenant, kind)
+        raise NotFound(
+            f"nothing was stopped: no {kind} {name} is known here{near(name, known)}; to block a name before anything "
+            "has it, say beforehand",
+            field=kind,
+        )
 
     def act(journal: Journal, _: Loaded) -> Effectuated:
         operator_action(journal, "quarantined", target={"kind": kind, "name": name}, operator=person.id)

@@ -1,7 +1,8 @@
 """What whoever administers the broker's own machine does without a token: enrol workloads and create people.
 
 These are the same use cases as over HTTP, with nobody as the person: the entry says `local administrator`. A key file
-appears only after its enrolment is recorded, with mode 0600, and never replaces another file.
+appears only after its enrolment is recorded, with mode 0600, and never replaces another file. A name may be there
+already: these are for development and tests, where whoever calls means it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ async def enrol_workload(
     if await asyncio.to_thread(path.exists):
         raise ConfigurationError(f"{path} exists; a key file is never replaced")
     secret = SecretKey.generate()
-    new = Enrolment(name, tuple(agents), tuple(audiences), secret.public.jwk, secret.public.jkt)
+    new = Enrolment(name, tuple(agents), tuple(audiences), secret.public.jwk, secret.public.jkt, another_key=True)
     answer = await enroll(broker.ports, tenant or broker.settings.tenant, None, new)
     key = WorkloadKey(str(answer["id"]), secret)
     await asyncio.to_thread(key.save, path)
@@ -79,6 +80,6 @@ async def new_operator(
 ) -> tuple[str, str]:
     """Create a person; id and token. The token is nowhere else. Raises `InvalidRequest`."""
     answer = await create_operator(
-        broker.ports, tenant or broker.settings.tenant, None, name=name, roles=roles, groups=groups
+        broker.ports, tenant or broker.settings.tenant, None, name=name, roles=roles, groups=groups, another_token=True
     )
     return str(answer["id"]), str(answer["token"])

@@ -29,6 +29,10 @@ LOCAL = Annotated[
         "--local", help="On the broker's own host: write to its database, with its settings, without a token."
     ),
 ]
+ANOTHER = Annotated[
+    bool,
+    typer.Option("--another-token", help="Although somebody of this name is there: the two count as two people."),
+]
 YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -45,13 +49,23 @@ def register(root: typer.Typer) -> None:
 
     @command(app, "create", example="stepgrant operator create ada --role approver --group finance\n"
                                     "stepgrant operator create root --role operator --local")  # fmt: skip
-    def create(cli: Cli, name: NAME, role: ROLE, group: GROUP = None, out: OUT = None, local: LOCAL = False) -> None:
+    def create(
+        cli: Cli,
+        name: NAME,
+        role: ROLE,
+        group: GROUP = None,
+        out: OUT = None,
+        local: LOCAL = False,
+        another_token: ANOTHER = False,
+    ) -> None:
         """Create a person and write a client file with the new token (mode 0600), to be handed over.
 
-        The first one of a broker is made with --local on its host. Needs role operator otherwise.
+        The first one of a broker is made with --local on its host. Needs role operator otherwise. Somebody who lost a
+        token is removed first, then created again.
         """
         path = out or Path(f"{_file_name(name)}.client.json")
-        answer = _create(cli, {"name": name, "roles": role, "groups": group or []}, path, local=local)
+        body: dict[str, Any] = {"name": name, "roles": role, "groups": group or []}
+        answer = _create(cli, body | ({"another_token": True} if another_token else {}), path, local=local)
         cli.out.emit({**answer, "client_file": str(path)}, lambda: _created(cli, answer, path))
 
     @command(app, "remove", example="stepgrant operator remove opr_01jd...")

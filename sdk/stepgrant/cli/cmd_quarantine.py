@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from stepgrant.cli.command import Cli, command, group
 from stepgrant.cli.output import Output
 
 RELEASE = Annotated[bool, typer.Option("--release", help="Lift the switch. Runs that it stopped stay stopped.")]
+BEFOREHAND = Annotated[bool, typer.Option("--beforehand", help="Block the name although nothing here has it yet.")]
 YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -53,17 +55,22 @@ def _switches(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _add(app: typer.Typer, kind: Kind) -> None:
-    name = Annotated[str, typer.Argument(metavar="NAME", help=f"The {kind}'s id or name.")]
+    metavar = Annotated[str, typer.Argument(metavar="NAME", help=f"The {kind}'s id or name.")]
 
-    def switch(cli: Cli, target: str, release: bool = False, yes: bool = False) -> None:
+    def on_run(cli: Cli, target: str, release: bool = False, yes: bool = False) -> None:
         _switch(cli, kind, target, release=release, yes=yes)
 
+    def on_name(cli: Cli, target: str, release: bool = False, beforehand: bool = False, yes: bool = False) -> None:
+        _switch(cli, kind, target, release=release, yes=yes, beforehand=beforehand)
+
+    switch = on_run if kind is Kind.RUN else on_name
+    known = {"cli": Cli, "target": metavar, "release": RELEASE, "beforehand": BEFOREHAND, "yes": YES}
     switch.__doc__ = HELP[kind]
-    switch.__annotations__ = {"cli": Cli, "target": name, "release": RELEASE, "yes": YES, "return": None}
+    switch.__annotations__ = {name: known[name] for name in signature(switch).parameters} | {"return": None}
     command(app, kind.value, example=f"stepgrant quarantine {kind} {EXAMPLES[kind]}")(switch)
 
 
-def _switch(cli: Cli, kind: Kind, target: str, *, release: bool, yes: bool) -> None:
+def _switch(cli: Cli, kind: Kind, target: str, *, release: bool, yes: bool, beforehand: bool = False) -> None:
     from stepgrant.cli.cmd_runs import resolve
 
     with cli.broker() as broker:
@@ -72,7 +79,8 @@ def _switch(cli: Cli, kind: Kind, target: str, *, release: bool, yes: bool) -> N
             answer = broker.post("/v1/quarantine/release", {kind.value: name})
         else:
             cli.out.confirm(f"Stop {kind} {plain.visible(name)} now?", yes=yes)
-            answer = broker.post("/v1/quarantine", {kind.value: name})
+            body = {kind.value: name} | ({"beforehand": True} if beforehand else {})
+            answer = broker.post("/v1/quarantine", body)
     cli.out.emit(answer, lambda: _said(cli.out, kind, name, answer, release=release))
 
 

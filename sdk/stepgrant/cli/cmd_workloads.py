@@ -14,7 +14,7 @@ from stepgrant.cli import plain
 from stepgrant.cli.command import Cli, command, group
 from stepgrant.cli.exits import CommandError
 
-NAME = Annotated[str, typer.Argument(metavar="NAME", help="A name for people.")]
+NAME = Annotated[str, typer.Argument(metavar="NAME", help="Its name, which is its identity: workload:<tenant>/NAME.")]
 WORKLOAD = Annotated[str, typer.Argument(metavar="WORKLOAD", help="The workload's id (wkl_...).")]
 AGENT = Annotated[
     list[str] | None, typer.Option("--agent", metavar="NAME", help="An agent name that it may claim; repeatable.")
@@ -25,6 +25,10 @@ AUDIENCE = Annotated[
 ]
 OUT = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Where its private key goes. Default: NAME.key.json.")
+]
+ANOTHER_KEY = Annotated[
+    bool,
+    typer.Option("--another-key", help="Another key for a name that is enrolled: it may resume that one's runs."),
 ]
 YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -42,12 +46,25 @@ def register(root: typer.Typer) -> None:
 
     @command(app, "enroll", example="stepgrant workload enroll worker-1 --agent billing\n"
                                     "stepgrant workload enroll shop --audience https://shop.example")  # fmt: skip
-    def enroll(cli: Cli, name: NAME, agent: AGENT = None, audience: AUDIENCE = None, out: OUT = None) -> None:
-        """Make a key here, enrol its public part, and save it for STEPGRANT_WORKLOAD_KEY. Needs role operator."""
+    def enroll(
+        cli: Cli,
+        name: NAME,
+        agent: AGENT = None,
+        audience: AUDIENCE = None,
+        out: OUT = None,
+        another_key: ANOTHER_KEY = False,
+    ) -> None:
+        """Make a key here, enrol its public part, and save it for STEPGRANT_WORKLOAD_KEY. Needs role operator.
+
+        Whoever has a key of this name is this workload: policy sees the name, and the same name may resume a run. So a
+        name that is enrolled is refused, unless you say --another-key; to change a key, enrol another one, hand it
+        over, and remove the first (`stepgrant workload list` has its id).
+        """
         if not agent and not audience:
             raise CommandError("name at least one --agent, or one --audience of a resource server")
         path = out or Path(f"{_file_name(name)}.key.json")
-        answer = enroll_with_new_key(cli, name, agents=agent or [], audiences=audience or [], path=path)
+        body: dict[str, Any] = {"name": name, "agents": agent or [], "audiences": audience or []}
+        answer = enroll_with_new_key(cli, body | ({"another_key": True} if another_key else {}), path)
         cli.out.emit({**answer, "key_file": str(path)}, lambda: _enrolled(cli, answer, path))
 
     @command(app, "remove", example="stepgrant workload remove wkl_01jd...")
@@ -65,8 +82,8 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip(".") or "workload"
 
 
-def enroll_with_new_key(cli: Cli, name: str, *, agents: list[str], audiences: list[str], path: Path) -> dict[str, Any]:
-    """Enrol a fresh key and save it, or leave nothing behind."""
+def enroll_with_new_key(cli: Cli, body: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Enrol a fresh key and save it, or leave nothing behind. `body` is the call's, without the key."""
     from stepgrant._exchange import WorkloadKey
     from stepgrant._keys import SecretKey
     from stepgrant.cli.client_file import refuse_existing
@@ -75,9 +92,8 @@ def enroll_with_new_key(cli: Cli, name: str, *, agents: list[str], audiences: li
 
     refuse_existing(path)
     secret = SecretKey.generate()
-    body = {"name": name, "jwk": secret.public.jwk, "agents": agents, "audiences": audiences}
     with cli.broker() as broker:
-        answer = broker.post("/v1/workloads", body)
+        answer = broker.post("/v1/workloads", {**body, "jwk": secret.public.jwk})
         try:
             WorkloadKey(str(answer["id"]), secret).save(path)
         except ConfigurationError:

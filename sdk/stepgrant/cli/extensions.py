@@ -11,7 +11,9 @@ from typing import Any, Protocol
 class CreateOperator(Protocol):
     """Creates a person in the database of this host's broker."""
 
-    def __call__(self, *, name: str, roles: list[str], groups: list[str]) -> dict[str, Any]:
+    def __call__(
+        self, *, name: str, roles: list[str], groups: list[str], another_token: bool = False
+    ) -> dict[str, Any]:
         """The broker's answer with `token`, and `url`, the broker's public address."""
         ...
 

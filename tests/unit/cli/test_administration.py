@@ -53,6 +53,24 @@ def test_kill_switch_of_each_kind(run: Run, desk: Desk, kind: str) -> None:
     assert [one.body for one in desk.sent] == [{kind: "run_x"}] * 2
 
 
+@pytest.mark.parametrize("kind", ["agent", "workload", "issuer"])
+def test_a_name_is_blocked_beforehand_only_where_that_is_said(run: Run, desk: Desk, kind: str) -> None:
+    desk.says("POST /v1/quarantine", {"kind": kind, "name": "later", "runs": []})
+    assert run("quarantine", kind, "later", "--beforehand", "--yes").code == 0
+    assert desk.sent[0].body == {kind: "later", "beforehand": True}
+    assert run("quarantine", "run", "later", "--beforehand", "--yes").code == ExitCode.USAGE
+
+
+def test_a_second_key_or_person_of_one_name_is_sent_only_where_that_is_said(run: Run, desk: Desk) -> None:
+    desk.says("POST /v1/workloads", {"id": "wkl_2", "name": "w", "agents": ["a"], "audiences": []})
+    assert run("workload", "enroll", "w", "--agent", "a", "--another-key").code == 0
+    assert desk.sent[0].body["another_key"] is True
+    person = {"id": "opr_2", "name": "ada", "roles": ["approver"], "groups": [], "token": "sgo_2"}
+    desk.says("POST /v1/operators", person)
+    assert run("operator", "create", "ada", "--role", "approver", "--another-token").code == 0
+    assert desk.sent[1].body["another_token"] is True
+
+
 def test_kill_switch_asks_first(run: Run, desk: Desk) -> None:
     assert run("quarantine", "agent", "billing").code == ExitCode.USAGE
     assert desk.sent == []

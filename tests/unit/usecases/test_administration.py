@@ -1,11 +1,14 @@
 """Enrolment, people, secrets, policy, tenants."""
 
+from dataclasses import replace
+
 import pytest
 
 from fakes.hand import Hand, allow
 from fakes.world import AUDIENCE
 from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.errors import (
+    Conflict,
     DuplicateRequest,
     Forbidden,
     InvalidRequest,
@@ -43,6 +46,36 @@ async def test_a_malformed_enrolment_is_refused(broker: Hand, change: dict[str, 
     assert bad.value.field == field
     assert "secret" not in str(bad.value)
     assert await broker.entries(None) == before
+
+
+async def test_another_key_of_a_living_name_has_to_be_meant(broker: Hand) -> None:
+    """Its name is its identity: the second key could resume the runs of the first."""
+    new = enrolling.Enrolment("w", ("a",), (), JWK, "j")
+    first = await enrolling.enroll(broker.ports, "acme", broker.operator, new)
+    before, known = await broker.entries(None), await broker.ports.reads.workloads("acme")
+    with pytest.raises(Conflict, match=f"w is enrolled already .{first['id']}.*say another_key") as refused:
+        await enrolling.enroll(broker.ports, "acme", broker.operator, replace(new, jkt="j2"))
+    assert (refused.value.code, refused.value.field) == ("conflict", "name")
+    assert (await broker.entries(None), await broker.ports.reads.workloads("acme")) == (before, known)
+    second = await enrolling.enroll(broker.ports, "acme", broker.operator, replace(new, jkt="j2", another_key=True))
+    for one in (first, second):
+        await enrolling.unenroll(broker.ports, "acme", broker.operator, str(one["id"]))
+    assert (await enrolling.enroll(broker.ports, "acme", broker.operator, replace(new, jkt="j3")))["name"] == "w"
+
+
+async def test_somebody_of_a_name_that_is_there_has_to_be_meant(broker: Hand) -> None:
+    """Records show names, and each counts where policy asks several people."""
+    first = await create_operator(broker.ports, "acme", broker.operator, name="Eve", roles=["approver"])
+    before = await broker.entries(None)
+    with pytest.raises(Conflict, match=f"Eve is there already .{first['id']}.*say another_token") as refused:
+        await create_operator(broker.ports, "acme", broker.operator, name="Eve", roles=["approver"])
+    assert (refused.value.code, refused.value.field) == ("conflict", "name")
+    assert await broker.entries(None) == before
+    await create_operator(broker.ports, "acme", broker.operator, name="Eve", roles=["approver"], another_token=True)
+    for one, name in await broker.ports.reads.operators("acme"):
+        if name == "Eve":
+            await remove_operator(broker.ports, "acme", broker.operator, one.id)
+    assert (await create_operator(broker.ports, "acme", None, name="Eve", roles=["operator"]))["name"] == "Eve"
 
 
 async def test_only_operators_administer_and_only_their_tenant(broker: Hand) -> None:

@@ -13,6 +13,7 @@ from stepgrant_broker.domain.errors import (
 from stepgrant_broker.domain.outcomes import Result
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.usecases.end import end
+from stepgrant_broker.usecases.enroll import unenroll
 from stepgrant_broker.usecases.quarantine import quarantine, release
 from stepgrant_broker.usecases.set_secret import set_secret
 from stepgrant_broker.usecases.sweep import sweep
@@ -44,6 +45,38 @@ async def test_quarantining_a_name_takes_back_its_runs(broker: Hand, kind: str) 
         await broker.open("another", who="k2")
     await release(broker.ports, broker.operator, kind, name)
     assert (await broker.open("another", who="k2"))["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "near"),
+    [("agent", "agnet", "near: agent"), ("workload", "agnt", "near: agent"), ("issuer", "jvt", "near: jwt"),
+     ("agent", "nobody-like-this", "is known here; to block")],
+)  # fmt: skip
+async def test_a_switch_that_would_hit_nothing_is_refused_and_nothing_is_written(
+    broker: Hand, kind: str, typed: str, near: str
+) -> None:
+    before = await broker.entries(None)
+    with pytest.raises(NotFound, match="nothing was stopped") as refused:
+        await quarantine(broker.ports, broker.operator, kind, typed)
+    assert (near in refused.value.detail, refused.value.field) == (True, kind)
+    assert await broker.ports.reads.quarantines("acme") == ()
+    assert await broker.entries(None) == before
+
+
+@pytest.mark.parametrize("kind", ["agent", "workload", "issuer"])
+async def test_a_name_can_be_blocked_before_anything_has_it(broker: Hand, kind: str) -> None:
+    answer = await quarantine(broker.ports, broker.operator, kind, "later", beforehand=True)
+    assert answer == {"kind": kind, "name": "later", "runs": []}
+    # It is thrown now, so throwing it again is no mistake.
+    assert await quarantine(broker.ports, broker.operator, kind, "later") == answer
+
+
+async def test_what_only_the_record_knows_can_be_stopped(broker: Hand) -> None:
+    run = (await broker.open())["run"]
+    await end(broker.ports, broker.agent(), run, 1, "completed", Result(None), broker.request())
+    await unenroll(broker.ports, "acme", broker.operator, broker.workload.id)
+    for kind, name in (("agent", "agent"), ("workload", broker.workload.name), ("workload", broker.workload.id)):
+        assert (await quarantine(broker.ports, broker.operator, kind, name))["runs"] == []
 
 
 async def test_the_kill_switch_is_for_operators_and_named_things(broker: Hand) -> None:

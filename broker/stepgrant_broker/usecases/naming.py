@@ -1,0 +1,42 @@
+"""Names that people type: which are known, and which one was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+from stepgrant_broker.domain.reads import Page
+from stepgrant_broker.usecases.context import Ports
+
+NEAR: Final = 3
+"""Names that are offered in place of one that is not known."""
+
+
+async def is_known(ports: Ports, tenant: str, kind: str, name: str) -> bool:
+    """Whether a kill switch on this agent, workload or issuer is on anything: now, or in the record."""
+    if name in await names_of(ports, tenant, kind):
+        return True
+    if any((one.kind, one.name) == (kind, name) for one in await ports.reads.quarantines(tenant)):
+        return True
+    if kind == "agent":
+        return bool((await ports.reads.runs(tenant, Page(1), agent=name)).rows)
+    if kind == "issuer":
+        return bool(await ports.reads.held(tenant, agent=None, workload=None, issuer=name))
+    return False
+
+
+async def names_of(ports: Ports, tenant: str, kind: str) -> frozenset[str]:
+    """The names of this kind that enrolments and configuration know, also of workloads that were removed."""
+    if kind == "issuer":
+        return frozenset(ports.issuers)
+    rows = await ports.reads.workloads(tenant)
+    if kind == "agent":
+        return frozenset(agent for row in rows for agent in row.agents)
+    return frozenset(name for row in rows for name in (row.id, row.name))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; near: a, b`, or nothing where none is."""
+    found = difflib.get_close_matches(name, sorted(known), n=NEAR)
+    return f"; near: {', '.join(found)}" if found else ""
