@@ -148,21 +148,60 @@ class SuspectedDuplicate(StepNotRun):
 
 
 class StepDrift(StepNotRun):
-    """A known step key came with another action, effect or idempotency key. Nothing happened."""
+    """A known step key came with another action, effect or idempotency key. Nothing happened.
+
+    `tool`, `step` and `run` (its id): of the call. `differs`: what is another one than before (`tool`, `resource`,
+    `arguments`, `effect`, ...). `before`: the tool that the key stands for, where it is another one.
+    """
 
     code = "step_drift"
 
+    def __init__(
+        self,
+        message: str = "this step was another one before",
+        *,
+        tool: str | None = None,
+        step: str | None = None,
+        run: str | None = None,
+        differs: str | None = None,
+        before: str | None = None,
+    ) -> None:
+        what = f"{tool} (step {step}): " if step else ""
+        other = f"; the step was {before} before" if before else f"; another {differs} than before" if step else ""
+        cure = (
+            ". Nothing was done. A step id stands for one action: give calls that differ step ids that differ "
+            "(step_id= or .with_id(...)), and a program that was changed another run key"
+        )
+        super().__init__(f"{what}{message}{other}{cure if step else ''}")
+        self.tool, self.step, self.run = tool, step, run
+        self.differs, self.before = differs, before
+
 
 class StepFailed(StepNotRun):
-    """The step failed before, and that is its outcome. `error` is the recorded text, without secrets."""
+    """The step failed before, and that is its outcome. `error` is the recorded text, without secrets.
+
+    `again`: declared with `retry_failed=True`, the tool is tried again; a `once` tool never is under this step id.
+    """
 
     code = "step_failed"
 
-    def __init__(self, *, step: str, status: str | None = None, error: str | None = None) -> None:
-        super().__init__(f"step {step!r} failed before ({status}): {error or 'no text recorded'}")
+    def __init__(
+        self,
+        *,
+        step: str,
+        status: str | None = None,
+        error: str | None = None,
+        tool: str | None = None,
+        again: bool = False,
+    ) -> None:
+        named = f"{tool} (step {step})" if tool else f"step {step!r}"
+        cure = "the tool is tried again if it has retry_failed=True" if again else "another try needs another step id"
+        super().__init__(f"{named} failed before ({status}): {error or 'no text recorded'}; that is recorded; {cure}")
         self.step = step
         self.status = status
         self.error = error
+        self.tool = tool
+        self.again = again
 
 
 class PriorCredentialLive(StepNotRun):

@@ -32,6 +32,7 @@ from stepgrant._context import Active, CurrentStep, inside
 from stepgrant._flows import Flow, Invoke, Raised, Returned, Sleep
 from stepgrant._frames import Frame, Place
 from stepgrant._reconcile import settle_doubt
+from stepgrant._refused import named, refusal, too_large
 from stepgrant._results import as_recorded, encode
 from stepgrant._secrets import LIVE
 from stepgrant._session import Session
@@ -68,7 +69,8 @@ def guarded(frame: Frame, work: Work) -> Flow[Any]:
         yield from hold(frame)
     try:
         with frame.call(work.spec.name, work.named_id(), work.source) as place:
-            result = yield from _attempts(frame, place, work)
+            flow = _attempts(frame, place, work)
+            result = yield from named(flow, frame.session, place.key, work.spec.name, work.resource)
     except Exception as error:
         frame.note_raised(error)
         raise
@@ -133,28 +135,13 @@ def _begin(session: Session, call: Call, patience: Patience, *, again: bool) -> 
     return outcome
 
 
-def refusal(place: Place, outcome: Any, tool: str, run: str) -> e.StepNotRun:  # noqa: ANN401  # the rest of the union
-    """The error for an outcome under which the tool does not run."""
-    match outcome:
-        case _outcomes.Denied():
-            place.settled = True
-            at = {"tool": tool, "step": place.key, "run": run}
-            return e.Denied(reasons=outcome.reasons, decision_id=outcome.decision_id, **at)
-        case _outcomes.ApprovalRequired():
-            return e.ApprovalRequired(approval_id=outcome.approval_id, answer_by=outcome.answer_by)
-        case _outcomes.InDoubt():
-            why = outcome.why or "no outcome was recorded"
-            return e.InDoubt(
-                step=outcome.step, why=why, options=outcome.options, attempt=outcome.attempt, blocked=outcome.blocked
-            )
-        case _:
-            return e.SuspectedDuplicate(of=outcome.of, options=outcome.options, step=outcome.step)
-
-
 def _replayed(place: Place, work: Work, outcome: _outcomes.Replay) -> Any:  # noqa: ANN401  # any JSON value
     place.settled = outcome.failure is None or not work.spec.retry_failed
     if outcome.failure is not None:
-        raise e.StepFailed(step=outcome.step, status=outcome.failure.status, error=outcome.failure.error)
+        said, spec = outcome.failure, work.spec
+        raise e.StepFailed(
+            step=outcome.step, status=said.status, error=said.error, tool=spec.name, again=spec.effect != "once"
+        )
     if outcome.withheld:
         raise e.ResultWithheld(step=outcome.step)
     return work.incoming(outcome.result)
@@ -239,7 +226,8 @@ class _Report:
             if error.code != "too_large":
                 raise
             yield from self._complete(None)
-            return Raised(error)
+            done = "it is completed and is not done again, but its result is not stored"
+            return Raised(too_large(error, self._work.spec.name, self._step, done))
         return self._work.incoming(as_recorded(value, data))
 
     def _complete(self, data: bytes | None) -> Flow[None]:

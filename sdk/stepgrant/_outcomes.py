@@ -197,7 +197,7 @@ class Settled(Member, frozen=True):
 
 
 class ShownStep(Member, frozen=True):
-    """A step as it is read."""
+    """A step as it is read. `tool`: of a recorded step its name."""
 
     key: str
     state: Literal[
@@ -212,6 +212,8 @@ class ShownStep(Member, frozen=True):
         "recorded",
         "adopted",
     ]
+    tool: str = ""
+    resource: str | None = None
 
 
 class Held(Member, frozen=True):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from stepgrant import _calls, _outcomes
 from stepgrant._flows import Flow
 from stepgrant._frames import Frame
+from stepgrant._refused import named
 from stepgrant._spec import Work
 
 
@@ -46,7 +47,8 @@ def prepared(frame: Frame, work: Work) -> Flow[Advice]:
     session = frame.session
     with frame.call(work.spec.name, work.named_id(), work.source) as place:
         call = _calls.prepare(session.run_id, place.key, session.epoch, work.action(), place.source)
-        outcome = yield from session.call(call, _outcomes.Prepared)
+        asked = session.call(call, _outcomes.Prepared)
+        outcome = yield from named(asked, session, place.key, work.spec.name, work.resource)
     return _advice(place.key, outcome)
 
 

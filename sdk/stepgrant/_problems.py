@@ -99,7 +99,7 @@ _BUILD: Final[Mapping[str, Callable[[_Problem], e.StepgrantError]]] = {
     "wrong_holder": _other,
     "already_redeemed": _verification(v.AlreadyRedeemed),
     "duplicate_request": _other,
-    "step_drift": _plain(e.StepDrift),
+    "step_drift": lambda p: e.StepDrift(p.message, differs=p.text("field")),
     "step_in_doubt": lambda p: e.InDoubt(
         step=p.text("step"), why=p.text("why") or p.message, options=p.texts("options"), attempt=p.integer("attempt")
     ),

@@ -139,6 +139,10 @@ class Work:
         """What `named_id` is."""
         return self.given if self.step_id else "explicit"
 
+    def resource(self) -> str | None:
+        """What is acted on, where the tool says so."""
+        return fill(self.spec.resource, f"{self.spec.name}: resource", self.args)
+
     def own_key(self) -> OwnKey | None:
         """A new key for a certificate, where the tool wants one."""
         if not self.spec.certificate:
@@ -154,7 +158,7 @@ class Work:
             tool=spec.name,
             args=encode(self.args, f"the arguments of {spec.name}"),
             effect=spec.effect,
-            resource=fill(spec.resource, f"{spec.name}: resource", self.args),
+            resource=self.resource(),
             idempotency_key=fill(spec.idempotency_key, f"{spec.name}: idempotency_key", self.args),
             settle_s=spec.settle,
             retry_failed=spec.retry_failed,

@@ -22,6 +22,7 @@ from stepgrant._faces import face
 from stepgrant._flows import Flow, Invoke, Raised, Returned, adrive, drive
 from stepgrant._frames import Frame, Place
 from stepgrant._inject import shape_of
+from stepgrant._refused import named
 from stepgrant._results import as_recorded, encode, why_not_json
 from stepgrant._secrets import LIVE
 from stepgrant._spec import Template, fill
@@ -109,7 +110,7 @@ def _recorded(frame: Frame, recording: _Recording) -> Flow[Any]:
         yield from hold(frame)
     try:
         with frame.call(recording.name, recording.step_id) as place:
-            result = yield from _once(frame, place, recording)
+            result = yield from named(_once(frame, place, recording), frame.session, place.key, recording.name)
     except Exception as error:
         frame.note_raised(error)
         raise
