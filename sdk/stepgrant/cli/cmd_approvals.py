@@ -6,7 +6,7 @@ broker refuses another.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -26,6 +26,9 @@ NOTE = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note
 DIGEST = Annotated[
     str | None, typer.Option("--digest", help="The digest that you were shown; refused if it is another one now.")
 ]
+DETAILED: Final = 50
+"""Of how many questions a list shows agent, run and arguments."""
+EVERY = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.5, max=60, help="How often to look.")]
 YES = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -35,21 +38,40 @@ def register(root: typer.Typer) -> None:
 
     @command(app, "list", example="stepgrant approval list")
     def list_approvals(cli: Cli, status: STATUS = "pending", run: RUN = None) -> None:
-        """List approvals; without --status those that wait for an answer."""
+        """List approvals, newest first; without --status those that wait for an answer. --json has no arguments."""
+        from stepgrant.cli import approval_view
         from stepgrant.cli.cmd_runs import resolve
 
         with cli.broker() as broker:
             run_id = None if run is None else resolve(broker, run)
             wanted = None if status == "all" else status
             found = list(broker.pages("/v1/approvals", "approvals", status=wanted, run=run_id))
-        cli.out.emit({"approvals": found}, lambda: _table(cli, found))
+            rows = found if cli.out.json_mode else _detailed(broker, found)
+        cli.out.emit({"approvals": found}, lambda: approval_view.table(cli.out, rows, status=wanted != "pending"))
 
     @command(app, "show", example="stepgrant approval show apr_01jd...")
     def show(cli: Cli, approval: APPROVAL) -> None:
         """Show exactly what is asked: tool, resource, arguments, effect, issuer, why, and the digest of all that."""
+        from stepgrant.cli import approval_view
+
         with cli.broker() as broker:
             answer = _get(broker, approval)
-        cli.out.emit(answer, lambda: _show(cli, answer))
+        cli.out.emit(answer, lambda: approval_view.show(cli.out, answer))
+
+    @command(app, "watch", example="stepgrant approval watch\nstepgrant approval watch --json --run order-1729")
+    def watch(cli: Cli, run: RUN = None, every: EVERY = 2.0) -> None:
+        """Show questions as they come, and take answers to them where a person sits; Ctrl-C ends it.
+
+        With --json: one line for each question, as `approval show` has it.
+        """
+        from stepgrant.cli import approval_watch
+        from stepgrant.cli.cmd_runs import resolve
+
+        run_id = None
+        if run is not None:
+            with cli.broker() as broker:
+                run_id = resolve(broker, run)
+        approval_watch.watch(cli, run_id, every, lambda broker, asked, verdict: _said(_decided(broker, asked, verdict)))
 
     @command(app, "approve", example="stepgrant approval approve apr_01jd... --note 'checked with Ada'")
     def approve(cli: Cli, approval: APPROVAL, note: NOTE = None, digest: DIGEST = None, yes: YES = False) -> None:
@@ -68,32 +90,47 @@ def _get(broker: People, approval: str) -> dict[str, Any]:
     return broker.get(f"/v1/approvals/{segment(approval)}")
 
 
+def _detailed(broker: People, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that wait with what they want and for whom, the newest first; each is a call, so only so many."""
+    waiting = [one["id"] for one in found if one["status"] == "pending"][:DETAILED]
+    whole = {approval: _get(broker, approval) for approval in waiting}
+    return [whole.get(one["id"], one) for one in found]
+
+
 def _answer(cli: Cli, approval: str, verdict: str, *, note: str | None, digest: str | None, yes: bool) -> None:
-    from stepgrant.cli.people import segment
+    from stepgrant.cli import approval_view
 
     with cli.broker() as broker:
         asked = _get(broker, approval)
-        if asked["digest"] is None:
-            raise CommandError(f"what {approval} asked about was erased; nobody can answer it", code="conflict")
-        if digest is not None and digest != asked["digest"]:
+        if asked["digest"] is not None and digest is not None and digest != asked["digest"]:
             raise CommandError(
                 f"{approval} is about another action now (digest {asked['digest']}); look again", code="digest_mismatch"
             )
         if not cli.out.json_mode:
-            _show(cli, asked)
+            approval_view.show(cli.out, asked)
         _refuse_unshown(asked, verdict)
         cli.out.confirm(f"{verdict.capitalize()} exactly this?", yes=yes)
-        body: dict[str, Any] = {"verdict": verdict, "digest": asked["digest"]}
-        if note is not None:
-            body["note"] = note
-        answer = broker.post(f"/v1/approvals/{segment(approval)}/decide", body)
+        answer = _decided(broker, asked, verdict, note)
     cli.out.emit(answer, lambda: cli.out.line(_said(answer)))
+
+
+def _decided(broker: People, asked: dict[str, Any], verdict: str, note: str | None = None) -> dict[str, Any]:
+    """Answer what was shown, and nothing else. Raises `CommandError`, and what the broker says."""
+    from stepgrant.cli.people import segment
+
+    _refuse_unshown(asked, verdict)
+    body: dict[str, Any] = {"verdict": verdict, "digest": asked["digest"]}
+    if note is not None:
+        body["note"] = note
+    return broker.post(f"/v1/approvals/{segment(asked['id'])}/decide", body)
 
 
 def _refuse_unshown(asked: dict[str, Any], verdict: str) -> None:
     """Only what was seen whole is answered; but a no to what is no longer known does no harm."""
     from stepgrant.cli.asked import UNKEPT, mismatch
 
+    if asked["digest"] is None:
+        raise CommandError(f"what {asked['id']} asked about was erased; nobody can answer it", code="conflict")
     why = mismatch(asked)
     if why is not None and (why != UNKEPT or verdict != "deny"):
         raise CommandError(
@@ -108,55 +145,3 @@ def _said(answer: dict[str, Any]) -> str:
         missing = quorum - sum(1 for one in answer["answers"] if one["verdict"] == "approve")
         return f"recorded; {plain.count(missing, 'more person', 'more people')} must approve"
     return f"{plain.visible(answer['id'])} is {plain.visible(status)}"
-
-
-def _table(cli: Cli, found: list[dict[str, Any]]) -> None:
-    rows = (
-        (a["id"], a["status"], a["tool"], a["effect"], a["step"], a["run"], ", ".join(a["groups"]) or "any approver",
-         cli.out.when(a["requested_at"]), cli.out.when(a["answer_by"]))
-        for a in found
-    )  # fmt: skip
-    columns = ("approval", "status", "tool", "effect", "step", "run", "asks", "asked", "answer by")
-    cli.out.table(columns, rows, empty="nobody is asked")
-
-
-def _show(cli: Cli, asked: dict[str, Any]) -> None:
-    from stepgrant.cli import asked as about
-    from stepgrant.cli._tell_approvals import WHY_AGAIN
-
-    out = cli.out
-    out.line(f"approval {plain.visible(asked['id'])}", style="bold")
-    again = asked["why_again"]
-    out.facts(
-        (
-            ("status", asked["status"]),
-            ("run", _run(asked)),
-            ("step", asked["step"]),
-            ("why", plain.joined(asked["reasons"])),
-            ("asked again", None if again is None else WHY_AGAIN.get(again, again)),
-            ("asks", f"{asked['quorum']} of {plain.joined(asked['groups'], 'any approver')}"),
-            ("asked", out.when(asked["requested_at"])),
-            ("answer by", out.when(asked["answer_by"])),
-            ("usable for", f"{plain.span(asked['valid_for_ms'])} once the run is back"),
-            ("answers", _answers(asked) or None),
-        )
-    )
-    out.line(about.heading(asked), style="bold")
-    out.facts(about.facts(asked))
-    for name, lines in about.values(asked):
-        out.line(f"  {name}", style="dim")
-        for line in lines:
-            out.line(f"    {line}")
-    why = about.mismatch(asked)
-    checked = "it is the digest of exactly this" if why is None else f"NOT the digest of what is shown: {why}"
-    out.facts((("digest", asked["digest"]), ("checked", checked)))
-
-
-def _run(asked: dict[str, Any]) -> str:
-    known = asked.get("run_facts") or {}
-    more = [str(known[name]) for name in ("agent", "key", "state") if known.get(name)]
-    return f"{asked['run']} ({', '.join(more)})" if more else str(asked["run"])
-
-
-def _answers(asked: dict[str, Any]) -> str:
-    return ", ".join(f"{one['verdict']} by {one['operator']}" for one in asked["answers"])

@@ -76,7 +76,7 @@ def register(root: typer.Typer) -> None:
             raise typer.Exit(ExitCode.REFUSED)
 
 
-def load(target: str) -> Handle[Any]:
+def load(target: str) -> Handle[Any, Any]:
     """The agent that `module:name` stands for, from the current folder too. Raises `CommandError`."""
     from stepgrant._agent import Handle
 

@@ -1,0 +1,149 @@
+"""`stepgrant approval watch`, and what a list of questions tells: for whom, what, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from commandline import Done
+from desk import Desk
+from stepgrant import canonical
+from stepgrant.cli.exits import ExitCode
+
+Run = Callable[..., Done]
+LIST = "GET /v1/approvals"
+
+
+def asked(number: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - members of an answer
+    """A question as `approval show` gets it."""
+    args = {"text": f"number {number}"}
+    bound: dict[str, Any] = {
+        "tenant": "default", "run": "run_1", "step": f"s{number}", "effect": "once", "issuer": "jwt", "params": {},
+        "digest": canonical.action_digest("report.publish", "web", args),
+    }  # fmt: skip
+    return {
+        "id": f"apr_{number}", "run": "run_1", "step": f"s{number}", "tool": "report.publish", "effect": "once",
+        "issuer": "jwt", "status": "pending", "groups": ["editors"], "quorum": 1, "requested_at": number,
+        "answer_by": 2, "valid_for_ms": 900_000, "reasons": ["tool_needs_approval"], "why_again": None,
+        "settled_at": None, "consumed_by": None, "answers": [], "digest": canonical.digest(bound), "bound": bound,
+        "resume": None, "action": {"tool": "report.publish", "resource": "web", "args": args},
+        "run_facts": {"agent": "billing", "key": "order-1729", "state": "parked"}, **changes,
+    }  # fmt: skip
+
+
+def page(*questions: dict[str, Any], status: int = 200) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """An answer to a list, the newest first, each without what a list has not."""
+    left_out = {"action", "bound", "digest", "resume", "run_facts"}
+    rows = [{name: value for name, value in one.items() if name not in left_out} for one in questions]
+    return status, {"approvals": rows, "next": None}, {}
+
+
+@pytest.fixture
+def watching(run: Run, desk: Desk) -> Callable[..., Done]:
+    """Watch while the desk answers these pages; at the last one somebody presses Ctrl-C."""
+
+    def call(pages: list[tuple[int, dict[str, Any], dict[str, str]]], *words: str) -> Done:
+        for one in (asked(number) for number in (1, 2, 3)):
+            desk.answers.setdefault(f"GET /v1/approvals/{one['id']}", (200, one, {}))
+        desk.answers[LIST] = list(pages)
+        left = iter(range(len(pages) - 1, -1, -1))
+        desk.meanwhile[LIST] = lambda: None if next(left) else os.kill(os.getpid(), signal.SIGINT)
+        return run("approval", "watch", "--every", "0.5", *words)
+
+    return call
+
+
+def test_each_question_is_a_line_once_and_the_oldest_comes_first(watching: Callable[..., Done], desk: Desk) -> None:
+    first, second, third = asked(1), asked(2), asked(3)
+    done = watching([page(second, first), page(third, second, first), page()], "--json")
+    assert done.code == ExitCode.OK
+    assert [json.loads(line) for line in done.out.splitlines()] == [first, second, third]
+    lists = [one for one in desk.sent if one.path == "/v1/approvals"]
+    assert {one.query["status"] for one in lists} == {"pending"}
+    assert [one.path for one in desk.sent].count("/v1/approvals/apr_1") == 1
+
+
+def test_where_nobody_sits_it_says_how_to_answer(watching: Callable[..., Done], desk: Desk) -> None:
+    done = watching([page(asked(1)), page()])
+    assert done.code == ExitCode.OK
+    for words in ('"text": "number 1"', "billing, order-1729", "it is the digest of exactly this",
+                  "answer it: stepgrant approval approve apr_1, or deny"):  # fmt: skip
+        assert words in done.out
+    assert not [one for one in desk.sent if one.method == "POST"]
+
+
+@pytest.mark.parametrize(("typed", "verdict"), [("a", "approve"), ("DENY", "deny"), ("", None), ("yes", None)])
+def test_what_was_shown_is_answered_from_there(
+    watching: Callable[..., Done], desk: Desk, monkeypatch: pytest.MonkeyPatch, typed: str, verdict: str | None
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: typed + "\n"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    desk.says("POST /v1/approvals/apr_1/decide", asked(1, status="approved"))
+    done = watching([page(asked(1)), page()])
+    sent = [one.body for one in desk.sent if one.method == "POST"]
+    assert sent == ([] if verdict is None else [{"verdict": verdict, "digest": asked(1)["digest"]}])
+    assert ("apr_1 is approved" if verdict else "not answered; it waits") in done.out
+
+
+def test_what_is_not_shown_whole_is_not_answered(
+    watching: Callable[..., Done], desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: "a\n"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    desk.says("GET /v1/approvals/apr_1", asked(1, action={"tool": "report.publish", "resource": "web", "args": {}}))
+    desk.says("POST /v1/approvals/apr_2/decide", asked(2, status="approved"))
+    done = watching([page(asked(2), asked(1)), page()])
+    assert "apr_1: the digest is not that of what is shown" in done.err
+    assert [one.path for one in desk.sent if one.method == "POST"] == ["/v1/approvals/apr_2/decide"]
+
+
+def test_a_broker_that_is_away_is_asked_again_and_nothing_is_told_twice(
+    watching: Callable[..., Done], desk: Desk
+) -> None:
+    away: tuple[int, dict[str, Any], dict[str, str]] = (503, {"code": "policy_unavailable", "detail": "not now"}, {})
+    desk.answers["GET /v1/approvals/apr_2"] = [away, (200, asked(2), {})]
+    done = watching([page(asked(1)), away, page(asked(2), asked(1)), page(asked(2), asked(1)), page()], "--json")
+    assert done.code == ExitCode.OK
+    assert [json.loads(line)["id"] for line in done.out.splitlines()] == ["apr_1", "apr_2"]
+    assert [line for line in done.err.splitlines() if "asked again in" in line] == [
+        "stepgrant: policy_unavailable (HTTP 503): not now; asked again in 1 s",
+        "stepgrant: policy_unavailable (HTTP 503): not now; asked again in 2 s",
+    ]  # fmt: skip
+
+
+def test_a_token_that_nobody_knows_ends_it(run: Run, desk: Desk) -> None:
+    desk.refuses(LIST, 401, "invalid_token")
+    assert run("approval", "watch", "--json").code == ExitCode.AUTH
+    assert len(desk.sent) == 1
+
+
+def test_a_list_tells_for_whom_what_and_why(run: Run, desk: Desk) -> None:
+    resume = asked(2, tool="stepgrant.run.takeover", resume={"run": "run_1", "subject": "workload:default/eve"},
+                   groups=[], quorum=2)  # fmt: skip
+    desk.answers[LIST] = [page(resume, asked(1))]
+    for one in (asked(1), resume):
+        desk.says(f"GET /v1/approvals/{one['id']}", one)
+    header, second, first = run("approval", "list").out.splitlines()
+    assert header.split() == ["approval", "agent", "run", "step", "wants", "why", "asks", "asked", "answer", "by"]
+    for words in ("billing", "order-1729", 'report.publish on web {"text": "number 1"}', "tool_needs_approval"):
+        assert words in first
+    assert "take over: workload:default/eve" in second
+    assert "2 of any approver" in second
+
+
+def test_a_list_of_what_was_answered_asks_for_nothing_more(run: Run, desk: Desk) -> None:
+    desk.answers[LIST] = [page(asked(1, status="denied"))]
+    printed = run("approval", "list", "--status", "all").out
+    assert ("denied" in printed, [one.path for one in desk.sent]) == (True, ["/v1/approvals"])
+
+
+def test_the_command_that_explains_it_can_be_pasted(run: Run, desk: Desk) -> None:
+    desk.says("GET /v1/approvals/apr_1", asked(1, step="s1; rm -rf /"))
+    assert "`stepgrant policy explain run_1 's1; rm -rf /'` says which rules" in run("approval", "show", "apr_1").out
