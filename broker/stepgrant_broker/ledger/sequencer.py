@@ -14,12 +14,17 @@ Rules:
   past, and what shows it written over.
 * A head is kept as soon as it is signed; cosignatures come to it later. It *counts* once the witnesses that the
   policy asks for have cosigned it. Without a policy every signed head counts.
+* Integrating waits for no witness: heads are shown to them beside it, one at a time, and a witness that is silent
+  delays what is shown, never what is recorded.
+* After a start the newest older head that counts is looked for once, some heads in each round, on a thread of its own:
+  to verify a thousand notes on the event loop would hold up every call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -33,7 +38,7 @@ from stepgrant_broker.ledger.newest import contradicted
 from stepgrant_broker.ledger.pacing import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from stepgrant.tlog.policy import LogPolicy
     from stepgrant_broker.domain.log import LogStore
@@ -45,7 +50,8 @@ ROUND_S: Final = 0.5
 """So long a round integrates; then a head is signed."""
 AT_LEAST: Final = 16
 """So many batches it does, however long they take."""
-LOOK_BACK: Final = 1000
+LOOK_BACK: Final = 200
+"""So many older heads a round looks at, until one that counts is found or there are no more."""
 NO_LEAVES: Final = 1
 FIX: Final = (
     "stop every broker and put the newer database back; or, if this one is all that is left, take it as it is with: "
@@ -88,26 +94,60 @@ class Sequencer:
         self._clock = clock
         self._witnesses = witnesses
         self._outside = outside
+        self._shown: tuple[SignedHead, KnownHead | None] | None = None
+        """The newest head, for witnesses, with what was known outside when it was signed."""
+        self._look_below: int | None = None
+        """Older heads from this size on were looked at (`_look_back`)."""
         self._one_at_a_time = asyncio.Lock()
+        self._asking = asyncio.Lock()
 
     async def round(self) -> int:
-        """Integrate what waits, sign the head if it moved, ask witnesses; how many leaves were integrated here.
+        """Integrate, and then show the head to witnesses; how many leaves were integrated here. Raises as both."""
+        integrated = await self.integrate()
+        await self.show()
+        return integrated
+
+    async def integrate(self) -> int:
+        """Integrate what waits, sign the head if it moved; how many leaves were integrated here.
 
         Raises `StoreUnavailable`, `SignerUnavailable`, `TreeDamaged`; `StoreRolledBack`, and nothing was signed.
         """
         async with self._one_at_a_time:
-            try:
+            with self._told():
                 integrated = await self._integrate()
                 # Before the tree is read: a head is kept after it is durable, so none is ahead of what is read then.
                 known = None if self._outside is None else await asyncio.to_thread(self._outside.read)
                 head = await self._signed(known)
-                if head is not None:
-                    await self._count(head, known)
-            except StoreRolledBack as fault:
-                self.rolled_back = fault.detail
-                raise
+                self._shown = None
+                if head is not None and not await self._counts_already(head):
+                    if self._witnesses is None:
+                        await self._counts(head, known)
+                    else:
+                        self._shown = head, known
             self.rolled_back = None
             return integrated
+
+    async def show(self) -> None:
+        """Let witnesses see the newest head, if it does not count yet. Raises as `integrate`."""
+        async with self._asking:
+            if self._witnesses is None or self._shown is None:
+                return
+            head, known = self._shown
+            head = await self._cosigned(head, self._witnesses)
+            if not await asyncio.to_thread(self._enough, head):
+                await self._look_back(head.size)
+                return
+            async with self._one_at_a_time:
+                with self._told():
+                    await self._counts(head, known)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreRolledBack as fault:
+            self.rolled_back = fault.detail
+            raise
 
     async def _integrate(self) -> int:
         integrated, done, end = 0, 0, time.monotonic() + ROUND_S
@@ -188,27 +228,22 @@ class Sequencer:
     def _key(self, known: PublicKey) -> tlog.NoteKey:
         return tlog.note_key(self.origin, tlog.ED25519, b64u_decode(str(known.jwk["x"])))
 
-    async def _count(self, head: SignedHead, outside: KnownHead | None) -> None:
-        """Let witnesses see a head that does not count yet."""
+    async def _counts_already(self, head: SignedHead) -> bool:
         counted = self.counted
-        if counted is not None and counted.size >= head.size and await self._is_ours(counted):
-            return
-        if self._witnesses is None:
-            await self._counts(head, outside)
-            return
+        return counted is not None and counted.size >= head.size and await self._is_ours(counted)
+
+    async def _cosigned(self, head: SignedHead, witnesses: Witnesses) -> SignedHead:
+        """The head with the cosignatures that are to be had now; as it was, where it has enough."""
+        if await asyncio.to_thread(self._enough, head):
+            return head
         note = tlog.read_note(head.note)
-        if not self._enough(note):
-            added = await self._witnesses.cosign(tlog.read_head(note.text, self.origin), note)
-            known = {(one.name, one.key_id) for one in note.signatures}
-            more = [one for one in added if (one.name, one.key_id) not in known]
-            if more:
-                cosigned = replace(head, note=tlog.Note(note.text, (*note.signatures, *more)).encoded())
-                head = await self._store.log_publish(cosigned, self.origin)
-                note = tlog.read_note(head.note)
-        if self._enough(note):
-            await self._counts(head, outside)
-        elif counted is None:
-            self.counted = await self._counted_before(head.size)
+        added = await witnesses.cosign(tlog.read_head(note.text, self.origin), note)
+        known = {(one.name, one.key_id) for one in note.signatures}
+        more = [one for one in added if (one.name, one.key_id) not in known]
+        if not more:
+            return head
+        cosigned = replace(head, note=tlog.Note(note.text, (*note.signatures, *more)).encoded())
+        return await self._store.log_publish(cosigned, self.origin)
 
     async def _counts(self, head: SignedHead, known: KnownHead | None) -> None:
         while self._outside is not None:
@@ -220,17 +255,21 @@ class Sequencer:
             known = found
         self.counted = head
 
-    async def _counted_before(self, size: int) -> SignedHead | None:
-        """After a start: the newest older head that counts, among the last ones."""
-        for head in await self._store.log_published_before(size, LOOK_BACK):
-            if self._enough(tlog.read_note(head.note)):
-                return head
-        return None
+    async def _look_back(self, size: int) -> None:
+        """After a start: the newest head below this size that counts, if it is among the next ones to be looked at."""
+        if self.counted is not None or self._look_below == 0:
+            return
+        below = size if self._look_below is None else self._look_below
+        heads = await self._store.log_published_before(below, LOOK_BACK)
+        found = await asyncio.to_thread(lambda: next(filter(self._enough, heads), None))
+        self._look_below = heads[-1].size if len(heads) == LOOK_BACK else 0
+        if found is not None:
+            self.counted = found
 
-    def _enough(self, note: tlog.Note) -> bool:
+    def _enough(self, head: SignedHead) -> bool:
         try:
             if self._witnesses is not None:
-                self._witnesses.policy.check(note)
+                self._witnesses.policy.check(tlog.read_note(head.note))
         except (tlog.NoteInvalid, tlog.WitnessesMissing):
             return False
         return True

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conformance.store.making import NOW, SetClock
+from cosigners import Cosigners
 from fakes.ledgers import Ledger, copied, write
 from logs import ORIGIN
 from stepgrant_broker.ledger.sequencer import Sequencer
@@ -48,3 +49,8 @@ def signer(tmp_path: Path) -> LocalSigner:
 @pytest.fixture
 def sequencer(store: SqliteStore, signer: LocalSigner) -> Sequencer:
     return Sequencer(store, signer, SetClock(NOW + 5), ORIGIN)
+
+
+@pytest.fixture
+async def cosigners(sequencer: Sequencer) -> Cosigners:
+    return Cosigners(["alice", "bob"], "group both all alice bob\nquorum both", (await sequencer.keys())[0])

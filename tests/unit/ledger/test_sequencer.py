@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conformance.store.making import Chain, SetClock
+from cosigners import Cosigners
 from logs import ORIGIN, signed_head
 from stepgrant import merkle, tlog
-from stepgrant.tlog import note as notes
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.log import Growth
 from stepgrant_broker.domain.ports import PublicKey
@@ -159,34 +157,6 @@ async def test_a_key_that_is_not_published_signs_nothing(store: SqliteStore, sig
 
 
 # ----------------------------------------------------------------------------------------------------------- witnesses
-
-
-class Cosigners:
-    """Witnesses in this process; `present` are those that answer."""
-
-    def __init__(self, names: Sequence[str], quorum: str, log: tlog.NoteKey) -> None:
-        self._secrets = {name: Ed25519PrivateKey.generate() for name in names}
-        self.keys = {
-            name: tlog.note_key(name, tlog.COSIGNATURE, secret.public_key().public_bytes_raw())
-            for name, secret in self._secrets.items()
-        }
-        self.present = set(names)
-        lines = [f"log {log.vkey}", *(f"witness {name} {key.vkey}" for name, key in self.keys.items()), quorum]
-        self.policy = tlog.read_log_policy("\n".join(lines))
-        self.seen: list[int] = []
-
-    async def cosign(self, head: tlog.Head, note: tlog.Note) -> list[tlog.NoteSignature]:
-        self.seen.append(head.size)
-        made = []
-        for name in sorted(self.present):
-            signature = self._secrets[name].sign(notes.cosigned_bytes(note.text, 1_800_000_000))
-            made.append(notes.cosignature(name, self.keys[name].id, 1_800_000_000, signature))
-        return made
-
-
-@pytest.fixture
-async def cosigners(sequencer: Sequencer) -> Cosigners:
-    return Cosigners(["alice", "bob"], "group both all alice bob\nquorum both", (await sequencer.keys())[0])
 
 
 async def test_a_head_counts_when_its_witnesses_have_cosigned(

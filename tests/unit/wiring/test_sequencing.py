@@ -27,10 +27,10 @@ class Stumbling:
         self._sequencer = sequencer
         self._failures = list(failures)
 
-    async def round(self) -> int:
+    async def integrate(self) -> int:
         if self._failures:
             raise self._failures.pop(0)
-        return await self._sequencer.round()
+        return await self._sequencer.integrate()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._sequencer, name)
