@@ -63,8 +63,9 @@ def register(root: typer.Typer) -> None:
         if not agent and not audience:
             raise CommandError("name at least one --agent, or one --audience of a resource server")
         path = out or Path(f"{_file_name(name)}.key.json")
-        body: dict[str, Any] = {"name": name, "agents": agent or [], "audiences": audience or []}
-        answer = enroll_with_new_key(cli, body | ({"another_key": True} if another_key else {}), path)
+        answer = enroll_with_new_key(
+            cli, name, agents=agent or [], audiences=audience or [], path=path, another_key=another_key
+        )
         cli.out.emit({**answer, "key_file": str(path)}, lambda: _enrolled(cli, answer, path))
 
     @command(app, "remove", example="stepgrant workload remove wkl_01jd...")
@@ -82,8 +83,10 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip(".") or "workload"
 
 
-def enroll_with_new_key(cli: Cli, body: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Enrol a fresh key and save it, or leave nothing behind. `body` is the call's, without the key."""
+def enroll_with_new_key(
+    cli: Cli, name: str, *, agents: list[str], audiences: list[str], path: Path, another_key: bool = False
+) -> dict[str, Any]:
+    """Enrol a fresh key and save it, or leave nothing behind. `another_key`: of a name that has one."""
     from stepgrant._exchange import WorkloadKey
     from stepgrant._keys import SecretKey
     from stepgrant.cli.client_file import refuse_existing
@@ -92,6 +95,8 @@ def enroll_with_new_key(cli: Cli, body: dict[str, Any], path: Path) -> dict[str,
 
     refuse_existing(path)
     secret = SecretKey.generate()
+    body: dict[str, Any] = {"name": name, "agents": agents, "audiences": audiences}
+    body |= {"another_key": True} if another_key else {}
     with cli.broker() as broker:
         answer = broker.post("/v1/workloads", {**body, "jwk": secret.public.jwk})
         try:
