@@ -23,16 +23,17 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Any, Concatenate, Final, Generic, Protocol, TypeAlias, TypeVar, cast, overload
 
 from stepgrant import _errors as e
 from stepgrant._flows import adrive, drive
 from stepgrant._identity import TokenFile
 from stepgrant._run import AsyncRun, Opening, Run, run
-from stepgrant._run_flows import UNSET, Order, prepare, queueing
+from stepgrant._run_flows import UNSET, Order, Unset, prepare, queueing
 from stepgrant._session import Session
 from stepgrant._timeouts import Timeouts
 
+In = TypeVar("In")
 R = TypeVar("R")
 _MOST: Final = 2
 OnHeld: TypeAlias = Callable[[Session], None]
@@ -61,7 +62,7 @@ class _Options:
     passthrough: tuple[type[BaseException], ...] = ()
 
 
-class Handle(ABC, Generic[R]):
+class Handle(ABC, Generic[In, R]):
     """What both colours of an agent share. Calling it calls the function itself, in whatever run the caller is in."""
 
     def __init__(self, name: str, function: Callable[..., Any], options: _Options) -> None:
@@ -117,13 +118,13 @@ class Handle(ABC, Generic[R]):
         return (held.input, held)[: self._takes]
 
 
-class Agent(Handle[R]):
-    """A `def` as an agent."""
+class Agent(Handle[In, R]):
+    """A `def` as an agent, of this input and result."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:  # noqa: ANN401  # those of the function
         return cast("R", self.function(*args, **kwargs))
 
-    def start(self, input: Any = UNSET, *, run_key: str | None = None) -> RunRef:  # noqa: A002, ANN401  # as `run`
+    def start(self, input: In | Unset = UNSET, *, run_key: str | None = None) -> RunRef:  # noqa: A002  # as `run`
         """Store a run for a worker. One with this key that has not ended is left as it is.
 
         Raises `Denied`, `RunEnded` (the key is used up), `Quarantined`, `NotJson`, `BrokerUnavailable`, and
@@ -137,7 +138,7 @@ class Agent(Handle[R]):
             means.blocking.close()
         return RunRef(queued.run, queued.run_key)
 
-    def run(self, input: Any = UNSET, *, run_key: str | None = None) -> R:  # noqa: A002, ANN401  # as `stepgrant.run`
+    def run(self, input: In | Unset = UNSET, *, run_key: str | None = None) -> R:  # noqa: A002  # as `stepgrant.run`
         """Run it here: opened, or resumed if `run_key` names an unfinished one.
 
         Of one that was completed with this input the recorded result is given back, and nothing is done again.
@@ -169,13 +170,13 @@ class Agent(Handle[R]):
         return value
 
 
-class AsyncAgent(Handle[R]):
+class AsyncAgent(Handle[In, R]):
     """An `async def` as an agent: the same methods, awaited."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[R]:  # noqa: ANN401  # those of the function
         return cast("Awaitable[R]", self.function(*args, **kwargs))
 
-    async def start(self, input: Any = UNSET, *, run_key: str | None = None) -> RunRef:  # noqa: A002, ANN401  # as `run`
+    async def start(self, input: In | Unset = UNSET, *, run_key: str | None = None) -> RunRef:  # noqa: A002  # as `run`
         """As `Agent.start`."""
         order = self.opening(run_key, input).order
         means = prepare(order)
@@ -187,7 +188,7 @@ class AsyncAgent(Handle[R]):
             means.blocking.close()
         return RunRef(queued.run, queued.run_key)
 
-    async def run(self, input: Any = UNSET, *, run_key: str | None = None) -> R:  # noqa: A002, ANN401  # as `Agent.run`
+    async def run(self, input: In | Unset = UNSET, *, run_key: str | None = None) -> R:  # noqa: A002  # as `Agent.run`
         """As `Agent.run`."""
         return await self._here(self.opening(run_key, input))
 
@@ -219,12 +220,20 @@ class Decorator(Protocol):
     """What `agent(...)` gives."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # a coroutine function is the first, also as a `Callable[..., R]`
-        self, function: Callable[..., Coroutine[Any, Any, R]], /
-    ) -> AsyncAgent[R]: ...
+    def __call__(  # type: ignore[overload-overlap]  # a coroutine function is the first, also as one that gives any R
+        self, function: Callable[Concatenate[In, ...], Coroutine[Any, Any, R]], /
+    ) -> AsyncAgent[In, R]: ...
 
     @overload
-    def __call__(self, function: Callable[..., R], /) -> Agent[R]: ...
+    def __call__(  # type: ignore[overload-overlap]  # as above
+        self, function: Callable[[], Coroutine[Any, Any, R]], /
+    ) -> AsyncAgent[Any, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[In, ...], R], /) -> Agent[In, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[[], R], /) -> Agent[Any, R]: ...
 
 
 def agent(
@@ -249,7 +258,7 @@ def agent(
     )
 
     def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401  # by the function's colour
-        kind: type[Handle[Any]] = AsyncAgent if inspect.iscoroutinefunction(function) else Agent
+        kind: type[Handle[Any, Any]] = AsyncAgent if inspect.iscoroutinefunction(function) else Agent
         return kind(name, function, options)
 
     return cast("Decorator", decorate)

@@ -12,7 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from stepgrant import _calls, _outcomes
 from stepgrant import _errors as e
@@ -27,13 +27,14 @@ from stepgrant._results import as_recorded, encode, why_not_json
 from stepgrant._secrets import LIVE
 from stepgrant._spec import Template, fill
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Decorator(Protocol):
     """What `step(...)` without a function gives."""
 
-    def __call__(self, function: Callable[..., R], /) -> Callable[..., R]:
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
         """Record each call of this function."""
         ...
 
@@ -51,7 +52,7 @@ def step(name: str, function: Callable[[], R], /, *, step_id: str | None = ...) 
 
 
 @overload
-def step(function: Callable[..., R], /) -> Callable[..., R]: ...
+def step(function: Callable[P, R], /) -> Callable[P, R]: ...
 
 
 @overload

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from stepgrant._adapter import taken_over
 from stepgrant._context import CurrentStep, current_frame
@@ -26,51 +26,26 @@ from stepgrant._results import why_not_json
 from stepgrant._spec import Hook, Template, ToolSpec, Work, require_id
 from stepgrant.credential import Credential
 
+if TYPE_CHECKING:
+    from stepgrant._tool_types import Credited, Decorator, Tool, UncheckedTool, Unclear
+
+P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 Effect = Literal["read", "idempotent", "once"]
 ReconcileHook = Callable[..., Any]
 """Takes the step in doubt (`CurrentStep`), and the credential where it asks for one; returns a verdict."""
 
 
-class Tool(Protocol[R_co]):
-    """A guarded tool: called like the function, without its injected parameters."""
-
-    __name__: str
-
-    @property
-    def spec(self) -> ToolSpec:
-        """Its declaration."""
-        ...
-
-    @property
-    def prepare(self) -> Callable[..., Any]:
-        """Called like the tool (and awaited like it): what the call would come to now, as `Advice`. Nothing runs."""
-        ...
-
-    def with_id(self, step_id: str) -> Tool[R_co]:
-        """The tool for one call under the id that a framework or a model gave it.
-
-        A crash may lose such an id: a call that comes back with another one is found by its action, or asked about.
-        An id that its author keeps the same is the tool's `step_id=`.
-        """
-        ...
-
-    def __call__(self, *args: Any, **kwargs: Any) -> R_co:  # noqa: ANN401  # the visible signature, which no type says
-        """One step: decided, recorded, done at most once."""
-        ...
-
-
-class Decorator(Protocol):
-    """What `tool(...)` with arguments gives."""
-
-    def __call__(self, function: Callable[..., R], /) -> Tool[R]:
-        """Guard this function."""
-        ...
+@overload
+def tool(function: Unclear[R], /) -> UncheckedTool[R]: ...
 
 
 @overload
-def tool(function: Callable[..., R], /) -> Tool[R]: ...
+def tool(function: Credited[P, R], /) -> Tool[P, R]: ...
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
 
 
 @overload

@@ -77,7 +77,7 @@ class _Job:
 class Worker:
     """Works until `stop`. `tell` is called from several threads."""
 
-    def __init__(self, handles: Sequence[Handle[Any]], settings: Settings, tell: Callable[[Event], None]) -> None:
+    def __init__(self, handles: Sequence[Handle[Any, Any]], settings: Settings, tell: Callable[[Event], None]) -> None:
         self._finders = [Finder(handle, settings.backoff) for handle in handles]
         self._settings = settings
         self._tell = tell

@@ -60,7 +60,7 @@ class Backoff:
 class Finder:
     """Looks for the runs of one agent, as the workload that would run them. Used by one thread."""
 
-    def __init__(self, handle: Handle[Any], backoff: Backoff, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, handle: Handle[Any, Any], backoff: Backoff, clock: Callable[[], float] = time.monotonic) -> None:
         self.handle: Final = handle
         self._backoff = backoff
         self._clock = clock

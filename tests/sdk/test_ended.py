@@ -137,7 +137,7 @@ def test_a_worker_does_not_ask_how_it_ended(broker: ScriptedBroker) -> None:
     from stepgrant._worker import Settings, Worker, _Job  # noqa: PLC0415
     from stepgrant._worker_find import Backoff, Finder  # noqa: PLC0415
 
-    handle: Handle[Any] = agent("agent", **broker.at())(lambda: pytest.fail("it is over"))
+    handle: Handle[Any, Any] = agent("agent", **broker.at())(lambda: pytest.fail("it is over"))
     worker = Worker([handle], Settings(), lambda _: None)
     job = _Job(Finder(handle, Backoff()), ListedRun(RUN, "job", "agent", "parked", 1))
     broker.will("runs", ENDED)

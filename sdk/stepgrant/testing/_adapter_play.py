@@ -186,7 +186,8 @@ class Play:
         call.__doc__ = function.__doc__
         call.__annotations__ = dict(function.__annotations__)
         setattr(call, "__signature__", inspect.signature(function, eval_str=True))  # noqa: B010  # not declared
-        return tool(**declared)(call)
+        guarded: Callable[..., Any] = tool(**declared)(call)
+        return guarded
 
     def _look_at_target(self, step: CurrentStep) -> Verdict:
         if self.verdict == "unknown":

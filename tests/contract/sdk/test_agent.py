@@ -162,6 +162,7 @@ def test_a_function_that_takes_something_else_is_no_agent() -> None:
 
     def keyword(*, _: Any) -> None: ...
 
-    for function in (three, keyword):
+    functions: list[Callable[..., Any]] = [three, keyword]  # a type checker says so itself
+    for function in functions:
         with pytest.raises(ConfigurationError, match="takes the input"):
             stepgrant.agent("agent")(function)
