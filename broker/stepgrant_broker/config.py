@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -257,6 +258,16 @@ def _made(kind: type[Settings], given: dict[str, Any]) -> Settings:
         raise SettingsError(problems) from None
 
 
+def spelled(text: str) -> str:
+    """The text with each setting as it is set: `public_url` becomes `STEPGRANT_BROKER_PUBLIC_URL`.
+
+    Rooms within name settings as fields; whoever reads a message has to set them by this name.
+    """
+    # A field of one plain word (`port`) is meant only where a value follows: `signer=transit`.
+    names = "|".join(name if "_" in name else f"{name}(?==)" for name in Settings.model_fields)
+    return re.sub(rf"(?<![\w/.-])({names})(?![\w/.-]*\w)", lambda found: PREFIX + found[1].upper(), text)
+
+
 def refuse_unknown_names() -> None:
     """Raises `SettingsError` for environment names with our prefix that are no setting."""
     known = {name.upper() for name in Settings.model_fields}
@@ -272,5 +283,5 @@ def refuse_unknown_names() -> None:
 
 
 def _line(place: tuple[int | str, ...], message: str) -> str:
-    text = message.removeprefix("Value error, ")
+    text = spelled(message.removeprefix("Value error, "))
     return f"{PREFIX}{str(place[0]).upper()}: {text}" if place else text

@@ -71,11 +71,11 @@ class SignerSettings(BaseModel):
             # Or a signed head could be passed off as a grant.
             raise ValueError("transit_key_grants, transit_key_access and transit_key_heads must be three keys")
         if self.signer == "transit" and getattr(self, "vault_addr", None) is None:
-            raise ValueError("signer transit needs vault_addr")
+            raise ValueError("signer=transit needs vault_addr")
         if self.transit_key_wrap in self.transit_keys.values():
             raise ValueError("transit_key_wrap must be another key than those that sign")
         if self.key_wrap == "transit" and getattr(self, "vault_addr", None) is None:
-            raise ValueError("key_wrap transit needs vault_addr")
+            raise ValueError("key_wrap=transit needs vault_addr")
         return self
 
     @property

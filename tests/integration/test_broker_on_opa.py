@@ -16,7 +16,7 @@ from heard import capture_logs
 from opas import Serve, put, serving
 from stepgrant import canonical
 from stepgrant_broker.api.health import Health
-from stepgrant_broker.config import SettingsError, explicit_settings
+from stepgrant_broker.config import SettingsError, explicit_settings, spelled
 from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.policy.findings import PolicyInvalid
@@ -224,7 +224,7 @@ async def test_an_activation_under_way_is_finished(opa_server: Serve, tmp_path: 
 def test_settings_that_do_not_fit(given: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         explicit_settings(**given)
-    assert said in str(caught.value)
+    assert spelled(said) in str(caught.value)
     assert "word" not in str(caught.value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -39,9 +40,10 @@ def register(root: typer.Typer) -> None:
 
 
 async def _all() -> list[Found]:
+    from stepgrant_broker.config import spelled
     from stepgrant_broker.wiring.doctor import examine
 
-    return [found async for found in examine()]
+    return [replace(found, what=spelled(found.what), fix=spelled(found.fix)) async for found in examine()]
 
 
 def _plain(found: Found) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def _add_turns(keys: typer.Typer) -> None:
         """Make a newer key. Running brokers see it by themselves, publish it, and sign with it once it has settled.
 
         Nothing fails meanwhile: what the old key signed is verified until it is over. Tree heads are signed by both
-        keys for a while (setting head_overlap_h), in which auditors and witnesses have to learn the new one.
+        keys for a while (STEPGRANT_BROKER_HEAD_OVERLAP_H), in which auditors and witnesses have to learn the new one.
         """
         if purpose == "wrap":
             with said():
@@ -182,7 +182,9 @@ def _rewrapped(cli: Cli, done: dict[str, Any]) -> None:
     if done["left"]:
         cli.out.line(f"{done['left']} changed meanwhile and are left: run it again")
     else:
-        cli.out.line("nothing is left under older keys; their wrap-*.* files in keys_dir can be deleted")
+        cli.out.line(
+            "nothing is left under older keys; their wrap-*.* files in STEPGRANT_BROKER_KEYS_DIR can be deleted"
+        )
 
 
 async def _revoke(kid: str, note: str | None) -> SigningKey:
@@ -227,5 +229,5 @@ def _state(key: SigningKey) -> str:
 def _told(cli: Cli, made: SigningKey, line: str | None) -> None:
     cli.out.line(f"{made.purpose} key {made.kid} is published and signs from {plain.utc(made.signs_from)} on.")
     if line is not None:
-        cli.out.line("Add it to log policies and witnesses while both keys sign (setting head_overlap_h):")
+        cli.out.line("Add it to log policies and witnesses while both keys sign (STEPGRANT_BROKER_HEAD_OVERLAP_H):")
         cli.out.line(f"log {line}")

@@ -57,7 +57,7 @@ def _print(cli: Cli, known: list[dict[str, str]]) -> None:
 def _serve(cli: Cli) -> None:
     import asyncio
 
-    from stepgrant_broker.config import load_settings
+    from stepgrant_broker.config import load_settings, spelled
     from stepgrant_broker.wiring import build, configure_logs, listen, serve
     from stepgrant_broker.wiring.one_cpu import OneCpu, together
     from stepgrant_broker.wiring.server import new_event_loop
@@ -69,7 +69,7 @@ def _serve(cli: Cli) -> None:
     except Exception as refused:
         if getattr(refused, "code", None) != "unsafe_bind":
             raise
-        raise CommandError(str(refused), code="configuration_error") from None
+        raise CommandError(spelled(str(refused)), code="configuration_error") from None
 
     def ready(url: str) -> None:
         garbage.loaded()

@@ -1,4 +1,7 @@
-"""From the broker's errors to the command line's: the same code, one line, and the exit code follows from it."""
+"""From the broker's errors to the command line's: the same code, one line, and the exit code follows from it.
+
+Settings are named in it as they are set, in the environment.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from stepgrant.cli.exits import CommandError
 @contextmanager
 def said() -> Iterator[None]:
     """Domain faults and wrong settings become `CommandError` with their code."""
-    from stepgrant_broker.config import SettingsError
+    from stepgrant_broker.config import SettingsError, spelled
     from stepgrant_broker.domain.errors import SchemaViolation, StepgrantFault, Unavailable
 
     try:
@@ -23,4 +26,4 @@ def said() -> Iterator[None]:
     except StepgrantFault as fault:
         # A conflict of the store is "not now"; one of the domain is a state that will not change by trying again.
         later = isinstance(fault, Unavailable) and fault.code == "conflict"
-        raise CommandError(fault.detail, code="ledger_unavailable" if later else fault.code) from None
+        raise CommandError(spelled(fault.detail), code="ledger_unavailable" if later else fault.code) from None

@@ -28,6 +28,9 @@ _NAME: Final = re.compile(r"(?P<purpose>[a-z]+)-(?P<number>[1-9][0-9]{0,5})\.(?P
 _MAX_FILE_BYTES: Final = 16_384
 
 
+MADE: Final = "`stepgrant db migrate` makes those of a new installation; an older one's come from its backup"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyFile:
     """A file of a folder: which of its purpose, and what stands in it (secret, mostly)."""
@@ -47,9 +50,7 @@ class KeyFolder:
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             info = self.path.lstat()
         except OSError as error:
-            raise SignerUnavailable(
-                f"no key folder at {self.path}: {error.strerror}; `stepgrant init` makes one"
-            ) from None
+            raise SignerUnavailable(f"no key folder at {self.path}: {error.strerror}; {MADE}") from None
         if not stat.S_ISDIR(info.st_mode):
             raise SignerUnavailable(f"{self.path} is not a folder")
         if info.st_uid != os.geteuid():
@@ -66,7 +67,7 @@ class KeyFolder:
         numbers = self._numbers(purpose, kind)
         if not numbers:
             if not self._create:
-                raise SignerUnavailable(f"there is no {purpose} key in {self.path}; `stepgrant init` makes one")
+                raise SignerUnavailable(f"there is no {purpose} key in {self.path}; {MADE}")
             self._write(f"{purpose}-1.{kind}", make())
             numbers = self._numbers(purpose, kind)
         return [KeyFile(number, self._content(f"{purpose}-{number}.{kind}")) for number in numbers]
@@ -78,7 +79,7 @@ class KeyFolder:
         """
         numbers = self._numbers(purpose, kind)
         if not numbers:
-            raise SignerUnavailable(f"there is no {purpose} key in {self.path}; `stepgrant init` makes one")
+            raise SignerUnavailable(f"there is no {purpose} key in {self.path}; {MADE}")
         if not self._write(f"{purpose}-{numbers[0] + 1}.{kind}", content):
             raise SignerUnavailable(f"another process has just made a {purpose} key in {self.path}; look again")
         return numbers[0] + 1

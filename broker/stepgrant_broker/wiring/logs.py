@@ -8,11 +8,13 @@ A log that cannot be written (its disk is full, its reader is gone) loses lines 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import structlog
@@ -49,7 +51,7 @@ def configure_logs(style: str = "text", level: str = "info", stream: TextIO | No
     """Set up logging of a process that is a broker: our events, and what libraries say of themselves."""
     configure_events(style, level, stream)
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] %(name)s: %(message)s"))
+    handler.setFormatter(_JsonLine() if style == "json" else logging.Formatter(_TEXT_LINE))
     handler.addFilter(_mask_record)
     # Of libraries only what went wrong is wanted.
     lowest = max(logging.getLevelNamesMapping()[level.upper()], logging.WARNING)
@@ -77,6 +79,19 @@ def configure_events(style: str = "text", level: str = "info", stream: TextIO | 
         logger_factory=lambda *_: _Printer(stream if stream is not None else sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+_TEXT_LINE: Final = "%(asctime)s [%(levelname)s] %(name)s: %(message)s"
+
+
+class _JsonLine(logging.Formatter):
+    """What a library says, as a line of the same kind as ours: a log of JSON holds nothing else."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object; its `event` is the text, `logger` who says it."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        said = {"event": record.getMessage(), "level": record.levelname.lower(), "logger": record.name}
+        return json.dumps({**said, "timestamp": when}, sort_keys=True)
 
 
 class _Printer(structlog.PrintLogger):

@@ -75,6 +75,34 @@ def test_a_running_broker_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {"work.sweeper", "work.leases", "policy.text", "policy.revision"} <= well
 
 
+def test_another_broker_at_the_address_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Done], doctor: Doctor
+) -> None:
+    with start(tmp_path / "other") as other:
+        monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "mine"))
+        monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", other.url)
+        assert doctor()[1]["service.running"]["state"] == "unseen"
+        assert command("db", "migrate").code == 0
+        code, found = doctor()
+    assert (code, found["service.running"]["state"], "service.ready" in found) == (1, "fail", False)
+    assert "STEPGRANT_BROKER_PUBLIC_URL" in found["service.running"]["fix"]
+
+
+def test_a_policy_that_names_an_issuer_that_is_not_there(
+    installation: Path, tmp_path: Path, command: Callable[..., Done], doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("db", "migrate")
+    monkeypatch.setenv("STEPGRANT_BROKER_POLICY_DIR", str(tmp_path / "policy"))
+    for path, data in starter_files().items():
+        (tmp_path / "policy" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "policy" / path).write_bytes(data)
+    settings = tmp_path / "policy" / "stepgrant_config" / "data.json"
+    settings.write_bytes(settings.read_bytes().replace(b'{"effect": "read"}', b'{"effect": "read", "issuer": "jvt"}'))
+    _, found = doctor()
+    assert found["policy.text"]["state"] == "fail"
+    assert "write jwt" in found["policy.text"]["what"]
+
+
 def test_people_read_a_line_for_each_and_what_to_do(installation: Path, command: Callable[..., Done]) -> None:
     done = command("doctor")
     assert done.code == 1

@@ -87,10 +87,10 @@ def test_changed_ledger_is_found(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("HOST", "0.0.0.0", "refusing to listen on 0.0.0.0 without TLS"),  # noqa: S104 - that it is refused
+        ("HOST", "0.0.0.0", "STEPGRANT_BROKER_PROXY_TERMINATES_TLS=true"),  # noqa: S104 - that it is refused
         ("PRT", "1", "did you mean STEPGRANT_BROKER_PORT?"),
         ("PORT", "many", "STEPGRANT_BROKER_PORT"),
-        ("FAILPOINTS", "usecase.before_commit=kill", "test_mode"),
+        ("FAILPOINTS", "usecase.before_commit=kill", "STEPGRANT_BROKER_TEST_MODE"),
         ("TENANT", "No!", "STEPGRANT_BROKER_TENANT"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stepgrant_broker.config import PREFIX, Settings, SettingsError, explicit_settings, load_settings
+from stepgrant_broker.config import PREFIX, Settings, SettingsError, explicit_settings, load_settings, spelled
 from stepgrant_broker.domain.settings import Limits
 
 
@@ -51,7 +51,7 @@ def test_a_misspelt_name_is_refused_with_the_right_one(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"signer": "transit"}, "signer transit needs vault_addr"),
+        ({"signer": "transit"}, "STEPGRANT_BROKER_SIGNER=transit needs STEPGRANT_BROKER_VAULT_ADDR"),
         ({"transit_key_heads": "stepgrant-grants"}, "must be three keys"),
         ({"transit_mount": "/transit"}, "STEPGRANT_BROKER_TRANSIT_MOUNT: must be the mount's path"),
         ({"transit_key_grants": "a/b"}, "STEPGRANT_BROKER_TRANSIT_KEY_GRANTS: must be 1 to 64"),
@@ -66,16 +66,35 @@ def test_a_misspelt_name_is_refused_with_the_right_one(monkeypatch: pytest.Monke
         ({"public_url": "https://u:p@broker.example"}, "STEPGRANT_BROKER_PUBLIC_URL: must be like"),
         ({"public_url": "https://broker.example?x=1"}, "STEPGRANT_BROKER_PUBLIC_URL: must be like"),
         ({"public_url": "ftp://broker.example"}, "STEPGRANT_BROKER_PUBLIC_URL: must be like"),
-        ({"tls_cert": "cert.pem"}, "tls_cert and tls_key belong together"),
-        ({"grant_ttl_s": 100, "grant_ttl_max_s": 60}, "grant_ttl_s is over grant_ttl_max_s"),
-        ({"watch_policy": True}, "watch_policy needs policy_dir"),
+        ({"tls_cert": "cert.pem"}, "STEPGRANT_BROKER_TLS_CERT and STEPGRANT_BROKER_TLS_KEY belong together"),
+        (
+            {"grant_ttl_s": 100, "grant_ttl_max_s": 60},
+            "STEPGRANT_BROKER_GRANT_TTL_S is over STEPGRANT_BROKER_GRANT_TTL_MAX_S",
+        ),
+        ({"watch_policy": True}, "STEPGRANT_BROKER_WATCH_POLICY needs STEPGRANT_BROKER_POLICY_DIR"),
         ({"failpoints": "store.before_commit=kill"}, "production refuses them"),
-        ({"test_mode": True, "host": "192.0.2.1"}, "test_mode listens on loopback only"),
+        ({"test_mode": True, "host": "192.0.2.1"}, "STEPGRANT_BROKER_TEST_MODE listens on loopback only"),
     ],
     ids=count(),
 )
 def test_what_is_wrong_is_named(given: dict[str, object], said: str) -> None:
     assert refused(**given).startswith(said) or said in refused(**given)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("see public_url", "see STEPGRANT_BROKER_PUBLIC_URL"),
+        ("(or use watch_policy)", "(or use STEPGRANT_BROKER_WATCH_POLICY)"),
+        ("say policy_instead_of=3.", "say STEPGRANT_BROKER_POLICY_INSTEAD_OF=3."),
+        ("grant_ttl_s, grant_ttl_max_s", "STEPGRANT_BROKER_GRANT_TTL_S, STEPGRANT_BROKER_GRANT_TTL_MAX_S"),
+        ("signer=transit", "STEPGRANT_BROKER_SIGNER=transit"),
+        ("the port of a host and its signer", "the port of a host and its signer"),
+        ("/var/keys_dir/x, data_dir.old, my_data_dir, data_dirs, STEPGRANT_BROKER_DATA_DIR",) * 2,
+    ],
+)
+def test_messages_name_settings_as_they_are_set(text: str, said: str) -> None:
+    assert spelled(text) == said
 
 
 def test_several_mistakes_are_told_at_once() -> None:

@@ -66,6 +66,20 @@ def test_what_looks_like_a_secret_is_masked_wherever_it_stands(secret: str, plac
     assert MASK in line
 
 
+def test_what_libraries_say_is_a_line_of_json_too() -> None:
+    out = io.StringIO()
+    configure_logs("json", "info", out)
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received: %s\nand more", TOKEN)
+    (line,) = out.getvalue().splitlines()
+    event = json.loads(line)
+    assert event.pop("timestamp").endswith("Z")
+    said = f"Invalid HTTP request received: {MASK}\nand more"
+    assert event == {"event": said, "level": "warning", "logger": "uvicorn.error"}
+    configure_logs("text", "info", out)
+    logging.getLogger("uvicorn.error").warning("plain")
+    assert out.getvalue().endswith("[WARNING] uvicorn.error: plain\n")
+
+
 def test_libraries_are_masked_too_and_show_no_traceback() -> None:
     out = io.StringIO()
     configure_logs("text", "info", out)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes.lying_vault import ROOT, LyingVault
-from stepgrant_broker.config import Settings, SettingsError, explicit_settings
+from stepgrant_broker.config import Settings, SettingsError, explicit_settings, spelled
 from stepgrant_broker.vault.methods import AppRole, Jwt, TokenFile
 from stepgrant_broker.wiring import build
 from stepgrant_broker.wiring.vault import vault_of
@@ -49,7 +49,7 @@ host = "127.0.0.1"
 def test_what_is_not_whole_is_named(given: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         explicit_settings(**given)
-    assert said in str(caught.value)
+    assert spelled(said) in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ async def _of_broker(settings: Settings, broker: Broker | None) -> AsyncIterator
                 yield found
     async for found in _guarded("outside", lambda: outside(settings, broker)):
         yield found
-    async for found in _guarded("service", lambda: service(settings)):
+    async for found in _guarded("service", lambda: service(settings, broker)):
         yield found
 
 

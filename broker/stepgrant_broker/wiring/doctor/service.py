@@ -1,4 +1,7 @@
-"""The broker that should be running: does it answer under its public name, is it ready, and what time is it there."""
+"""The broker that should be running: does it answer under its public name, is it this one, is it ready, its time.
+
+Whether it is this one is told by its public keys: another broker at that address would be examined in its place.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from stepgrant_broker.config import PREFIX
 from stepgrant_broker.wiring.doctor.findings import Area, Found
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
+    from stepgrant_broker.wiring.broker import Broker
 
 PATIENCE_S: Final = 10.0
 SECOND_MS: Final = 1000
@@ -20,12 +25,13 @@ SECOND_MS: Final = 1000
 SERVICE: Final = Area("service")
 
 
-async def service(settings: Settings) -> AsyncIterator[Found]:
-    """Ask the running broker as an agent would reach it."""
+async def service(settings: Settings, broker: Broker | None) -> AsyncIterator[Found]:
+    """Ask the running broker as an agent would reach it. `broker`: this installation's, where it could be opened."""
     url = settings.public_url
     try:
         async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
             alive, ready = await client.get(f"{url}/healthz"), await client.get(f"{url}/readyz")
+            keys = await client.get(f"{url}/.well-known/jwks.json")
     except httpx.HTTPError as error:
         yield SERVICE.warn(
             "running", f"nobody answers at {url} ({type(error).__name__})",
@@ -37,7 +43,18 @@ async def service(settings: Settings) -> AsyncIterator[Found]:
             "running", f"{url}/healthz answers {alive.status_code}", "is this the broker? see public_url"
         )
         return
-    yield SERVICE.ok("running", f"it answers at {url}")
+    if broker is None:
+        yield SERVICE.unseen(
+            "running", f"a broker answers at {url}; whether it is this one is not known without its keys"
+        )
+    elif _kids(keys).isdisjoint(key.kid for key in await broker.ports.signer.public_keys("grants")):
+        yield SERVICE.fail(
+            "running", f"what answers at {url} signs with other keys: it is not the broker of these settings",
+            f"set {PREFIX}PUBLIC_URL and {PREFIX}DATA_DIR to those of one broker; the doctor needs its environment",
+        )  # fmt: skip
+        return
+    else:
+        yield SERVICE.ok("running", f"it answers at {url}")
     if ready.status_code == httpx.codes.OK:
         yield SERVICE.ok("ready", "store, policy and signer answer")
     else:
@@ -49,6 +66,13 @@ async def service(settings: Settings) -> AsyncIterator[Found]:
         leeway = settings.leeway_ms / SECOND_MS + 1
         if abs(apart) > leeway:
             yield SERVICE.fail("clock", f"its clock is {apart:.0f} s from this host's", "set both by NTP")
+
+
+def _kids(answer: httpx.Response) -> set[str]:
+    try:
+        return {str(key["kid"]) for key in answer.json()["keys"]}
+    except (ValueError, KeyError, TypeError):
+        return set()
 
 
 def _failed(answer: httpx.Response) -> str:
