@@ -10,7 +10,7 @@ import pytest
 from stepgrant_broker.wiring.one_cpu import Look, better, idle_of
 
 STAT = """cpu  900 0 300 5000 200 0 0 0 0 0
-cpu0 400 0 100 3000 150 0 0 0 0 0
+cpu0 400 70 100 3000 150 0 0 0 0 0
 cpu12 500 0 200 2000 50 0 0 0 0 0
 intr 1234 5 6
 cpufreq 7
@@ -22,8 +22,8 @@ def looks(idle: dict[int, float], own: float) -> tuple[Look, Look]:
     return Look(100, dict.fromkeys(idle, 50.0), 3.0), Look(110, {n: 50 + s for n, s in idle.items()}, 3.0 + own)
 
 
-def test_idle_is_read_with_what_waits_for_a_disk() -> None:
-    assert idle_of(STAT, 100) == {0: 31.5, 12: 20.5}
+def test_idle_is_read_with_what_waits_for_a_disk_or_makes_room() -> None:
+    assert idle_of(STAT, 100) == {0: 32.2, 12: 20.5}
 
 
 @pytest.mark.parametrize(
