@@ -91,7 +91,7 @@ def _prepared(policy: Path | None, port: int, data: Path) -> tuple[Settings, Lis
     except SettingsError:
         raise CommandError(
             f"port {port} is taken, perhaps by another `stepgrant dev`: end that one, or name another with --port",
-            code="conflict",
+            code="configuration_error",
         ) from None
     return load_settings(**{**given, "port": listening.port, "public_url": listening.url}), listening
 

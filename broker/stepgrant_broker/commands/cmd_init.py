@@ -34,7 +34,8 @@ def register(root: typer.Typer) -> None:
         there = [name for name in wanted if (folder / name).exists() or (folder / name).is_symlink()]
         if there:
             named = plain.joined(there[:5]) + (" ..." if len(there) > len(there[:5]) else "")
-            raise CommandError(f"{folder} has these already, and nothing is overwritten: {named}", code="conflict")
+            said = f"{folder} has these already, and nothing is overwritten: {named}"
+            raise CommandError(said, code="configuration_error")
         for name, data in wanted.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def _kept(path: Path) -> KeptHead:
     try:
         return KeptHead(path.read_bytes(), str(path))
     except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}", code="configuration_error") from None
+        raise CommandError(f"{path} cannot be read: {error.strerror}", code="not_found") from None
 
 
 def _policy(path: Path) -> LogPolicy:
@@ -92,7 +92,7 @@ def _policy(path: Path) -> LogPolicy:
     try:
         return tlog.read_log_policy(path.read_text())
     except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}", code="configuration_error") from None
+        raise CommandError(f"{path} cannot be read: {error.strerror}", code="not_found") from None
     except (tlog.LogPolicyInvalid, UnicodeDecodeError) as error:
         raise CommandError(f"{path}: {error}", code="configuration_error") from None
 

@@ -64,10 +64,12 @@ def find(*, url: str | None, file: Path | None, environment: Mapping[str, str] |
 
 
 def load(path: Path) -> Client:
-    """Read a client file. Raises `CommandError` (configuration_error) if it is not one, or not private."""
+    """Read a client file. Raises `CommandError` (not_found; configuration_error if it is none, or not private)."""
     from stepgrant._exchange import _read_private_file
     from stepgrant.errors import ConfigurationError
 
+    if not path.exists():
+        raise CommandError(f"there is no client file {path}", code="not_found")
     try:
         document = loads(_read_private_file(path))
     except ConfigurationError as error:

@@ -2,8 +2,8 @@
 
     0  ok
     1  refused, or a check failed: policy said no, a receipt does not hold, a digest is not the one that was shown
-    2  usage: wrong arguments, wrong set-up, a part that is not installed
-    3  not found
+    2  usage: wrong arguments, wrong set-up, a file in the way, a port that is taken, a part that is not installed
+    3  not found: a run, a step, …, or a file or folder that you named
     4  who you are: no token, an unknown one, or a role that does not cover this
     5  the broker, or something it depends on, is not available; nothing was changed, try again
     6  conflict: the state does not admit this (ended, answered already, expired, held by another)
@@ -44,10 +44,14 @@ _BY_CODE: Final[Mapping[str, ExitCode]] = {
     "receipt_invalid": ExitCode.REFUSED,
     "check_failed": ExitCode.REFUSED,
     "aborted": ExitCode.REFUSED,
+    "export_refused": ExitCode.REFUSED,
+    "answer_too_large": ExitCode.REFUSED,
+    "unexpected_answer": ExitCode.REFUSED,
     "configuration_error": ExitCode.USAGE,
     "usage": ExitCode.USAGE,
     "not_installed": ExitCode.USAGE,
     "invalid_request": ExitCode.USAGE,
+    "os_error": ExitCode.USAGE,
     "schema_violation": ExitCode.USAGE,
     "too_large": ExitCode.USAGE,
     "unsupported_media_type": ExitCode.USAGE,

@@ -39,6 +39,8 @@ def run(words: Sequence[str]) -> int:
         return _usage(error, as_json=as_json)
     except ModuleNotFoundError as missing:
         return _not_installed(missing, as_json=as_json)
+    except FileNotFoundError as error:
+        return _say("not_found", f"{error.filename or 'a file'}: {error.strerror}", ExitCode.NOT_FOUND, as_json=as_json)
     except OSError as error:
         named = f"{error.filename}: " if error.filename is not None else ""
         return _say("os_error", f"{named}{error.strerror or type(error).__name__}", ExitCode.USAGE, as_json=as_json)

@@ -36,7 +36,7 @@ def test_scaffold_is_right_and_never_overwrites(project: Path) -> None:
     assert (tested.returncode, "100% of the rules" in tested.stdout) == (0, True)
     (project / "agent.py").write_text("mine", encoding="utf-8")
     again = stepgrant(project.parent, "init", "project")
-    assert again.returncode == ExitCode.CONFLICT
+    assert again.returncode == ExitCode.USAGE
     assert again.stderr.count("\n") == 1
     assert (project / "agent.py").read_text(encoding="utf-8") == "mine"
 
@@ -44,7 +44,7 @@ def test_scaffold_is_right_and_never_overwrites(project: Path) -> None:
 def test_one_file_in_the_way_keeps_everything_from_being_written(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "README.md").write_text("mine", encoding="utf-8")
-    assert stepgrant(tmp_path, "init", "project").returncode == ExitCode.CONFLICT
+    assert stepgrant(tmp_path, "init", "project").returncode == ExitCode.USAGE
     assert [one.name for one in (tmp_path / "project").iterdir()] == ["README.md"]
 
 
@@ -179,7 +179,7 @@ def test_port_that_is_taken_is_told(project: Path, tmp_path: Path) -> None:
     with started(project, tmp_path / "dev.log", *dev()) as first:
         port = first.wait_for(r"broker at http://127\.0\.0\.1:(\d+)")[1]
         second = stepgrant(project, "dev", "--port", port)
-    assert second.returncode == ExitCode.CONFLICT
+    assert second.returncode == ExitCode.USAGE
     said = f"port {port} is taken, perhaps by another `stepgrant dev`: end that one, or name another with --port"
     assert second.stderr == f"stepgrant: {said}\n"
 

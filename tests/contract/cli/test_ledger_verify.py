@@ -150,7 +150,7 @@ def test_what_was_changed_is_named_by_its_row(host: Host) -> None:
 @pytest.mark.parametrize(("option", "name"), [("--known-head", "none.txt"), ("--log-policy", "none.policy")])
 def test_a_file_that_is_not_there_is_one_line(host: Host, option: str, name: str) -> None:
     done = host.run("ledger", "verify", option, name)
-    assert (done.code, done.out, f"{name} cannot be read" in done.err) == (ExitCode.USAGE, "", True)
+    assert (done.code, done.out, f"{name} cannot be read" in done.err) == (ExitCode.NOT_FOUND, "", True)
 
 
 def test_a_witness_remembers_what_the_database_does_not(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from stepgrant import _problems, errors
 from stepgrant.cli import exits
 from stepgrant.cli.exits import CommandError, ExitCode, exit_for, exit_for_code
 from stepgrant.errors import BrokerError, BrokerUnavailable, from_problem
+from stepgrant_broker import commands
 
 
 def test_every_code_of_a_problem_has_an_exit_code() -> None:
@@ -51,6 +53,21 @@ def test_errors_of_commands_and_receipts() -> None:
     assert exit_for(errors.ReceiptError("changed", reason="wrong_hash")) is ExitCode.REFUSED
     assert exit_for(errors.ConfigurationError("no")) is ExitCode.USAGE
     assert exit_for_code("nobody_knows") is ExitCode.REFUSED
+
+
+def test_every_code_that_a_command_says_has_an_exit_code() -> None:
+    roots = [Path(str(exits.__file__)).parent, Path(str(commands.__file__)).parent]
+    calls = [
+        node
+        for root in roots
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    said = [word.value.value for call in calls for word in call.keywords
+            if word.arg == "code" and isinstance(word.value, ast.Constant)]  # fmt: skip
+    assert len(said) > 50
+    assert set(said) <= set(exits._BY_CODE)
 
 
 def test_documentation_names_every_exit_code() -> None:
