@@ -14,7 +14,7 @@ from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.refusals import StoreRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stepgrant_broker.domain.ports import Store
     from stepgrant_broker.domain.writes import Loaded, Query, WriteSet
@@ -122,6 +122,18 @@ class Metrics:
         self._log_size = Gauge("stepgrant_log_counted_size", "Size of the newest tree head that counts.")
         self._log_errors = Counter("stepgrant_log_errors_total", "Failed rounds of the sequencer.", ("kind",))
         self._oldest = Gauge("stepgrant_leases_oldest_due_seconds", "For how long the oldest of those is due: alarm.")
+        self._entries_waiting = Gauge("stepgrant_log_entries_waiting", "Entries that have no place in the log yet.")
+        self._oldest_waiting = Gauge(
+            "stepgrant_log_oldest_waiting_seconds", "For how long the oldest of those waits: alarm."
+        )
+        self._parked = Gauge("stepgrant_runs_parked", "Runs that nobody holds and that are not ended.")
+        self._asked = Gauge("stepgrant_approvals_pending", "Questions that people can still answer.")
+        self._witnesses = Counter(
+            "stepgrant_witness_refusals_total", "Heads that a witness did not cosign.", ("witness", "kind")
+        )
+        self._outdated = Gauge("stepgrant_policy_outdated", "1: another policy than this broker's is active: alarm.")
+        self._queue = Gauge("stepgrant_store_queue_length", "What waits for the store's one writer.")
+        self._queue_length: Callable[[], int] = lambda: 0
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """One answer."""
@@ -168,13 +180,32 @@ class Metrics:
         """One failed round of the sequencer."""
         self._log_errors.add(kind)
 
+    def backlog(self, entries: int, oldest_s: float, parked: int, asked: int) -> None:
+        """What waits in the whole database: each broker of it says the same."""
+        self._entries_waiting.value, self._oldest_waiting.value = entries, oldest_s
+        self._parked.value, self._asked.value = parked, asked
+
+    def witness_refused(self, witness: str, kind: str) -> None:
+        """One head that it did not cosign: `silent`, `refused` or `invalid`."""
+        self._witnesses.add(witness, kind)
+
+    def policy_outdated(self, outdated: bool) -> None:  # noqa: FBT001 - a gauge of two values
+        """Whether the active policy is another one than that by which this broker decides."""
+        self._outdated.value = int(outdated)
+
+    def watch_queue(self, length: Callable[[], int]) -> None:
+        """Where the length of the writer's queue is read at each scrape."""
+        self._queue_length = length
+
     def text(self) -> str:
         """All series."""
+        self._queue.value = self._queue_length()
         parts = (
             self._requests, self._seconds, self._outcomes, self._commits,
             self._commit_seconds, self._store_errors, self._sweeps, self._swept,
             self._swept_at, self._sweep_failures, self._confirmed, self._unconfirmed, self._oldest,
-            self._leaves, self._log_size, self._log_errors,
+            self._leaves, self._log_size, self._log_errors, self._entries_waiting, self._oldest_waiting,
+            self._parked, self._asked, self._witnesses, self._outdated, self._queue,
         )  # fmt: skip
         return "\n".join(line for part in parts for line in part.lines()) + "\n"
 

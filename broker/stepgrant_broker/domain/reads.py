@@ -56,6 +56,20 @@ class Due:
     due_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits, over all tenants; times in ms.
+
+    `entries` have no place in the log yet, the oldest of them since `oldest_at` (`None`: there is none). `parked` runs
+    wait for anything; `asked` questions can still be answered.
+    """
+
+    entries: int
+    oldest_at: int | None
+    parked: int
+    asked: int
+
+
 class Reads(Protocol):
     """Everything that is only looked at: lists for people, the ledger for auditors, work for the sweeper."""
 
@@ -149,6 +163,9 @@ class Reads(Protocol):
 
     async def leases_left(self, now: int) -> tuple[int, int | None]:
         """How many of them there are, and since when the oldest is due (ms; `None`: there is none)."""
+
+    async def backlog(self, now: int) -> Backlog:
+        """What waits at this time. It counts rows, so it is not for every call or scrape."""
 
     async def erasable(self, state: str, before: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Runs that ended in this state at this time or before and are not erased, as (tenant, run), oldest first.

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from stepgrant import tlog
-from stepgrant._errors import StepgrantError
+from stepgrant._errors import BrokerUnavailable, StepgrantError
 from stepgrant._http import asend, safe_url
 from stepgrant.tlog import witnessing
 from stepgrant.tlog.note import read_signatures
 from stepgrant_broker.domain.restoring import KnownHead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import httpx
 
@@ -40,10 +40,20 @@ _log = structlog.get_logger(__name__)
 
 
 class HttpWitnesses:
-    """The witnesses of a policy that have a URL. Raises `ConfigurationError` for a URL that is not to be used."""
+    """The witnesses of a policy that have a URL. Raises `ConfigurationError` for a URL that is not to be used.
 
-    def __init__(self, policy: tlog.LogPolicy, client: httpx.AsyncClient) -> None:
+    `refused` is told whoever did not cosign a head, by name, and how: `silent`, `refused`, or `invalid` (an answer that
+    does not verify).
+    """
+
+    def __init__(
+        self,
+        policy: tlog.LogPolicy,
+        client: httpx.AsyncClient,
+        refused: Callable[[str, str], None] = lambda _witness, _kind: None,
+    ) -> None:
         self.policy = policy
+        self._refused = refused
         self._client = client
         self._asked = [one for one in policy.witnesses.values() if one.url is not None and safe_url(one.url)]
         self._known: dict[str, int] = {}
@@ -93,9 +103,11 @@ class HttpWitnesses:
     async def _patiently(self, witness: tlog.Witness, head: tlog.Head, note: tlog.Note) -> tlog.NoteSignature | None:
         try:
             return await asyncio.wait_for(self._ask(witness, head, note), PATIENCE_S)
-        except TimeoutError:
-            _log.warning("witness_silent", witness=witness.name)
+        except (TimeoutError, BrokerUnavailable) as error:
+            self._refused(witness.name, "silent")
+            _log.warning("witness_silent", witness=witness.name, why=str(error) or None)
         except StepgrantError as error:
+            self._refused(witness.name, "invalid")
             _log.warning("witness_refused", witness=witness.name, why=str(error))
         return None
 
@@ -111,6 +123,7 @@ class HttpWitnesses:
                 self._known[witness.name] = size
                 continue
             if answer.status != _OK:
+                self._refused(witness.name, "refused")
                 _log.warning("witness_refused", witness=witness.name, status=answer.status)
                 return None
             self._known[witness.name] = head.size

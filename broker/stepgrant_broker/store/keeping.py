@@ -84,6 +84,11 @@ class Keeping(Reading):
         """How many durable transactions the log took for itself."""
         return self._writer.commits_apart
 
+    @property
+    def waiting(self) -> int:
+        """How much waits for the one that writes, or is being done by it."""
+        return self._writer.inbox.load
+
     async def forget_expired(self, now: int) -> int:
         """Drop proof uses and stored answers whose time is over, in small transactions; how many.
 

@@ -8,7 +8,7 @@ from typing import Any
 from stepgrant import canonical
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.errors import InvalidRequest
-from stepgrant_broker.domain.reads import Due, StoredEntry
+from stepgrant_broker.domain.reads import Backlog, Due, StoredEntry
 from stepgrant_broker.domain.writes import Operator, PolicyText
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.asking import Plan, ask
@@ -92,6 +92,13 @@ def leases_left(sql: Queries, now: int) -> Plan[tuple[int, int | None]]:
     """How many of them there are, and since when the oldest is due."""
     (((many, oldest),),) = yield [ask(sql.leases_left, now=now)]
     return many, oldest
+
+
+def backlog(sql: Queries, now: int) -> Plan[Backlog]:
+    """What waits, over all tenants."""
+    asked = [ask(sql.entries_waiting), ask(sql.runs_parked), ask(sql.questions_open, now=now)]
+    (((entries, oldest),), ((parked,),), ((questions,),)) = yield asked
+    return Backlog(entries, oldest, parked, questions)
 
 
 def erasable(sql: Queries, state: str, before: int, limit: int) -> Plan[tuple[tuple[str, str], ...]]:

@@ -22,7 +22,7 @@ from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, RunState, 
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.heads import Head
 from stepgrant_broker.store.statements import ENTRIES, Moment, Text, at_most, by_index, columns_of, compile_for, given
-from stepgrant_broker.store.tables.base import CALLED, DUE, KEPT, LIVE, OPEN, UNENDED, UNFINISHED
+from stepgrant_broker.store.tables.base import ASKED, CALLED, DUE, KEPT, LIVE, OPEN, UNENDED, UNFINISHED, WAITING
 from stepgrant_broker.store.tables.ledger import ERASED
 
 UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
@@ -224,6 +224,7 @@ class Queries:
         )
         self.lapsed = self.text(at_most(lapsed, "limit"))
         self._of_due()
+        self._of_backlog()
         open_grant = select(grants.c.jti).where(grants.c.tenant == runs.c.tenant, grants.c.run == runs.c.id, said(OPEN))
         erasable = (
             select(runs.c.tenant, runs.c.id)
@@ -244,6 +245,19 @@ class Queries:
             .where(or_(runs.c.agent == bindparam("agent"), runs.c.workload == bindparam("workload"), has_open))
             .order_by(runs.c.id)
         )
+
+    def _of_backlog(self) -> None:
+        """What waits, counted over indexes of what waits."""
+        runs, questions = rows.RUN.table, rows.APPROVAL.table
+        many: ColumnElement[Any] = func.count()
+        waiting = select(many, func.min(ENTRIES.c.ts)).select_from(ENTRIES).where(said(WAITING))
+        self.entries_waiting = self.text(by_index(waiting, ENTRIES, "ix_entries_waiting"))
+        parked = select(many).select_from(runs).where(said(UNENDED), words(runs.c.state, [RunState.PARKED]))
+        self.runs_parked = self.text(by_index(parked, runs, "ix_runs_unended"))
+        of_run = and_(runs.c.tenant == questions.c.tenant, runs.c.id == questions.c.run)
+        asked = select(many).select_from(questions.join(runs, of_run))
+        asked = asked.where(said(ASKED), questions.c.answer_by > bindparam("now"), said(UNENDED))
+        self.questions_open = self.text(by_index(asked, questions, "ix_approvals_pending"))
 
     def _of_due(self) -> None:
         """Credentials outside that should be dead. What is due was due after 0, so a first page begins there."""

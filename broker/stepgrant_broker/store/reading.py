@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.keys import SigningKey
     from stepgrant_broker.domain.log import SignedHead, Tail
     from stepgrant_broker.domain.ports import SecretRecord
-    from stepgrant_broker.domain.reads import Due, Listed, Page, StoredEntry
+    from stepgrant_broker.domain.reads import Backlog, Due, Listed, Page, StoredEntry
     from stepgrant_broker.domain.scanning import DerivedPage, RawEntry, Stray
     from stepgrant_broker.domain.standing import Standing
     from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step
@@ -170,6 +170,10 @@ class Reading(ABC):
     async def leases_left(self, now: int) -> tuple[int, int | None]:
         """How many of them there are, and since when the oldest is due (ms; `None`: there is none)."""
         return await self._run(lambda: looking.leases_left(self._sql, now))
+
+    async def backlog(self, now: int) -> Backlog:
+        """What waits, over all tenants."""
+        return await self._run(lambda: looking.backlog(self._sql, now))
 
     async def erasable(self, state: str, before: int, limit: int) -> tuple[tuple[str, str], ...]:
         """Runs that ended in this state by this time and can be erased, as (tenant, run), the longest ended first."""

@@ -61,6 +61,7 @@ class Following(Rounds):
         tenants = await self._broker.ports.reads.tenants()
         self._every_ms = max(EVERY_MS, int(RESTS * 1000 * (time.monotonic() - began)))
         active = newest_revision(tenants)
+        self._broker.metrics.policy_outdated(active is not None and active != own)
         if active != own:
             return 0 if active is None else await self._follow(own, active)
         behind = [tenant.id for tenant in tenants if tenant.policy_revision != active]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 ALARM_MS: Final = 60_000
 """A credential outside that could not be taken back for so long is told to people, once."""
 
+MEASURED_S: Final = 15.0
+"""How often it counts what waits: to count all parked runs may take a tenth of a second of a reader."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -28,6 +32,7 @@ class Sweeper(Rounds):
         self._ports = ports
         self._metrics = metrics
         self._memory = Sweeping()
+        self._measure_at = time.monotonic()
         self._alarmed = False
         self._unknown: set[str] = set()
 
@@ -35,18 +40,35 @@ class Sweeper(Rounds):
         """One round; how many runs were parked. Raises what the store raises, and `SignerUnavailable`.
 
         Wrapping keys that others made are looked for first: without them runs cannot be read, and no round of
-        sweeping would be whole. That they cannot be had now keeps nothing waiting; it is raised in the end.
+        sweeping would be whole. That they cannot be had now, or that nothing can be counted, keeps nothing waiting; it
+        is raised in the end.
         """
         unseen = await self._look_for_keys()
         swept = await sweep(self._ports, self._memory)
         # What was found is told in any case: an alarm must not freeze because something else failed.
         self._tell(swept)
+        uncounted = await self._measure()
         if swept.fault is not None:
             raise swept.fault
         self._metrics.sweep_done()
-        if unseen is not None:
-            raise unseen
+        for fault in (unseen, uncounted):
+            if fault is not None:
+                raise fault
         return swept.parked
+
+    async def _measure(self) -> StepgrantFault | None:
+        """Count what waits, now and then. That it cannot be counted keeps nothing waiting either."""
+        if time.monotonic() < self._measure_at:
+            return None
+        self._measure_at = time.monotonic() + MEASURED_S
+        try:
+            now = await self._ports.reads.now()
+            found = await self._ports.reads.backlog(now)
+        except StepgrantFault as fault:
+            return fault
+        oldest_ms = 0 if found.oldest_at is None else max(0, now - found.oldest_at)
+        self._metrics.backlog(found.entries, oldest_ms / 1000, found.parked, found.asked)
+        return None
 
     async def _look_for_keys(self) -> StepgrantFault | None:
         try:

@@ -25,8 +25,10 @@ PURPOSE: Final = "witness"
 STORE: Final = "witness.db"
 
 
-def witnesses_of(stack: AsyncExitStack, settings: Settings) -> HttpWitnesses | None:
-    """The witnesses that the settings name. Raises `SettingsError`."""
+def witnesses_of(
+    stack: AsyncExitStack, settings: Settings, refused: Callable[[str, str], None]
+) -> HttpWitnesses | None:
+    """The witnesses that the settings name; `refused` as of `HttpWitnesses`. Raises `SettingsError`."""
     policy = policy_of(settings)
     if policy is None:
         return None
@@ -35,7 +37,7 @@ def witnesses_of(stack: AsyncExitStack, settings: Settings) -> HttpWitnesses | N
 
         client = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
         stack.push_async_callback(client.aclose)
-        return HttpWitnesses(policy, client)
+        return HttpWitnesses(policy, client, refused)
     except ConfigurationError as error:
         raise SettingsError([f"{PREFIX}LOG_POLICY_FILE: {settings.log_policy_file}: {error}"]) from None
 

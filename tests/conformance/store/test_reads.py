@@ -21,8 +21,9 @@ from stepgrant import canonical
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.domain.ports import Revocation, Wrapped
-from stepgrant_broker.domain.reads import Due, Listed, Page
+from stepgrant_broker.domain.reads import Backlog, Due, Listed, Page
 from stepgrant_broker.domain.state import ApprovalStatus, GrantStatus, RunState
+from stepgrant_broker.ledger.growing import grow
 
 WRAPPED = Wrapped("k", b"n", b"c")
 
@@ -249,6 +250,27 @@ async def test_what_is_due_comes_in_pages_and_is_counted_whole(store: AnyStore) 
     assert await store.leases_left(NOW + 6) == (4, NOW + 1)
     assert await store.leases_left(NOW + 1) == (3, NOW + 1)
     assert await store.leases_left(NOW) == (0, None)
+
+
+async def test_what_waits_is_counted_over_all_tenants(store: AnyStore) -> None:
+    await store.log_origin("log")
+    assert await store.backlog(NOW) == Backlog(0, None, 0, 0)
+    parked, ended = {"state": RunState.PARKED, "parked_at": NOW}, {"state": RunState.COMPLETED, "ended_at": NOW}
+    for tenant, state in (("acme", parked), ("globex", parked), ("acme", {}), ("acme", ended)):
+        chain = Chain.of_run(tenant, **state)
+        asked = [
+            an_approval(chain.the_run, "s"),
+            an_approval(chain.the_run, "s", answer_by=NOW + 5),
+            an_approval(chain.the_run, "s", status=ApprovalStatus.APPROVED, settled_at=NOW),
+        ]
+        await store.commit(chain.adds(3, rows=tuple(asked), lease_until=NOW))
+    # Nobody answers what a run that ended has asked, nor what nobody may answer any more.
+    assert await store.backlog(NOW + 4) == Backlog(12, NOW, 2, 6)
+    assert await store.backlog(NOW + 5) == Backlog(12, NOW, 2, 3)
+    assert await store.log_append(grow(await store.log_tail(5), NOW))
+    assert (await store.backlog(NOW)).entries == 7
+    assert await store.log_append(grow(await store.log_tail(9), NOW))
+    assert await store.backlog(NOW) == Backlog(0, None, 2, 6)
 
 
 async def test_what_a_commit_erases_is_gone_and_nothing_else(store: AnyStore) -> None:

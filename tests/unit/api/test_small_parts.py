@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from stepgrant_broker.domain.errors import (
 from stepgrant_broker.domain.ports import PublicKey, Signature
 from stepgrant_broker.domain.refusals import VersionMoved
 from stepgrant_broker.domain.writes import Loaded, Query, Tenant, WriteSet
+
+OPERATORS = Path(__file__).parents[3] / "deploy" / "README.md"
 
 # -------------------------------------------------------------------------------------------------------------- limits
 
@@ -82,6 +85,20 @@ def test_the_text_is_what_prometheus_reads() -> None:
     assert 'stepgrant_outcomes_total{call="begin",outcome="run"} 1' in lines
     assert "stepgrant_swept_runs_total 3" in lines
     assert "# TYPE stepgrant_commit_seconds histogram" in lines
+
+
+def test_the_writers_queue_is_read_at_each_scrape() -> None:
+    metrics, lengths = Metrics(), iter([3, 0])
+    metrics.watch_queue(lambda: next(lengths))
+    for length in (3, 0):
+        assert f"stepgrant_store_queue_length {length}" in metrics.text().splitlines()
+
+
+def test_what_operators_are_told_to_alarm_on_is_there() -> None:
+    named = set(re.findall(r"`(stepgrant_[a-z_]+)", OPERATORS.read_text(encoding="utf-8")))
+    given = {line.split()[2] for line in Metrics().text().splitlines() if line.startswith("# TYPE")}
+    assert len(named) > 10
+    assert named <= given
 
 
 @dataclass

@@ -52,6 +52,12 @@ PLANS = {
     ],
     "leases_due": ["SEARCH grants USING INDEX ix_grants_due (due_at>? AND due_at<?)"],
     "leases_left": ["SEARCH grants USING COVERING INDEX ix_grants_due (due_at>? AND due_at<?)"],
+    "entries_waiting": ["SCAN entries USING INDEX ix_entries_waiting"],
+    "runs_parked": ["SCAN runs USING INDEX ix_runs_unended"],
+    "questions_open": [
+        "SCAN approvals USING INDEX ix_approvals_pending",
+        "SEARCH runs USING INDEX sqlite_autoindex_runs_1 (tenant=? AND id=?)",
+    ],
     "lapsed": ["SCAN runs USING INDEX ix_runs_unended", "USE TEMP B-TREE FOR ORDER BY"],
 }
 

@@ -58,6 +58,11 @@ async def policy_is(broker: Broker) -> str:
     return (await Health(broker.ports).checks())["policy"]
 
 
+def outdated(broker: Broker) -> bool:
+    """What an alarm would see."""
+    return "stepgrant_policy_outdated 1" in broker.metrics.text().splitlines()
+
+
 async def within(true: Any, patience_s: float = 60) -> None:  # noqa: ANN401 - asked and awaited
     async with asyncio.timeout(patience_s):
         while not await true():  # noqa: ASYNC110 - what is waited for gives no event
@@ -81,6 +86,7 @@ async def test_a_replica_that_was_left_behind_is_not_ready_and_follows_with_its_
 
     await within(told)
     assert first.policy.revision != active
+    assert [outdated(one) for one in (first, second)] == [True, False]
     fleet.files("a", "new")
 
     async def ready() -> bool:
@@ -88,6 +94,11 @@ async def test_a_replica_that_was_left_behind_is_not_ready_and_follows_with_its_
 
     await within(ready)
     assert first.policy.revision == active
+
+    async def told_as_well() -> bool:
+        return not outdated(first)
+
+    await within(told_as_well)
     assert (await decide(first.ports, b"{}", active)).revision == active
     assert len(await first.ports.reads.policies("default")) == 2
 

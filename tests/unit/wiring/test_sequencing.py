@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from fakes.wired import until
+from cosigners import Cosigners
+from fakes.wired import Made, until
 from policies import ALLOW
+from stepgrant import tlog
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.ledger import pacing
 from stepgrant_broker.ledger import sequencer as rounds
@@ -69,3 +72,20 @@ async def test_a_backlog_does_not_wait_for_the_next_round(broker: Broker, monkey
     monkeypatch.setattr(rounds, "AT_LEAST", 1)
     assert await broker.sequencing.round() == waiting
     assert not (await broker.store.log_tail(1)).leaves
+
+
+async def test_a_witness_that_is_away_is_counted_by_name(made: Made, tmp_path: Path) -> None:
+    async with made() as first:
+        vkey = (await first.log.vkeys())[0]
+    away = Cosigners(["alice"], "quorum alice", tlog.read_vkey(vkey)).keys["alice"].vkey
+    policy = tmp_path / "log.policy"
+    policy.write_text(f"log {vkey}\nwitness alice {away} http://127.0.0.1:1\nquorum alice\n")
+    async with made(create=False, log_policy_file=policy) as broker:
+        await broker.log.catch_up()
+        assert 'stepgrant_witness_refusals_total{witness="alice",kind="silent"}' in broker.metrics.text()
+        assert "stepgrant_log_counted_size 0" in broker.metrics.text()
+
+
+async def test_the_writers_queue_is_that_of_the_brokers_store(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(broker.store), "waiting", 7)
+    assert "stepgrant_store_queue_length 7" in broker.metrics.text()

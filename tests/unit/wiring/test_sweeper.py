@@ -10,14 +10,21 @@ from typing import Any
 
 import pytest
 
+from fakes.clock import StandingClock
 from fakes.hand import Hand, hand
 from fakes.outside import LOGIN, OutsideIssuer
 from fakes.wired import until
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
+from stepgrant_broker.domain.reads import Backlog
+from stepgrant_broker.usecases.enroll import Enrolment, enroll
 from stepgrant_broker.wiring import Broker
+from stepgrant_broker.wiring import sweeper as rounds
 from stepgrant_broker.wiring.rounds import LONGEST_WAIT_MS
 from stepgrant_broker.wiring.sweeper import Sweeper
+
+WAITS = ("log_entries_waiting", "log_oldest_waiting_seconds", "runs_parked", "approvals_pending")
+JWK = {"kty": "EC", "crv": "P-256", "x": "x", "y": "y"}
 
 
 async def test_a_round_counts_what_it_did(broker: Broker) -> None:
@@ -164,6 +171,64 @@ async def test_it_waits_longer_each_time_up_to_a_limit(broker: Broker, events: l
     said = [event for event in events if (event["event"], event.get("work")) == ("round_failed", "sweeper")]
     assert len(said) == 7
     assert "sgo_secret" not in repr(said)
+
+
+class Counting(Stumbling):
+    """The broker's reads; what waits is counted in its own way, and how often is noted."""
+
+    def __init__(self, broker: Broker, waits: Backlog | Exception) -> None:
+        super().__init__(broker)
+        self.waits = waits
+        self.times = 0
+
+    async def backlog(self, _: int) -> Backlog:
+        self.times += 1
+        if isinstance(self.waits, Exception):
+            raise self.waits
+        return self.waits
+
+
+def _counting(broker: Broker, waits: Backlog | Exception) -> tuple[Sweeper, Counting]:
+    reads = Counting(broker, waits)
+    return Sweeper(replace(broker.ports, reads=reads), broker.metrics, 1000), reads  # type: ignore[arg-type]
+
+
+async def test_what_waits_is_told_and_counted_now_and_then(
+    broker: Broker, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "MEASURED_S", 3600.0)
+    sweeper, reads = _counting(broker, Backlog(12, clock.now() - 1500, 3, 4))
+    await sweeper.round()
+    await sweeper.round()
+    assert reads.times == 1
+    told = {name: _metric(broker.metrics, f"stepgrant_{name}") for name in WAITS}
+    assert told == dict(zip(WAITS, (12, 1.5, 3, 4), strict=True))
+
+    reads.waits = Backlog(0, None, 0, 0)
+    sweeper._measure_at = 0.0
+    await sweeper.round()
+    assert reads.times == 2
+    assert {_metric(broker.metrics, f"stepgrant_{name}") for name in WAITS} == {0}
+
+
+async def test_the_broker_counts_what_waits_in_its_first_round(broker: Broker) -> None:
+    await broker.sequencing.stop()
+    await enroll(broker.ports, "default", None, Enrolment("late", ("late",), (), JWK, "j1"))
+    waiting = len((await broker.store.log_tail(100)).leaves)
+    await broker.sweep_now()
+    assert _metric(broker.metrics, "stepgrant_log_entries_waiting") == waiting > 0
+
+
+async def test_that_nothing_can_be_counted_keeps_no_sweeping_waiting(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "MEASURED_S", 3600.0)
+    sweeper, reads = _counting(broker, StoreUnavailable("it takes too long"))
+    with pytest.raises(StoreUnavailable, match="too long"):
+        await sweeper.round()
+    assert _swept(broker) == 1
+    await sweeper.round()  # nor is it tried again at once
+    assert (reads.times, _swept(broker)) == (1, 2)
 
 
 async def test_a_key_that_cannot_be_read_does_not_keep_the_sweeping_waiting(broker: Broker) -> None:
