@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, Final, Generic, Protocol, TypeAlias, TypeVar, cast, overload
 
 from stepgrant import _errors as e
+from stepgrant._declaring import require_agent_name, require_function
 from stepgrant._flows import adrive, drive
 from stepgrant._identity import TokenFile
 from stepgrant._run import AsyncRun, Opening, Run, run
@@ -253,11 +254,15 @@ def agent(
 
     The options are those of `stepgrant.run`. Raises `ConfigurationError` for a function that takes something else.
     """
+    require_agent_name(name)
     options = _Options(
         version, dict(labels or {}), principal, url, workload_key, identity_file, timeouts, on_wait, passthrough
     )
 
     def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401  # by the function's colour
+        if isinstance(function, Handle):
+            raise e.ConfigurationError(f"{function!r} is an agent already")
+        require_function(function, "agent")
         kind: type[Handle[Any, Any]] = AsyncAgent if inspect.iscoroutinefunction(function) else Agent
         return kind(name, function, options)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from stepgrant._declaring import require_function
 from stepgrant._errors import ConfigurationError
 from stepgrant.credential import Credential, Inject
 
@@ -45,13 +46,10 @@ class Shape:
         return function(*whole.args, **whole.kwargs)
 
 
-def shape_of(function: Callable[..., Any]) -> Shape:
+def shape_of(function: Callable[..., Any], decorator: str = "tool") -> Shape:
     """Raises `ConfigurationError` for hints that cannot be resolved and for what cannot be a tool."""
+    require_function(function, decorator)
     name = getattr(function, "__qualname__", repr(function))
-    if not inspect.isfunction(function):
-        raise ConfigurationError(f"{name} is no function; put the decorator directly on `def` or `async def`")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(f"{name} yields; a step has one result, so return it as a whole")
     try:
         hints = typing.get_type_hints(function, include_extras=True)
         signature = inspect.signature(function)
@@ -60,6 +58,11 @@ def shape_of(function: Callable[..., Any]) -> Shape:
             f"{name}: the type hint {error.name!r} cannot be resolved; import it at run time, too"
         ) from None
     injected = tuple(parameter for parameter, hint in hints.items() if parameter != "return" and _is_injected(hint))
+    plain = [parameter for parameter, hint in hints.items() if parameter != "return" and hint is Credential]
+    if plain:
+        raise ConfigurationError(
+            f"{name}: nobody could give {plain[0]}: a credential is asked for with Annotated[Credential, Inject]"
+        )
     for parameter in injected:
         if signature.parameters[parameter].kind not in (
             inspect.Parameter.POSITIONAL_OR_KEYWORD,

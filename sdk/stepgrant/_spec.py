@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stepgrant import _wire
 from stepgrant._calls import Action
 from stepgrant._context import CurrentStep
+from stepgrant._declaring import require_names, require_seconds, require_template
 from stepgrant._errors import ConfigurationError
 from stepgrant._frames import GivenId
 from stepgrant._results import encode
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Template: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 """A text with `{parameter}` in it, or a function of the bound arguments."""
 
+_TEMPLATES: Final = ("idempotency_key", "step_id", "resource")
 EFFECTS: Final = ("read", "idempotent", "once")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,116}")
 """The broker's names, with room for `.reconcile`."""
@@ -52,34 +53,29 @@ class ToolSpec:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError`."""
-        if not _NAME.fullmatch(self.name):
+        called: object = self.name  # whatever was given
+        if not isinstance(called, str) or not _NAME.fullmatch(called):
             raise ConfigurationError(
                 f"tool name {self.name!r} is not up to 117 letters, digits and . _ / : @ - that begin with a letter or "
                 "digit; give the tool a name="
             )
         if self.effect not in EFFECTS:
             raise ConfigurationError(f"{self.name}: effect is one of {', '.join(EFFECTS)}, not {self.effect!r}")
-        if not 0 <= self.settle < float("inf"):
-            raise ConfigurationError(f"{self.name}: settle= is a number of seconds, 0 or more")
-        if not all(issubclass(one, Exception) for one in self.safe_exceptions):
-            raise ConfigurationError(f"{self.name}: safe_exceptions= are exception types")
+        require_seconds(self.settle, f"{self.name}: settle=")
+        for what in _TEMPLATES:
+            require_template(getattr(self, what), f"{self.name}: {what}=")
+        for what in ("retry_failed", "certificate"):
+            if not isinstance(getattr(self, what), bool):
+                raise ConfigurationError(f"{self.name}: {what}= is True or False")
         if self.reconcile is not None and self.effect != "once":
             raise ConfigurationError(
                 f"{self.name}: only a `once` tool can be in doubt, so only it has a reconcile hook"
             )
 
-    def require_parameters(self, names: Iterable[str]) -> None:
+    def require_parameters(self, names: Collection[str]) -> None:
         """Raises `ConfigurationError` for a template that names no parameter of the tool."""
-        known = set(names)
-        for what in ("idempotency_key", "step_id", "resource"):
-            template = getattr(self, what)
-            if not isinstance(template, str):
-                continue
-            used = {
-                re.split(r"[.\[]", name, maxsplit=1)[0] for _, name, _, _ in string.Formatter().parse(template) if name
-            }
-            if used - known:
-                raise ConfigurationError(f"{self.name}: {what}= names {sorted(used - known)}, which are no parameters")
+        for what in _TEMPLATES:
+            require_names(getattr(self, what), f"{self.name}: {what}=", names)
 
 
 def fill(template: Template | None, what: str, args: Mapping[str, Any]) -> str | None:

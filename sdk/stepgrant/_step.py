@@ -18,6 +18,7 @@ from stepgrant import _calls, _outcomes
 from stepgrant import _errors as e
 from stepgrant._border import hold
 from stepgrant._context import current_frame, inside
+from stepgrant._declaring import require_function, require_names, require_step_name, require_template
 from stepgrant._faces import face
 from stepgrant._flows import Flow, Invoke, Raised, Returned, adrive, drive
 from stepgrant._frames import Frame, Place
@@ -77,10 +78,15 @@ def step(
     """
     if callable(name):
         return _decorated(name, None, step_id)
+    if name is not None:
+        require_step_name(name)
     if function is None:
         return functools.partial(_decorated, name=name, step_id=step_id)
     if name is None:
         raise e.ConfigurationError("step(name, function): a step that is called now needs a name")
+    require_function(function, "step")
+    require_template(step_id, f"{name}: step_id=")
+    require_names(step_id, f"{name}: step_id=", ())
     recording = _Recording(name, {}, function, fill(step_id, f"{name}: step_id", {}))
     frame = current_frame(name)
     if inspect.iscoroutinefunction(function):
@@ -89,13 +95,15 @@ def step(
 
 
 def _decorated(function: Callable[..., Any], name: str | None, step_id: Template | None) -> Callable[..., Any]:
-    shape = shape_of(function)
+    shape = shape_of(function, "step")
     if shape.injected:
         raise e.ConfigurationError(f"{function.__name__}: a recorded step has no credential; what acts is a tool")
     why = why_not_json(shape.hints.get("return"))
     if why is not None:
         raise e.ConfigurationError(f"{function.__name__} cannot be recorded: its declared result is not JSON: {why}")
     called = name or function.__name__
+    require_template(step_id, f"{called}: step_id=")
+    require_names(step_id, f"{called}: step_id=", set(shape.visible.parameters) - {shape.receiver})
 
     def recording_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Recording:
         bound = shape.bind(args, kwargs)

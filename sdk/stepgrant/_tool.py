@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast,
 
 from stepgrant._adapter import taken_over
 from stepgrant._context import CurrentStep, current_frame
+from stepgrant._declaring import exceptions, require_hook
 from stepgrant._errors import ConfigurationError
 from stepgrant._faces import face
 from stepgrant._flows import Flow, adrive, drive
@@ -98,16 +99,16 @@ def tool(
     """
 
     def declare_function(target: Callable[..., Any]) -> Callable[..., Any]:
-        shape = shape_of(target)
+        shape, called = shape_of(target), target.__name__ if name is None else name
         spec = ToolSpec(
-            name=name or target.__name__,
+            name=called,
             effect=effect,
-            reconcile=_hook(reconcile, allow_async=inspect.iscoroutinefunction(target)),
+            reconcile=_hook(reconcile, called, allow_async=inspect.iscoroutinefunction(target)),
             idempotency_key=idempotency_key,
             step_id=step_id,
             resource=resource,
             settle=settle,
-            safe_exceptions=tuple(safe_exceptions),
+            safe_exceptions=exceptions(safe_exceptions, called),
             retry_failed=retry_failed,
             certificate=certificate,
         )
@@ -149,9 +150,10 @@ def _wrapped(function: Callable[..., Any], shape: Shape, spec: ToolSpec) -> Call
     return under(None)
 
 
-def _hook(function: ReconcileHook | None, *, allow_async: bool) -> Hook | None:
+def _hook(function: ReconcileHook | None, tool: str, *, allow_async: bool) -> Hook | None:
     if function is None:
         return None
+    require_hook(function, tool)
     shape = shape_of(function)
     if len(shape.visible.parameters) != 1:
         raise ConfigurationError(f"{function.__name__}: a reconcile hook takes the step, and a Credential to inject")
@@ -191,12 +193,12 @@ def declare(
     spec = ToolSpec(
         name=name,
         effect=effect,
-        reconcile=_hook(reconcile, allow_async=True),
+        reconcile=_hook(reconcile, name, allow_async=True),
         idempotency_key=idempotency_key,
         step_id=step_id,
         resource=resource,
         settle=settle,
-        safe_exceptions=tuple(safe_exceptions),
+        safe_exceptions=exceptions(safe_exceptions, name),
         retry_failed=retry_failed,
         certificate=certificate,
     )
