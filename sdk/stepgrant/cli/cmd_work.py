@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +20,7 @@ import typer
 from stepgrant.cli import plain
 from stepgrant.cli.command import Cli, command
 from stepgrant.cli.exits import CommandError, ExitCode
+from stepgrant.errors import StepgrantError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
     from stepgrant._agent import Handle
     from stepgrant._worker import Event, Worker
 
+_NOT_THEIRS = (
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).resolve().parents[1]) + os.sep,
+)
+"""Python's own folder, that of what is installed, and ours."""
 TARGETS = Annotated[
     list[str], typer.Argument(metavar="MODULE:AGENT...", help="Agents: a module and the name of the function in it.")
 ]
@@ -91,8 +99,11 @@ def load(target: str) -> Handle[Any, Any]:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise CommandError(f"{module} needs {error.name}, which is not installed", code="not_installed") from None
         raise CommandError(f"there is no module {plain.visible(module)} here or among what is installed") from None
+    except SystemExit as error:
+        why = f"it ends the program ({_place(error)}): what it runs belongs under `if __name__ == '__main__':`"
+        raise CommandError(f"{plain.visible(module)} cannot be imported: {why}") from None
     except Exception as error:  # noqa: BLE001 - whatever the user's module does when it is imported
-        raise CommandError(f"{plain.visible(module)} cannot be imported: {_place(error)}") from None
+        raise CommandError(f"{plain.visible(module)} cannot be imported: {_cause(error, module)}") from None
     for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, Handle):
@@ -100,10 +111,22 @@ def load(target: str) -> Handle[Any, Any]:
     return found
 
 
-def _place(error: Exception) -> str:
-    """What was raised and where, without its text, which may hold a secret."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {plain.visible(frame.filename)}:{frame.lineno}"
+def _cause(error: Exception, module: str) -> str:
+    """What was raised and where. Its text only if Python or Stepgrant wrote it: any other may hold a secret."""
+    if isinstance(error, SyntaxError):
+        return plain.visible(f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}")
+    if isinstance(error, (ImportError, NameError, StepgrantError)):
+        return f"{type(error).__name__}: {plain.visible(str(error))} ({_place(error)})"
+    shown = f'python -c "import {plain.visible(module)}"'
+    return f"{type(error).__name__} ({_place(error)}); `{shown}` shows what it says"
+
+
+def _place(error: BaseException) -> str:
+    """The last line that ran of what is not Python's, not installed and not ours: the line to look at."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(("<", *_NOT_THEIRS))]
+    frame = (own or frames)[-1]
+    return f"at {plain.visible(frame.filename)}:{frame.lineno}"
 
 
 def _stop_on_signals(worker: Worker) -> None:
