@@ -6,14 +6,18 @@ Rules:
   the interpreter meanwhile.
 * Settings (`data.json`) must fit the `schema.json` beside them: a misspelt limit is no limit.
 * Checking runs on an engine of its own in the calling thread; nothing of the active policy is touched.
+* The same bytes are wrong in the same way: what was found in the last few policies is remembered by their digests, for
+  many tenants have one policy, and each is checked when a broker starts.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from stepgrant import canonical
 from stepgrant_broker.policy import schema
 from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check_names import name_findings
@@ -34,6 +38,10 @@ PROBE_FILE: Final = "(check)"
 PROBE_TEXT: Final = "package stepgrant_check\n\nok := true\n"
 PROBE_RULE: Final = "data.stepgrant_check.ok"
 
+REMEMBERED: Final = 16
+
+_knowing: Final = threading.Lock()
+_known: Final[dict[tuple[str, str, frozenset[str] | None], tuple[Finding, ...]]] = {}
 _TOKENS: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(]|[\]})]|\n', re.DOTALL)
 
 
@@ -42,6 +50,20 @@ def check(bundle: Bundle, issuers: Collection[str] | None = None) -> tuple[Findi
 
     `issuers`: the names of the broker's, where they are known; `None` lets any name of an issuer pass.
     """
+    described = canonical.digest(dict(bundle.schemas))
+    key = (bundle.digest, described, None if issuers is None else frozenset(issuers))
+    with _knowing:
+        found = _known.get(key)
+    if found is None:
+        found = _check(bundle, issuers)
+        with _knowing:
+            _known[key] = found
+            while len(_known) > REMEMBERED:
+                del _known[next(iter(_known))]
+    return found
+
+
+def _check(bundle: Bundle, issuers: Collection[str] | None) -> tuple[Finding, ...]:
     schemas = {path: one for path, one in bundle.schemas.items() if not schema.schema_problem(one)}
     findings = [*_bad_schemas(bundle), *shape_of_settings(bundle, schemas), *number_findings(bundle)]
     findings.extend(finding for path, text in bundle.modules.items() for finding in _nesting(path, text))

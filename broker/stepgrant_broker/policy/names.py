@@ -26,6 +26,8 @@ class Index:
         for rule in self.rules():
             self.by_path.setdefault(rule.path, []).append(rule)
         self.packages = frozenset(module.package for module in self.modules)
+        self._heads = frozenset(path[:length] for path in self.by_path for length in range(1, len(path) + 1))
+        """Where a rule is, and the beginnings of rules with a longer head, such as `name.other := …`."""
         self._matching: dict[Pattern, list[Path]] = {}
 
     def rules(self) -> Iterator[Rule]:
@@ -40,16 +42,11 @@ class Index:
         rest = tuple(_key(part) for part in ref.path)
         if ref.root == "data":
             return rest
-        if (*module.package, ref.root) in self.by_path or any(self._headed(module.package, ref.root)):
+        if (*module.package, ref.root) in self._heads:
             return (*module.package, ref.root, *rest)
         if ref.root in module.aliases:
             return (*module.aliases[ref.root], *rest)
         return None
-
-    def _headed(self, package: Path, name: str) -> Iterator[bool]:
-        """Whether the package has a rule with a longer head, such as `name.other := …`."""
-        head = (*package, name)
-        yield from (path[: len(head)] == head for path in self.by_path if len(path) > len(head))
 
     def matching(self, pattern: Pattern) -> list[Path]:
         """The rules that a reference to the pattern could evaluate."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 Expr: TypeAlias = "Const | Ref | Call | Group | Compare | Comprehension"
 Query: TypeAlias = "tuple[Statement, ...]"
@@ -114,6 +114,8 @@ class Rule:
     value: Expr | None = None
     """The value, or the key of a set; `None` is `true`."""
     bodies: tuple[Body, ...] = ()
+    found: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `expressions` and `declared` found: each check asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,14 @@ def subexpressions(expr: Expr) -> tuple[Expr, ...]:
             return terms
 
 
-def expressions(rule: Rule) -> Iterator[Expr]:
+def expressions(rule: Rule) -> tuple[Expr, ...]:
     """Every expression of a rule, with those inside it."""
+    if "expressions" not in rule.found:
+        rule.found["expressions"] = tuple(_expressions(rule))
+    return cast("tuple[Expr, ...]", rule.found["expressions"])
+
+
+def _expressions(rule: Rule) -> Iterator[Expr]:
     waiting: list[Expr] = [*rule.rest, *rule.args]
     if rule.value is not None:
         waiting.append(rule.value)
@@ -190,6 +198,12 @@ def _in_query(query: Query) -> Iterator[Expr]:
 
 def declared(rule: Rule) -> frozenset[str]:
     """The names that are variables of this rule: arguments, `some`, `every` and `:=`."""
+    if "declared" not in rule.found:
+        rule.found["declared"] = frozenset(_declared(rule))
+    return cast("frozenset[str]", rule.found["declared"])
+
+
+def _declared(rule: Rule) -> set[str]:
     names: set[str] = set()
     for arg in rule.args:
         names.update(_variables(arg))
@@ -201,7 +215,7 @@ def declared(rule: Rule) -> frozenset[str]:
     for expr in expressions(rule):
         if isinstance(expr, Compare) and expr.op == ":=":
             names.update(_variables(expr.left))
-    return frozenset(names)
+    return names
 
 
 def _variables(pattern: Expr) -> Iterator[str]:
