@@ -12,6 +12,7 @@ from stepgrant import _clock
 from stepgrant._errors import ConfigurationError
 from stepgrant._run import Opening, run
 from stepgrant.receipt import Event
+from stepgrant.testing._advice import advise, listed
 from stepgrant.testing._host import GROUP, Start
 
 Tools = Mapping[str, str | Mapping[str, object]]
@@ -86,7 +87,8 @@ class TestBroker:
     ) -> None:
         self._set_env = set_env
         self._keys: dict[str, Path] = {}
-        self._agents: dict[str, object] = {}
+        self._agents: dict[str, dict[str, Any]] = {}
+        self._keyed: str | None = None
         self.host: Final = find_start()(folder, settings={**_SETTINGS, "agents": {}}, lease_s=lease_s, **options)
         self._env("STEPGRANT_URL", self.host.url)
 
@@ -103,8 +105,7 @@ class TestBroker:
             tools: each with its effect, or with settings of `stepgrant_config/data.json`.
             settings: more of the agent's settings, such as `budgets`.
         """
-        listed = {name: {"effect": said} if isinstance(said, str) else dict(said) for name, said in tools.items()}
-        self._agents[agent] = {"tools": listed, **settings}
+        self._agents[agent] = {"tools": listed(agent, tools), **settings}
         self.host.set_settings({**_SETTINGS, "agents": self._agents})
         self.key_of(agent)
 
@@ -118,7 +119,12 @@ class TestBroker:
         if agent not in self._keys:
             self._keys[agent] = self.host.enroll(agent, agents=[agent])
         self._env("STEPGRANT_WORKLOAD_KEY", str(self._keys[agent]))
+        self._keyed = agent
         return self._keys[agent]
+
+    def explain(self, error: BaseException) -> None:
+        """Note on what a test fails with what it did not allow, where that is why. The pytest plugin calls it."""
+        advise(error, {agent: known["tools"] for agent, known in self._agents.items()}, self._keyed)
 
     def run(self, key: str, *, agent: str, **options: Any) -> Opening:  # noqa: ANN401  # those of `stepgrant.run`
         """`stepgrant.run` against this broker, as this agent's workload."""

@@ -10,11 +10,12 @@ Rules:
 * One broker for each test, in a folder of its own; a fifth of a second to start it.
 * `STEPGRANT_URL` and `STEPGRANT_WORKLOAD_KEY` are set for the test, so that code which calls `stepgrant.run` itself
   reaches it.
+* Whoever forgot to allow something is told so where the test fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,8 @@ import pytest
 if TYPE_CHECKING:
     from stepgrant import Run
     from stepgrant.testing import TestBroker
+
+    Report = pytest.TestReport
 
 
 @pytest.fixture
@@ -42,3 +45,12 @@ def stepgrant_run(stepgrant_broker: TestBroker, request: pytest.FixtureRequest) 
     stepgrant_broker.allow_everything()
     with stepgrant_broker.run(request.node.name[:200], agent="test-agent") as run:
         yield run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Report, Report]:
+    """Say with a test's failure what its broker was not told to allow."""
+    broker: TestBroker | None = getattr(item, "funcargs", {}).get("stepgrant_broker")
+    if broker is not None and call.excinfo is not None:
+        broker.explain(call.excinfo.value)
+    return (yield)
