@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 
 def _revive(kind: type[StepgrantError], args: tuple[object, ...], state: dict[str, object]) -> StepgrantError:
     error = kind.__new__(kind, *args)
@@ -10,14 +12,27 @@ def _revive(kind: type[StepgrantError], args: tuple[object, ...], state: dict[st
     return error
 
 
+PUBLIC: Final = "stepgrant.errors"
+_PRIVATE: Final = frozenset({"stepgrant._errors", "stepgrant._errors_base", "stepgrant._verification_errors"})
+
+
 class StepgrantError(Exception):
     """Base of all. `code` is stable; match on it, never on the text."""
 
     code: str = "stepgrant_error"
 
+    def __init_subclass__(cls) -> None:
+        """Where a class is public is what a traceback names, and where a pickle finds it again."""
+        super().__init_subclass__()
+        if cls.__module__ in _PRIVATE:
+            cls.__module__ = PUBLIC
+
     def __reduce__(self) -> tuple[object, ...]:
         """Without this, pickle would call the class with the message alone and lose every keyword field."""
         return _revive, (type(self), self.args, dict(self.__dict__))
+
+
+StepgrantError.__module__ = PUBLIC
 
 
 def with_wait(message: str, retry_after: float | None) -> str:

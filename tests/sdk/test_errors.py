@@ -99,6 +99,11 @@ def test_every_public_class_has_an_example() -> None:
     assert {type(error) for error in EXAMPLES} == all_classes()
 
 
+@pytest.mark.parametrize("kind", sorted(all_classes(), key=str), ids=str)
+def test_tracebacks_and_pickles_name_what_is_public(kind: type[errors.StepgrantError]) -> None:
+    assert (kind.__module__, getattr(errors, kind.__qualname__)) == ("stepgrant.errors", kind)
+
+
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_pickle_and_copy_keep_every_field(error: errors.StepgrantError) -> None:
     error.add_note("from the second attempt")
