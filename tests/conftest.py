@@ -27,8 +27,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-# Loaded before the settings are cleaned below: it keeps those that name binaries.
-pytest_plugins = ("services",)
+# The first is loaded before the settings are cleaned below: it keeps those that name binaries.
+pytest_plugins = ("services", "scratch")
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

@@ -61,7 +61,7 @@ def pytest_run(folder: Path, files: dict[str, str], **environment: str) -> tuple
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "broker").mkdir()
     (folder / "tests").mkdir()
-    for part in ("conftest.py", "services.py"):
+    for part in ("conftest.py", "services.py", "scratch.py"):
         shutil.copy(ROOT / "tests" / part, folder / "tests")
     for name, source in files.items():
         (folder / "tests" / name).write_text(source, encoding="utf-8")
