@@ -6,6 +6,7 @@ The real broker's answers are in tests/contract; here it is about what a client 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,11 +78,18 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - those of socketserver
+        """A client that goes away in the middle (Ctrl-C) is none; all else is printed."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def open_desk() -> Iterator[Desk]:
     """A desk that listens on loopback while the block runs."""
     desk = Desk("")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(desk))
+    server = _Server(("127.0.0.1", 0), _handler(desk))
     desk.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:

@@ -118,6 +118,21 @@ def test_a_broker_that_is_away_is_asked_again_and_nothing_is_told_twice(
     ]  # fmt: skip
 
 
+def test_an_answer_that_did_not_arrive_is_asked_for_again(
+    watching: Callable[..., Done], desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: "a\n"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    away: tuple[int, dict[str, Any], dict[str, str]] = (503, {"code": "ledger_unavailable", "detail": "not now"}, {})
+    taken: tuple[int, dict[str, Any], dict[str, str]] = (409, {"code": "conflict", "detail": "answered already"}, {})
+    desk.answers["POST /v1/approvals/apr_1/decide"] = [away, (200, asked(1, status="approved"), {})]
+    desk.answers["POST /v1/approvals/apr_2/decide"] = [taken]
+    done = watching([page(asked(1)), page(asked(1)), page(asked(2), asked(1)), page(asked(2), asked(1)), page()])
+    posts = [one.path for one in desk.sent if one.method == "POST"]
+    assert posts == [*["/v1/approvals/apr_1/decide"] * 2, "/v1/approvals/apr_2/decide"]
+    assert ("apr_1 is approved" in done.out, "answered already" in done.err) == (True, True)
+
+
 def test_a_token_that_nobody_knows_ends_it(run: Run, desk: Desk) -> None:
     desk.refuses(LIST, 401, "invalid_token")
     assert run("approval", "watch", "--json").code == ExitCode.AUTH

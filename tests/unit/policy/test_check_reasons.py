@@ -65,6 +65,7 @@ def test_a_rule_that_is_no_set_of_codes_is_never_heard(rule: str, fix: str) -> N
         'deny := {"too_late"} if input.time.hour > 19',
         'deny := {trim_suffix(t, "!") | t := input.tenant; input.time.hour > 19}',
         'deny contains code if {\n\tsome code in input.history.labels\n\tcode == "No Code"\n}',
+        'deny contains code if {\n\tsome code in input.history.labels\n\tcount([code | code := "No Code"]) == 1\n}',
         'deny contains code if {\n\tsome name, code in _codes\n\tname == input.tenant\n}\n\n_codes := {"Any": "ok"}',
     ],
 )

@@ -59,7 +59,7 @@ def test_the_folder_and_its_files_are_private_whatever_the_umask(tmp_path: Path)
 
 @BOTH
 def test_nothing_is_made_unless_asked(tmp_path: Path, kind: type[T]) -> None:
-    with pytest.raises(SignerUnavailable, match="no key folder.*`stepgrant db migrate` makes those"):
+    with pytest.raises(SignerUnavailable, match=r"no key folder.*`stepgrant db migrate` makes those"):
         kind.open(tmp_path / "keys")
     assert not (tmp_path / "keys").exists()
     (tmp_path / "keys").mkdir(mode=0o700)

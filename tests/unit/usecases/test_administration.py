@@ -63,6 +63,17 @@ async def test_another_key_of_a_living_name_has_to_be_meant(broker: Hand) -> Non
     assert (await enrolling.enroll(broker.ports, "acme", broker.operator, replace(new, jkt="j3")))["name"] == "w"
 
 
+async def test_a_workload_that_a_trust_rule_calls_so_is_another_identity(broker: Hand) -> None:
+    workload = Workload("wkl_rule", "acme", "billing", "oidc", ("billing",), (), {}, "", 0)
+    seen = Attested(
+        workload=workload, subject="ci@acme", method="oidc", trust_domain="https://issuer.example", attributes={},
+        evidence="sha-256:e", not_after=None, dead_at=0, replay=None, jkt=None,
+    )  # fmt: skip
+    await record_attested(broker.ports, seen)
+    new = enrolling.Enrolment("billing", ("billing",), (), JWK, "j")
+    assert (await enrolling.enroll(broker.ports, "acme", broker.operator, new))["kind"] == "enrolled_key"
+
+
 async def test_somebody_of_a_name_that_is_there_has_to_be_meant(broker: Hand) -> None:
     """Records show names, and each counts where policy asks several people."""
     first = await create_operator(broker.ports, "acme", broker.operator, name="Eve", roles=["approver"])

@@ -1,5 +1,7 @@
 """The kill switch and the sweeper."""
 
+from dataclasses import replace
+
 import pytest
 
 from fakes.hand import Hand, allow
@@ -77,6 +79,17 @@ async def test_what_only_the_record_knows_can_be_stopped(broker: Hand) -> None:
     await unenroll(broker.ports, "acme", broker.operator, broker.workload.id)
     for kind, name in (("agent", "agent"), ("workload", broker.workload.name), ("workload", broker.workload.id)):
         assert (await quarantine(broker.ports, broker.operator, kind, name))["runs"] == []
+
+
+async def test_an_agent_and_an_issuer_that_only_runs_name_can_be_stopped(broker: Hand) -> None:
+    """The trust file has other agents by now; the issuer was taken out of the configuration."""
+    once = replace(broker.workload, agents=("bygone",))
+    run = (await broker.open("old", workload=once, agent="bygone"))["run"]
+    held = (await broker.open("new", who="k2"))["run"]
+    await broker.begin(held, who="k2")
+    assert (await quarantine(broker.ports, broker.operator, "agent", "bygone"))["runs"] == [run]
+    bare = replace(broker.ports, issuers={})
+    assert (await quarantine(bare, broker.operator, "issuer", "jwt"))["runs"] == [held]
 
 
 async def test_the_kill_switch_is_for_operators_and_named_things(broker: Hand) -> None:
