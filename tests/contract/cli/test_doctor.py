@@ -88,8 +88,9 @@ def test_another_broker_at_the_address_is_not_taken_for_this_one(
     assert "STEPGRANT_BROKER_PUBLIC_URL" in found["service.running"]["fix"]
 
 
+@pytest.mark.usefixtures("installation")
 def test_a_policy_that_names_an_issuer_that_is_not_there(
-    installation: Path, tmp_path: Path, command: Callable[..., Done], doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, command: Callable[..., Done], doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command("db", "migrate")
     monkeypatch.setenv("STEPGRANT_BROKER_POLICY_DIR", str(tmp_path / "policy"))
