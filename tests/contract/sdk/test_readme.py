@@ -40,7 +40,7 @@ def test_blocks_run(broker: TestBroker, shop: Shop, monkeypatch: pytest.MonkeyPa
             papers(broker, space["run"].id, tmp_path)
         exec(compile(block, f"README.md block {number}", "exec"), space)  # noqa: S102 - it is our own page
 
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     assert space["receipt"] == {"done": "charge", "invoice": "inv_9", "amount": 4200}
     assert space["issue"] == {"number": 7, "title": "refund", "by": "issue-refund"}
     assert [act[1]["invoice"] for act in shop.acts] == ["inv_9", "inv_10", "inv_1", "inv_2"]
