@@ -77,10 +77,16 @@ def with_hours() -> Bundle:
     return from_files({**starter_files(), "stepgrant/rules/hours/hours.rego": rule})
 
 
+def every_setting() -> Bundle:
+    """The starter with settings that its schema would not let pass: engines have to agree on those too."""
+    files = {path: data for path, data in starter_files().items() if not path.endswith("schema.json")}
+    return from_files({**files, SETTINGS: canonical.dumps(FULL)})
+
+
 POLICIES: dict[str, Bundle] = {
     "starter": read_starter(),
     "demo": read_demo(),
-    "every setting": read_starter(canonical.dumps(FULL)),
+    "every setting": every_setting(),
     "one more rule": with_hours(),
     "benchmark": from_files({"stepgrant/main.rego": (ROOT / "tests/bench/policy.rego").read_text(encoding="utf-8")}),
     "scaffold": read_starter((ROOT / "broker/stepgrant_broker/commands/scaffold/policy/data.json").read_bytes()),
