@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -72,9 +73,16 @@ def vault_binary() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_binaries() -> Path:
-    """The folder with `postgres`, `initdb` and `psql`."""
-    return found("postgres").parent
+def postgres_binaries() -> Iterator[Path]:
+    """The folder with `postgres`, `initdb` and `psql`. From here on new servers are copies of one cluster."""
+    folder = found("postgres").parent
+    from stepgrant_services import PostgresServer  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="stepgrant-postgres-") as model:  # pytest's are closed to its user
+        PostgresServer.make_model(Path(model), binaries=folder)
+        PostgresServer.model = Path(model)
+        yield folder
+        PostgresServer.model = None
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +124,8 @@ def postgres_server(postgres_binaries: Path) -> Iterator[PostgresServer]:
     from stepgrant_services import PostgresServer  # noqa: PLC0415
 
     # The data does not outlive the run, so no test waits for a disk; a killed process loses nothing by it.
-    options = {"fsync": "off", "synchronous_commit": "on", "max_connections": "200"}
+    # Nothing here grows old enough to be vacuumed, but a worker would look at each database, ever more often.
+    options = {"fsync": "off", "synchronous_commit": "on", "max_connections": "200", "autovacuum": "off", "jit": "off"}
     with PostgresServer(binaries=postgres_binaries, options=options) as server:
         yield server
         nothing_left("PostgreSQL", server.leftovers)

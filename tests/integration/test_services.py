@@ -37,6 +37,19 @@ def test_postgres_keeps_what_it_acknowledged_through_a_crash(new_postgres: Calla
             postgres.sql("select from where")
 
 
+def test_a_copy_of_a_model_is_a_server_of_its_own(new_postgres: Callable[..., PostgresServer]) -> None:
+    model = PostgresServer.model
+    assert model is not None
+    assert not (model / "data" / "postmaster.pid").exists()
+    with new_postgres() as one, new_postgres() as other:
+        one.sql("create table mine ()")
+        assert one.sql("select count(*) from pg_class where relname = 'mine'") == ["1"]
+        assert other.sql("select count(*) from pg_class where relname = 'mine'") == ["0"]
+        assert one.data.stat().st_mode & 0o777 == 0o700
+        assert one.password_file.stat().st_mode & 0o777 == 0o600
+    assert (model / "data").is_dir()
+
+
 def test_postgres_wants_its_password(postgres_server: PostgresServer) -> None:
     assert postgres_server.sql(
         "select rolpassword like 'SCRAM-SHA-256%' from pg_authid where rolname = 'postgres'"

@@ -92,6 +92,8 @@ class PostgresDatabase:
 
     adapter = "postgres"
     _models: Final[dict[str, str]] = {}
+    _over: Final[dict[str, list[str]]] = {}
+    """The copies that nobody needs any more, by server; they go when the next one is made."""
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -109,8 +111,16 @@ class PostgresDatabase:
             schema.migrate(url)
             model = cls._models[server.url()] = url.rpartition("/")[2]
         name = unique("db")
-        server.sql(f'create database "{name}" template "{model}"')
+        strategy = " strategy file_copy" if server.options.get("fsync") == "off" else ""
+        with psycopg.connect(server.url(), autocommit=True) as db:
+            db.execute(f'create database "{name}" template "{model}"{strategy}'.encode())
+            for gone in cls._over.pop(server.url(), ()):
+                db.execute(f'drop database "{gone}" with (force)'.encode())
         return cls(server.url(name))
+
+    def over(self, server: PostgresServer) -> None:
+        """Its test has ended."""
+        self._over.setdefault(server.url(), []).append(self.location.rpartition("/")[2])
 
     def open(
         self, clock: Clock, failpoints: Failpoints | None = None, *, seal: Clear | None = None, capacity: int = 1024
