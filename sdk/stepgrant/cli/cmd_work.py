@@ -118,7 +118,7 @@ def _cause(error: Exception, module: str) -> str:
     if isinstance(error, (ImportError, NameError, StepgrantError)):
         return f"{type(error).__name__}: {plain.visible(str(error))} ({_place(error)})"
     shown = f'python -c "import {plain.visible(module)}"'
-    return f"{type(error).__name__} ({_place(error)}); `{shown}` shows what it says"
+    return f"{type(error).__name__} {_place(error)}; `{shown}` shows what it says"
 
 
 def _place(error: BaseException) -> str:
