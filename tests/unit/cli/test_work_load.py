@@ -46,8 +46,8 @@ def refused(target: str) -> str:
             "import stepgrant\n@stepgrant.tool(settle=-1)\ndef charge() -> None: ...",
             "ConfigurationError: charge: settle= is a number of seconds, 0 or more, not -1 (at {here}:2)",
         ),
-        ("import os\nos.environ['NOT_SET']", 'KeyError (at {here}:2); `python -c "import billing"` shows what it says'),
-        (f"raise ValueError({SECRET!r})", 'ValueError (at {here}:1); `python -c "import billing"` shows what it says'),
+        ("import os\nos.environ['NOT_SET']", 'KeyError at {here}:2; `python -c "import billing"` shows what it says'),
+        (f"raise ValueError({SECRET!r})", 'ValueError at {here}:1; `python -c "import billing"` shows what it says'),
         (
             f"import sys\nsys.exit({SECRET!r})",
             "it ends the program (at {here}:2): what it runs belongs under `if __name__ == '__main__':`",
