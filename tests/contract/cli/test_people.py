@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGINT
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ import pytest
 import stepgrant
 from clerks import People
 from commandline import Done
-from processes import started
 from stepgrant.cli.exits import ExitCode
 from stepgrant_broker.testing import TestHost
 
@@ -84,22 +82,6 @@ def test_approval_is_seen_answered_and_told(host: TestHost, run: Run, root: list
     as_json = run("run", "show", "--json", *root).json
     assert (as_json["key"], as_json["state"], as_json["verified"]) == ("order-1", "completed", True)
     assert host.ledger_findings() == []
-
-
-def test_questions_are_watched_until_ctrl_c(run: Run, root: list[str], tmp_path: Path) -> None:
-    first = asked("order-1")
-    with started(tmp_path, tmp_path / "watch.log", "approval", "watch", "--every", "0.5", *root) as watching:
-        watching.wait_for("watching for questions")
-        second = asked("order-2")
-        watching.wait_for(f"stepgrant approval approve {second}, or deny")
-        watching.process.send_signal(SIGINT)
-        assert watching.ended() == ExitCode.OK
-        printed = watching.text
-    assert [printed.count(f"approve {one}, or deny") for one in (first, second)] == [1, 1]
-    assert ("clerk, order-2" in printed, "Traceback" in printed) == (True, False)
-    listed = run("approval", "list", *root).out
-    for words in ("clerk", "order-1", 'file.publish on web/emma {"name": "emma"}', "tool_needs_approval"):
-        assert words in listed
 
 
 def test_other_digest_is_refused_by_the_broker_too(run: Run, root: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
