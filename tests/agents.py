@@ -8,6 +8,7 @@ import httpx
 
 import stepgrant
 from faces import Face
+from faults.forks import NO_TLS
 from shop import Shop
 
 
@@ -15,7 +16,7 @@ def calling(shop: Shop, name: str) -> Any:  # noqa: ANN401 - a function with a s
     """A function that has the shop do `name`."""
 
     def tool(order: str, amount: int = 5) -> dict[str, Any]:
-        with httpx.Client(auth=stepgrant.http.Auth(), trust_env=False) as client:
+        with httpx.Client(auth=stepgrant.http.Auth(), verify=NO_TLS, trust_env=False) as client:
             answer = client.post(f"{shop.url}/{name}", json={"order": order, "amount": amount})
         return dict(answer.raise_for_status().json())
 
@@ -27,7 +28,7 @@ def asking(shop: Shop, name: str) -> Any:  # noqa: ANN401 - a function with a si
     """A reconcile hook: ask the shop what was done under the step's idempotency key."""
 
     def look(step: stepgrant.CurrentStep) -> stepgrant.Verdict:
-        with httpx.Client(auth=stepgrant.http.Auth(), trust_env=False) as client:
+        with httpx.Client(auth=stepgrant.http.Auth(), verify=NO_TLS, trust_env=False) as client:
             url = f"{shop.url}/{name}.reconcile"
             answer = client.post(url, params={"key": step.idempotency_key}, json=dict(step.args))
         found = answer.raise_for_status().json()

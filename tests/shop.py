@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from faults.forks import NO_TLS
 from stepgrant import _clock
 from stepgrant.errors import VerificationError
 from stepgrant.testing import TestBroker
@@ -57,7 +58,7 @@ def shop_for(broker: TestBroker) -> Iterator[Shop]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     shop = Shop(f"http://127.0.0.1:{http.server_port}")
     key = WorkloadKey.load(broker.host.enroll("shop", audiences=[shop.url]))
-    client = httpx.Client(trust_env=False)
+    client = httpx.Client(verify=NO_TLS, trust_env=False)
     redeemer = BrokerRedeemer(broker.url, key, client=client, clock=_clock.now)
     keys = JwksSource(f"{broker.url}/.well-known/jwks.json", client=client)
     verifier = GrantVerifier(

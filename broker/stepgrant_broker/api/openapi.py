@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -74,6 +75,7 @@ class _Described(msgspec.Struct):
         return self.of[id(kind)]
 
 
+@lru_cache(maxsize=1)  # all brokers of a process declare the same
 def _schemas(endpoints: tuple[Endpoint, ...]) -> _Described:
     kinds = [shapes_people.Problem, shapes_people.OAuthError]
     for endpoint in endpoints:

@@ -27,7 +27,7 @@ from stepgrant._context import CurrentStep, current_credential
 from stepgrant._errors import StepgrantError
 from stepgrant._reconcile import Verdict, done, not_done, unknown
 from stepgrant._tool import tool
-from stepgrant.testing._adapter_target import KILL
+from stepgrant.testing._adapter_target import KILL, NO_TLS
 
 VARIABLE: Final = "STEPGRANT_ADAPTER_PLAY"
 COME_AGAIN: Final = 75
@@ -100,13 +100,13 @@ class Play:
 
     def do(self, name: str, **args: Any) -> Any:  # noqa: ANN401  # JSON
         """Have the target do it, with the credential of the step around this call."""
-        with httpx.Client(auth=http.Auth(), timeout=_TIMEOUT_S, trust_env=False) as client:
+        with httpx.Client(auth=http.Auth(), verify=NO_TLS, timeout=_TIMEOUT_S, trust_env=False) as client:
             asked = client.post(f"{self.target}/{name}", json=args, headers=self._headers(name))
             return asked.raise_for_status().json()
 
     async def ado(self, name: str, **args: Any) -> Any:  # noqa: ANN401  # JSON
         """As `do`."""
-        async with httpx.AsyncClient(auth=http.Auth(), timeout=_TIMEOUT_S, trust_env=False) as client:
+        async with httpx.AsyncClient(auth=http.Auth(), verify=NO_TLS, timeout=_TIMEOUT_S, trust_env=False) as client:
             asked = await client.post(f"{self.target}/{name}", json=args, headers=self._headers(name))
             return asked.raise_for_status().json()
 
@@ -192,7 +192,7 @@ class Play:
     def _look_at_target(self, step: CurrentStep) -> Verdict:
         if self.verdict == "unknown":
             return unknown(evidence="the target keeps no books")
-        with httpx.Client(auth=http.Auth(), timeout=_TIMEOUT_S, trust_env=False) as client:
+        with httpx.Client(auth=http.Auth(), verify=NO_TLS, timeout=_TIMEOUT_S, trust_env=False) as client:
             url = f"{self.target}/{step.tool}.reconcile"
             found = client.post(url, params={"key": step.idempotency_key}, json=dict(step.args)).raise_for_status()
         known = found.json()

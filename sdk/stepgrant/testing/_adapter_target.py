@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -27,6 +28,8 @@ from stepgrant.testing._broker import TestBroker
 from stepgrant.verify import Action, BrokerRedeemer, GrantVerifier, JwksSource, Presented, WorkloadKey, refusal
 
 KILL = "Adapter-Kill"
+NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody. The suite speaks plain HTTP on this machine; to load whom one trusts takes longer than a call."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def target_for(broker: TestBroker) -> Iterator[Target]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     target = Target(f"http://127.0.0.1:{server.server_port}")
     key = WorkloadKey.load(broker.host.enroll("adapter-target", audiences=[target.url]))
-    client = httpx.Client(trust_env=False, timeout=20)
+    client = httpx.Client(verify=NO_TLS, trust_env=False, timeout=20)
     verifier = GrantVerifier(
         issuer=broker.host.issuer_url,
         audience=target.url,

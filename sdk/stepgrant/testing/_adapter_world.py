@@ -14,7 +14,7 @@ import httpx
 
 from stepgrant.receipt import Event
 from stepgrant.testing._adapter_play import SHOWN, VARIABLE, Asked, Play
-from stepgrant.testing._adapter_target import AdapterBroken, Target, target_for
+from stepgrant.testing._adapter_target import NO_TLS, AdapterBroken, Target, target_for
 from stepgrant.testing._broker import TestBroker
 
 LEASE_S: Final = 8
@@ -79,7 +79,11 @@ class World:
         self._turns: Sequence[Sequence[Asked] | str] = ()
         token = broker.host.operator("clerk")
         self._person = httpx.Client(
-            base_url=broker.url, headers={"Authorization": f"Bearer {token}"}, timeout=20, trust_env=False
+            base_url=broker.url,
+            headers={"Authorization": f"Bearer {token}"},
+            verify=NO_TLS,
+            timeout=20,
+            trust_env=False,
         )
 
     def close(self) -> None:

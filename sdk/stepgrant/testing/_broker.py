@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +53,7 @@ _SETTINGS: Final[Mapping[str, object]] = {
 }
 
 
+@cache  # each look goes through all that is installed
 def find_start() -> Start:
     """What the first entry point of the group gives. Raises `ConfigurationError` without a broker."""
     for point in entry_points(group=GROUP):
