@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conformance.store.adapters import AnyStore, Database
 from conformance.store.making import Chain, Gate, Raising, SetClock, Several, a_payload, a_proof, a_step
+from faults.forks import environment, forking, lived, spawned
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
 from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.domain.refusals import ProofReplayed, VersionMoved
@@ -22,10 +21,13 @@ from stepgrant_broker.domain.writes import Query
 CHILD = Path(__file__).with_name("child.py")
 
 
-def child(database: Database, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(CHILD), database.adapter, database.location, *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forking() -> Iterator[None]:
+    with forking():
+        yield
 
 
 async def test_reopened(database: Database, clock: SetClock) -> None:
@@ -62,9 +64,9 @@ async def test_a_used_proof_is_remembered_by_the_next_process(database: Database
 )
 async def test_killed(database: Database, clock: SetClock, point: str, there: bool) -> None:  # noqa: FBT001
     """SIGKILL in the middle of a commit, and right after its acknowledgement."""
-    process = child(database, "die", point)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
+    words = (database.adapter, database.location, "die", point)
+    code, output, errors = lived(CHILD, *words, environment=environment(), patience_s=PATIENCE_S)
+    assert code == -signal.SIGKILL, errors
     run = output.strip()
     store = database.open(clock)
     view = (await store.load(Query("acme", run=run, unfinished=True))).view
@@ -82,7 +84,8 @@ async def test_two_processes_write_one_run(store: AnyStore, database: Database) 
     """Neither loses an entry of the other, and the chain has no gap."""
     chain = Chain.of_run()
     await store.commit(chain.adds(1))
-    process = child(database, "rival", str(chain.run), "60")
+    words = (database.adapter, database.location, "rival", str(chain.run), "60")
+    process = spawned(CHILD, *words, environment=environment())
     moved = done = 0
     while done < 60 or process.poll() is None:
         found = (await store.load(Query("acme", run=chain.run))).view.run
@@ -92,8 +95,7 @@ async def test_two_processes_write_one_run(store: AnyStore, database: Database) 
             done += 1
         except VersionMoved:
             moved += 1
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+    assert process.wait(PATIENCE_S) == 0
     last = (await store.load(Query("acme", run=chain.run))).view.run
     entries = await store.entries("acme", chain.run, limit=100_000)
     assert last is not None
