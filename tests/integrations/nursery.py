@@ -1,8 +1,9 @@
 """Programs of frameworks that take seconds to import, as new processes: this one imports the framework once and forks.
 
 For each line `{"environment", "program", "words", "out", "err"}` it forks a child that runs `program.main(*words)`, and
-says `{"code"}` when that ended. It imports nothing of Stepgrant, so that a child does with its environment, and has
-state and keys, as any new process. The end of its standard input ends it.
+says `{"code"}` when that ended. A child takes from its environment what the SDK takes from it at its start
+(failpoints); random numbers are seeded anew, and a key of the SDK would not survive the fork. The end of its standard
+input ends it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from stepgrant import _failpoints
+
 
 def child(order: Mapping[str, Any]) -> int:
     """One life; its exit code."""
@@ -24,6 +27,7 @@ def child(order: Mapping[str, Any]) -> int:
     for number, path in ((1, order["out"]), (2, order["err"])):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(opened, number)
+    _failpoints.on = _failpoints._from_environment()
     try:
         return int(importlib.import_module(order["program"]).main(*order["words"]))
     except BaseException:  # noqa: BLE001 - it ends here, whatever it was

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from faults.forker import SDK
 from integrations.harness import Nursed, nursery
 from stepgrant.testing import Case, adapter_suite
 
@@ -30,6 +31,10 @@ IMPORTS = (
     "msgspec",
     "cryptography.hazmat.backends.openssl.backend",
     "cryptography.hazmat.primitives.asymmetric.ec",
+    *SDK,
+    "stepgrant.integrations.langgraph",
+    "stepgrant.testing",
+    "langgraph_agent",
 )
 TOLD = ("tool_exception", "doubt_of_a_tool_that_raised", "veto_reaches_the_model", "unknown_result_type")
 """Where it matters that a `ToolNode` shows every exception to the model."""
