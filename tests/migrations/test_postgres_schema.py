@@ -164,6 +164,24 @@ def test_an_upgrade_does_not_keep_brokers_waiting_behind_a_dump(
     schema.check(url)
 
 
+def test_what_is_held_at_an_upgrade_is_known_as_held(new_database: NewDatabase) -> None:
+    """By the epochs that are not over a lapsed run is found; those of runs that nobody holds do not come to them."""
+    url = new_database()
+    upgrade_to(url, "0009")
+    with schema._connected(schema._url(url), writing=True) as connection:
+        known = {table.name: table for table in of_version(connection)}
+        for run, state, epoch in (("held", "open", 2), ("parked", "parked", 1), ("over", "completed", 1)):
+            row = {**a_row(known["runs"], 1), "id": run, "key": run, "state": state, "epoch": epoch}
+            connection.execute(insert(known["runs"]), [row])
+        for run, epoch in (("held", 1), ("held", 2), ("parked", 1), ("over", 1)):
+            one = {**a_row(known["run_epochs"], 1), "run": run, "epoch": epoch}
+            connection.execute(insert(known["run_epochs"]), [one])
+    schema.migrate(url)
+    with schema._connected(schema._url(url)) as connection:
+        found = connection.execute(text("SELECT run, epoch FROM run_epochs WHERE over = 0")).all()
+    assert [tuple(row) for row in found] == [("held", 2)]
+
+
 def a_row(table: Table, number: int) -> dict[str, Any]:
     """A row with a value for each column."""
     row: dict[str, Any] = {}

@@ -178,5 +178,8 @@ class Reads(Protocol):
     ) -> tuple[str, ...]:
         """Runs that are not ended, of this agent, held by this workload, or with open grants of this issuer."""
 
+    async def let_rest(self) -> int:
+        """Note some of the runs that nobody has to look at again, so that looks for work pass them by; how many."""
+
     async def forget_expired(self, now: int) -> int:
         """Drop proof uses and stored answers whose time is over; how many."""

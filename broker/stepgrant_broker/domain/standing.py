@@ -28,6 +28,7 @@ RESTORED: Final = "restored"
 AWAITING_APPROVAL: Final = "awaiting_approval"
 IN_DOUBT: Final = "in_doubt"
 SUSPENDED: Final = "suspended"
+FOREVER: Final = 1 << 62
 LEFT_ALONE: Final = (SET_ASIDE, SUSPENDED)
 ASKING: Final = (AWAITING_APPROVAL, IN_DOUBT)
 
@@ -73,3 +74,17 @@ def is_resumable(known: Standing) -> bool:
     """Whether somebody should go on with the run now."""
     at = resumable_at(known)
     return at is not None and at <= known.now
+
+
+def rests_until(known: Standing) -> int | None:
+    """Until when a parked run cannot be resumed if nothing happens to it; `None` where it can be, or is not parked.
+
+    What a run waits for are its approvals and steps, and whatever changes those is an entry of its chain. So this holds
+    as long as the chain ends where it was read.
+    """
+    run, pending = known.run, known.pending_until
+    if run.state is not RunState.PARKED or resumable_at(known) is not None:
+        return None
+    if run.park_reason in LEFT_ALONE or (run.park_reason == IN_DOUBT and known.doubtful):
+        return FOREVER
+    return pending

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from stepgrant.merkle import EMPTY_ROOT
 from stepgrant_broker.domain.refusals import VersionMoved
-from stepgrant_broker.store import erasing, keys, log, rewrapping
+from stepgrant_broker.store import erasing, keys, log, resting, rewrapping
 from stepgrant_broker.store.forgetting import STRETCHES, Forgetting, Run
 from stepgrant_broker.store.reading import Reading
 from stepgrant_broker.store.statements import PORTION
@@ -60,6 +60,7 @@ class _Writer(Protocol):
 class Keeping(Reading):
     """Both stores share it. All raise `StoreUnavailable` and `FateUnknown`."""
 
+    _rest_after: resting.Place = resting.START
     _readers: _Readers
     _writer: _Writer
     _forgetting: Forgetting
@@ -88,6 +89,16 @@ class Keeping(Reading):
     def waiting(self) -> int:
         """How much waits for the one that writes, or is being done by it."""
         return self._writer.inbox.load
+
+    async def let_rest(self) -> int:
+        """Note some of the runs that nobody has to look at again; how many notes were written (`resting.py`)."""
+        after, now = self._rest_after, self._time()
+        found = await self._run(lambda: resting.look(self._sql, after, now))
+        noted = 0
+        for some in found.portions():
+            noted += await self._do(lambda run, some=some: resting.note(self._sql, run, some), apart=True)  # type: ignore[misc]
+        self._rest_after = found.after
+        return noted
 
     async def forget_expired(self, now: int) -> int:
         """Drop proof uses and stored answers whose time is over, in small transactions; how many.

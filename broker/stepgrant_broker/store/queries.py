@@ -22,7 +22,7 @@ from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, RunState, 
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.heads import Head
 from stepgrant_broker.store.statements import ENTRIES, Moment, Text, at_most, by_index, columns_of, compile_for, given
-from stepgrant_broker.store.tables.base import ASKED, CALLED, DUE, KEPT, LIVE, OPEN, UNENDED, UNFINISHED, WAITING
+from stepgrant_broker.store.tables.base import ASKED, CALLED, DUE, HELD, KEPT, LIVE, OPEN, UNENDED, UNFINISHED, WAITING
 from stepgrant_broker.store.tables.ledger import ERASED
 
 UNCONSUMED: Final = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED, ApprovalStatus.DENIED)
@@ -217,11 +217,16 @@ class Queries:
 
     def _of_sweeper(self) -> None:
         runs, grants = rows.RUN.table, rows.GRANT.table
-        lapsed = (
+        # An open run has an epoch that is not over; the others that are not over yet (`resting.py`) are few.
+        epochs = rows.EPOCH.table
+        of_run = and_(runs.c.tenant == epochs.c.tenant, runs.c.id == epochs.c.run, runs.c.epoch == epochs.c.epoch)
+        lapsed: Select[Any] = (
             select(runs.c.tenant, runs.c.id)
-            .where(said(UNENDED), words(runs.c.state, [RunState.OPEN]), runs.c.lease_until <= bindparam("now"))
+            .select_from(epochs.join(runs, of_run))
+            .where(said(HELD), words(runs.c.state, [RunState.OPEN]), runs.c.lease_until <= bindparam("now"))
             .order_by(runs.c.lease_until)
         )
+        lapsed = by_index(by_index(lapsed, epochs, "ix_run_epochs_held"), runs, "sqlite_autoindex_runs_1")
         self.lapsed = self.text(at_most(lapsed, "limit"))
         self._of_due()
         self._of_backlog()

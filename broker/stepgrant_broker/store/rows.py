@@ -210,8 +210,8 @@ def _due_at(grant: Grant) -> int:
     return min(due_at(grant) or 0, FOREVER)
 
 
-RUN: Final = Codec(tables.RunRow, Run, own=("lease_until",))
-EPOCH: Final = Codec(tables.EpochRow, Epoch)
+RUN: Final = Codec(tables.RunRow, Run, own=("lease_until", "rests_seq", "rests_until"))
+EPOCH: Final = Codec(tables.EpochRow, Epoch, own=("over",))
 STEP: Final = Codec(
     tables.StepRow, Step, derived={"done": lambda step: int(step.state.done or step.same_as is not None)}
 )

@@ -89,6 +89,7 @@ async def _round(ports: Ports, memory: Sweeping, *, wait_s: float | None) -> Swe
     fault = None
     try:
         await reads.forget_expired(now)
+        await reads.let_rest()
     except StepgrantFault as gone:
         fault = gone
     now = await reads.now()

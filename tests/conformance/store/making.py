@@ -184,7 +184,7 @@ class Chain:
     def adds(self, entries: int = 1, *, change: Mapping[str, Any] | None = None, **more: Any) -> WriteSet:
         """A set of so many entries with the chain's row behind them; the chain moves on as if it were committed.
 
-        `of`: their type and body.
+        `of`: their type and body. `opens`: the first entries of a run come with its epoch, as they do in use.
         """
         before = self.row
         head = Head(self.tenant, self.run, before.seq, before.head, before.last_ts)
@@ -195,6 +195,8 @@ class Chain:
         elif change:
             self.row = replace(before, **change)
         rows = (self.row, *more.pop("rows", ()))
+        if more.pop("opens", True) and isinstance(self.row, Run) and before.seq == 0:
+            rows = (*rows, an_epoch(self.row, self.row.epoch))
         return WriteSet(self.tenant, self.run, before.seq, sealed, rows, **more)
 
     def bare(self, **more: Any) -> WriteSet:

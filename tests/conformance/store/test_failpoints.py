@@ -34,7 +34,7 @@ def whole_set(chain: Chain) -> WriteSet:
     """A set with something in every group."""
     step = a_step(chain.the_run)
     rows = (step, a_grant(chain.the_run, step.key), an_approval(chain.the_run, step.key))
-    return chain.adds(2, rows=rows, proof=a_proof())
+    return chain.adds(2, rows=rows, proof=a_proof(), opens=False)
 
 
 async def test_the_points_in_their_order(database: Database, clock: SetClock) -> None:

@@ -10,6 +10,7 @@ from fakes.world import START, World
 from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.standing import (
     AWAITING_APPROVAL,
+    FOREVER,
     IN_DOUBT,
     QUEUED,
     RELEASED,
@@ -17,6 +18,7 @@ from stepgrant_broker.domain.standing import (
     SUSPENDED,
     Standing,
     is_resumable,
+    rests_until,
     resumable_at,
     waits_for,
 )
@@ -98,3 +100,30 @@ def test_a_question_about_a_step_is_waited_for_only_by_a_run_that_was_parked_for
 ) -> None:
     assert waits_for(run_of(state, reason), "s1") is waits
     assert waits_for(run_of(state, reason), RESUME_STEP), "one about the resume by each"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "more", "until"),
+    [
+        (RunState.OPEN, None, {"pending_until": NOW + 5}, None),
+        (RunState.COMPLETED, None, {}, None),
+        (RunState.QUARANTINED, None, {}, None),
+        (RunState.PARKED, QUEUED, {}, None),
+        (RunState.PARKED, SUSPENDED, {}, FOREVER),
+        (RunState.PARKED, SET_ASIDE, {"pending_until": NOW + 5}, FOREVER),
+        (RunState.PARKED, AWAITING_APPROVAL, {"pending_until": NOW + 5}, NOW + 5),
+        (RunState.PARKED, AWAITING_APPROVAL, {"pending_until": NOW}, None),
+        (RunState.PARKED, IN_DOUBT, {"pending_until": NOW + 5}, NOW + 5),
+        (RunState.PARKED, IN_DOUBT, {"pending_until": NOW + 5, "doubtful": True}, FOREVER),
+        (RunState.PARKED, IN_DOUBT, {"doubtful": True}, FOREVER),
+        (RunState.PARKED, RELEASED, {"doubtful": True}, None),
+    ],
+)
+def test_what_nobody_can_resume_rests_until_that_may_change(
+    state: RunState, reason: str | None, more: dict[str, int | bool | None], until: int | None
+) -> None:
+    known = stands(state, reason, **more)
+    assert rests_until(known) == until
+    if until is not None and until != FOREVER:
+        assert is_resumable(replace(known, now=until))
+        assert not is_resumable(replace(known, now=until - 1))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stepgrant_broker.store import listing
+from stepgrant_broker.store import listing, resting, standings
 from stepgrant_broker.store.applying import SQL as WRITES
 from stepgrant_broker.store.heads import Head
 from stepgrant_broker.store.sqlite import SQL as READS
@@ -58,7 +58,11 @@ PLANS = {
         "SCAN approvals USING INDEX ix_approvals_pending",
         "SEARCH runs USING INDEX sqlite_autoindex_runs_1 (tenant=? AND id=?)",
     ],
-    "lapsed": ["SCAN runs USING INDEX ix_runs_unended", "USE TEMP B-TREE FOR ORDER BY"],
+    "lapsed": [
+        "SCAN run_epochs USING INDEX ix_run_epochs_held",
+        "SEARCH runs USING INDEX sqlite_autoindex_runs_1 (tenant=? AND id=?)",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
 }
 
 
@@ -123,6 +127,43 @@ def test_a_page_is_read_in_order(
     assert len(steps) == 1
     assert steps[0].startswith(f"SEARCH {listed.codec.table.name} USING ")
     assert "(tenant=?" in steps[0]
+
+
+LOOKS = [
+    ("runs", "ix_runs_awake (tenant=? AND agent=?{})"),
+    ("runs", "ix_runs_resting (tenant=? AND agent=? AND rests_until<?)"),
+    ("runs", "sqlite_autoindex_runs_1 (tenant=? AND id=?)"),
+    ("run_epochs", "ix_run_epochs_held (tenant=?{})"),
+]
+
+
+@pytest.mark.parametrize("follows", [False, True])
+@pytest.mark.parametrize("more", [frozenset(), frozenset({"workload"}), frozenset({"state"})])
+def test_a_workers_look_finds_only_what_may_be_resumed(
+    db: sqlite3.Connection,
+    follows: bool,  # noqa: FBT001
+    more: frozenset[str],
+) -> None:
+    """Each worker asks twice a second: it must not pass by all that waits, nor by all that other agents have."""
+    text = standings._text(READS, more | {"agent"}, follows=follows, resumable=True)
+    beyond = {"ix_runs_awake": " AND id>?", "ix_run_epochs_held": " AND run>?"} if follows else {}
+    steps = [step for step in plan(db, text) if step.startswith(("SEARCH run", "SCAN"))]
+    assert steps == [f"SEARCH {table} USING INDEX " + by.format(beyond.get(by.split()[0], "")) for table, by in LOOKS]
+
+
+def test_what_can_be_noted_is_found_among_what_is_not_noted_yet(db: sqlite3.Connection) -> None:
+    notes = resting.statements(READS)
+    assert plan(db, notes.over) == [
+        "SCAN run_epochs USING INDEX ix_run_epochs_held",
+        "SEARCH runs USING INDEX sqlite_autoindex_runs_1 (tenant=? AND id=?)",
+    ]
+    awake = plan(db, notes.awake)
+    assert awake[0] == "SEARCH runs USING INDEX ix_runs_awake ((tenant,agent,id)>(?,?,?))"
+    assert not [step for step in awake if "TEMP" in step]
+    for text, table in ((notes.note_over, "run_epochs"), (notes.note_rest, "runs")):
+        (step,) = plan(db, text)
+        assert step.startswith(f"SEARCH {table} USING")
+        assert "tenant=? AND " in step
 
 
 @pytest.mark.parametrize("follows", [False, True])

@@ -182,7 +182,7 @@ async def test_an_error_of_commit_itself_leaves_the_fate_unknown(store: SqliteSt
 
     def orphan(db: sqlite3.Connection, _: int) -> None:
         db.execute("PRAGMA defer_foreign_keys = ON")
-        db.execute("INSERT INTO run_epochs VALUES ('acme', 'none', 1, 'j', 'w', 's', 1)")
+        db.execute("INSERT INTO run_epochs VALUES ('acme', 'none', 1, 'j', 'w', 's', 1, 0)")
 
     with pytest.raises(FateUnknown, match="Idempotency-Key"):
         await store._writer.inbox.put(orphan)

@@ -49,6 +49,18 @@ async def test_a_run_that_came_back_meanwhile_is_left_alone(broker: Hand) -> Non
     assert "run_parked" not in await broker.entries(run)
 
 
+async def test_a_round_notes_what_nobody_has_to_look_at_again(broker: Hand) -> None:
+    """Its epoch is over; it could be resumed, so it does not rest."""
+    await broker.open()
+    broker.clock.tick(31_000)
+    assert (await sweep(broker.ports)).parked == 1
+    assert await broker.store.let_rest() == 0
+    await broker.open(who="k2")
+    broker.clock.tick(31_000)
+    assert await broker.ports.reads.lapsed(broker.clock.now(), 9) != ()
+    assert (await sweep(broker.ports)).parked == 1
+
+
 async def test_an_issuer_that_hangs_is_left_for_the_next_round(
     broker: Hand, issuer: OutsideIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,9 @@ NAMING: Final = {
 UNENDED: Final = "ended_at IS NULL"
 ABOUT_KEYS: Final = "type IN ('key_rotated', 'key_revoked')"
 KEPT: Final = "ended_at IS NOT NULL AND erased_at IS NULL"
+HELD: Final = "over = 0"
+AWAKE: Final = "state = 'parked' AND rests_seq <> seq"
+RESTING: Final = "state = 'parked' AND rests_seq = seq"
 ASKED: Final = "status = 'pending'"
 UNFINISHED: Final = "done = 0"
 WAITING: Final = "leaf_index IS NULL"
@@ -53,9 +56,9 @@ def maybe_big() -> Any:  # noqa: ANN401 - as above
     return Field(default=None, sa_type=BigInteger)
 
 
-def flag() -> Any:  # noqa: ANN401 - as above
+def flag(**options: Any) -> Any:  # noqa: ANN401 - as above
     """A derived 0 or 1. No BOOLEAN: an index's condition must read the same in SQLite and PostgreSQL."""
-    return Field(sa_type=SmallInteger)
+    return Field(sa_type=SmallInteger, **options)
 
 
 def blob(**options: Any) -> Any:  # noqa: ANN401 - as above

@@ -3,6 +3,12 @@
 Indexes are for one run with 100,000 steps: whatever `begin` reads of it is found by key or through a partial index, so
 its cost does not grow with the run. Each index costs every commit a page, so there is none that only a list needs:
 identifiers begin with their time, and the few steps of a run are sorted.
+
+Workers and the sweeper look for runs again and again, among all that are parked. What they are found by changes when a
+run is opened, resumed or parked, never while a holder works: a run that is held stands in none of the indexes over
+parked runs, neither before a `begin` nor after it, and no `begin` touches its epoch's row. SQLite writes an index anew
+when a column of it, or of its condition, is named by an UPDATE, changed or not; so there is none over the open runs,
+and none has `lease_until`. `store/resting.py` says what `over` and `rests_*` tell.
 """
 
 from __future__ import annotations
@@ -11,11 +17,14 @@ from sqlalchemy import Index, UniqueConstraint, text
 
 from stepgrant_broker.store.tables.base import (
     ASKED,
+    AWAKE,
     CALLED,
     DUE,
+    HELD,
     KEPT,
     ONE_TREE,
     PENDING,
+    RESTING,
     UNENDED,
     UNFINISHED,
     Table,
@@ -29,13 +38,18 @@ from stepgrant_broker.store.tables.base import (
 
 
 class RunRow(Table, table=True):
-    """A run with its lease, the one thing that entries do not carry. `seq` is what commits compare."""
+    """A run with its lease, the one thing that entries do not carry. `seq` is what commits compare.
+
+    `rests_seq`, `rests_until`: as long as its chain ends there, nobody can resume the parked run before that time.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
         UniqueConstraint("tenant", "agent", "key"),
         where("ix_runs_unended", UNENDED, "tenant", "id"),
         where("ix_runs_kept", KEPT, "state", "ended_at"),
+        where("ix_runs_awake", AWAKE, "tenant", "agent", "id"),
+        where("ix_runs_resting", RESTING, "tenant", "agent", "rests_until"),
     )
     tenant: str = pk()
     id: str = pk()
@@ -66,13 +80,15 @@ class RunRow(Table, table=True):
     tries: int = big(default=0, sa_column_kwargs={"server_default": text("0")})
     park_detail_c: str | None = None
     erased_at: int | None = maybe_big()
+    rests_seq: int = big(sa_column_kwargs={"server_default": text("0")})
+    rests_until: int = big(sa_column_kwargs={"server_default": text("0")})
 
 
 class EpochRow(Table, table=True):
-    """One holding of a run."""
+    """One holding of a run. `over` is 1 once somebody saw that the run is not held under it any more."""
 
     __tablename__ = "run_epochs"
-    __table_args__ = (of_run(), ONE_TREE)
+    __table_args__ = (of_run(), where("ix_run_epochs_held", HELD, "tenant", "run"), ONE_TREE)
     tenant: str = pk()
     run: str = pk()
     epoch: int = big(primary_key=True, sa_column_kwargs={"autoincrement": False})
@@ -80,6 +96,7 @@ class EpochRow(Table, table=True):
     workload: str
     subject_c: str
     at: int = big()
+    over: int = flag(sa_column_kwargs={"server_default": text("0")})
 
 
 class StepRow(Table, table=True):
