@@ -85,7 +85,7 @@ async def test_a_tenants_chain_that_never_stands_still_is_said_to_be_unchecked(t
         store = Paging(tmp_path / "store" / "stepgrant.db", clock=held.clock, seal=Seal(held.ports.wrap))
 
         async def hire() -> None:
-            await create_operator(held.ports, "acme", held.operator, name="Eve", roles=["approver"])
+            await create_operator(held.ports, "acme", held.operator, name="Eve", roles=["approver"], another_token=True)
             store.between = hire
 
         store.between = hire
