@@ -18,6 +18,7 @@ This file runs with the base install too (tests/sdk), so it imports nothing of t
 import gc
 import ipaddress
 import os
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -62,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("STEPGRANT_")]:
         del os.environ[name]
     _keep_what_is_compiled()
+    # A shell that starts us in the background has SIGINT ignored, for us and for all that we start; tests press Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.option.loadscopereorder = False  # xdist would begin with the files that have many tests, not much to do
     settings.register_profile("dev", max_examples=50, stateful_step_count=30, derandomize=True, deadline=None)
     settings.register_profile("ci", max_examples=100, stateful_step_count=50, derandomize=True, deadline=None)

@@ -19,6 +19,7 @@ from stepgrant.cli.exits import ExitCode
 
 Run = Callable[..., Done]
 LIST = "GET /v1/approvals"
+MORE = 20
 
 
 def asked(number: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - members of an answer
@@ -47,14 +48,17 @@ def page(*questions: dict[str, Any], status: int = 200) -> tuple[int, dict[str, 
 
 @pytest.fixture
 def watching(run: Run, desk: Desk) -> Callable[..., Done]:
-    """Watch while the desk answers these pages; at the last one somebody presses Ctrl-C."""
+    """Watch while the desk answers these pages; from the last one on somebody presses Ctrl-C, at each look.
+
+    Python drops what a signal's handler raises while it takes leave of an object, so one Ctrl-C may do nothing.
+    """
 
     def call(pages: list[tuple[int, dict[str, Any], dict[str, str]]], *words: str) -> Done:
         for one in (asked(number) for number in (1, 2, 3)):
             desk.answers.setdefault(f"GET /v1/approvals/{one['id']}", (200, one, {}))
-        desk.answers[LIST] = list(pages)
+        desk.answers[LIST] = [*pages, *[pages[-1]] * MORE]
         left = iter(range(len(pages) - 1, -1, -1))
-        desk.meanwhile[LIST] = lambda: None if next(left) else os.kill(os.getpid(), signal.SIGINT)
+        desk.meanwhile[LIST] = lambda: None if next(left, 0) else os.kill(os.getpid(), signal.SIGINT)
         return run("approval", "watch", "--every", "0.5", *words)
 
     return call
