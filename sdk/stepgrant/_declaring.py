@@ -21,7 +21,8 @@ _FIRST_NAME: Final = re.compile(r"[^.\[]*")
 
 def require_function(function: Any, decorator: str) -> None:  # noqa: ANN401  # whatever was decorated
     """Raises `ConfigurationError` unless it is a `def` or `async def` without `yield`. `decorator`: `tool`, ..."""
-    name = getattr(function, "__qualname__", repr(function))
+    # Never its `repr`: that of a `functools.partial` shows the arguments, which may be secret.
+    name = getattr(function, "__qualname__", f"what is given (a {type(function).__name__})")
     if isinstance(function, str):
         named = f"@stepgrant.{decorator}(name={function!r})"
         raise ConfigurationError(f"{function!r} is no function; a name is given as {named}")
@@ -36,6 +37,12 @@ def require_function(function: Any, decorator: str) -> None:  # noqa: ANN401  # 
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         what = "an agent" if decorator == "agent" else "a step"
         raise ConfigurationError(f"{name} yields; {what} has one result, so return it as a whole")
+
+
+def require_callable(function: object, step: str) -> None:
+    """Raises `ConfigurationError` unless it can be called: a step that is called now takes whatever that is."""
+    if not callable(function):
+        raise ConfigurationError(f"step({step!r}, ...): {type(function).__name__} cannot be called; give a function")
 
 
 def require_template(template: object, what: str) -> None:

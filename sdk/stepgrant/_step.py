@@ -18,7 +18,7 @@ from stepgrant import _calls, _outcomes
 from stepgrant import _errors as e
 from stepgrant._border import hold
 from stepgrant._context import current_frame, inside
-from stepgrant._declaring import require_function, require_names, require_step_name, require_template
+from stepgrant._declaring import require_callable, require_names, require_step_name, require_template
 from stepgrant._faces import face
 from stepgrant._flows import Flow, Invoke, Raised, Returned, adrive, drive
 from stepgrant._frames import Frame, Place
@@ -84,7 +84,7 @@ def step(
         return functools.partial(_decorated, name=name, step_id=step_id)
     if name is None:
         raise e.ConfigurationError("step(name, function): a step that is called now needs a name")
-    require_function(function, "step")
+    require_callable(function, name)
     require_template(step_id, f"{name}: step_id=")
     require_names(step_id, f"{name}: step_id=", ())
     recording = _Recording(name, {}, function, fill(step_id, f"{name}: step_id", {}))

@@ -64,7 +64,7 @@ agent: Any = stepgrant.agent
         (lambda: step(yields), "yields; a step has one result"),
         (lambda: step(5), "a step's name is a text, not 5"),
         (lambda: step(""), "a step's name is a text, not ''"),
-        (lambda: step("plan", 5), "5 is no function"),
+        (lambda: step("plan", 5), "step('plan', ...): int cannot be called"),
         (lambda: agent(charge), '@stepgrant.agent("billing") needs the name that the workload is enrolled for'),
         (lambda: agent(""), "needs the name that the workload is enrolled for, not ''"),
         (lambda: agent("the billing"), "up to 128 letters, digits and"),
@@ -82,6 +82,12 @@ def test_decorator_where_it_cannot_be(made: Callable[[], Any], said: str) -> Non
     with pytest.raises(errors.ConfigurationError) as caught:
         made()
     assert said in str(caught.value)
+
+
+def test_a_refusal_shows_nothing_of_what_is_bound() -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        tool(functools.partial(charge, "sk_live_1"))
+    assert "sk_live_1" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Sends mails side by side, in whatever order, each under an id of its own."""
+"""Sends mails side by side, in whatever order, each under an id of its own.
+
+All of them come to their end before the first error is raised: one that is cut off has used up its approval.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ async def send(to: str) -> str:
 
 async def main() -> None:
     async with stepgrant.run("newsletter", agent="mailer") as run:
-        run.result = await asyncio.gather(*(send(to) for to in PEOPLE))
+        came = await asyncio.gather(*(send(to) for to in PEOPLE), return_exceptions=True)
+        for error in came:
+            if isinstance(error, BaseException):
+                raise error
+        run.result = came
 
 
 asyncio.run(main())
