@@ -1,13 +1,17 @@
-"""What tests of the log share: its name, and its newest head as a stranger verifies it."""
+"""What tests of the log share: its name, its newest head as a stranger verifies it, and a store that goes back."""
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from stepgrant import tlog
 from stepgrant_broker.ledger.sequencer import Sequencer
 
 ORIGIN: Final = "broker.example/log"
+Back = Callable[[], None]
 
 
 async def signed_head(sequencer: Sequencer) -> tlog.Head:
@@ -17,3 +21,16 @@ async def signed_head(sequencer: Sequencer) -> tlog.Head:
     assert len(note.verified(await sequencer.keys())) == 1
     assert (head.size, head.root) == (sequencer.counted.size, sequencer.counted.root)
     return head
+
+
+def copied(tmp_path: Path) -> Back:
+    """Copy the database; what is returned puts the copy back, while the store is open."""
+    kept = sqlite3.connect(":memory:")
+    with sqlite3.connect(tmp_path / "log.db") as live:
+        live.backup(kept)
+
+    def back() -> None:
+        with sqlite3.connect(tmp_path / "log.db") as live:
+            kept.backup(live)
+
+    return back

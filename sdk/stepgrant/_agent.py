@@ -75,7 +75,7 @@ class Handle(ABC, Generic[In, R]):
         functools.update_wrapper(cast("Callable[..., Any]", self), function)
 
     def __repr__(self) -> str:
-        return f"<agent {self.name}: {self.function.__qualname__}>"
+        return f"<agent {self.name}: {_name_of(self.function)}>"
 
     def opening(
         self,
@@ -269,6 +269,11 @@ def agent(
     return cast("Decorator", decorate)
 
 
+def _name_of(function: Callable[..., Any]) -> str:
+    """Never its `repr`, which may show what is bound in it."""
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
 def _parameters(function: Callable[..., Any]) -> int:
     """How many of (input, run) the function takes."""
     known = list(inspect.signature(function).parameters.values())
@@ -276,7 +281,7 @@ def _parameters(function: Callable[..., Any]) -> int:
     left = [one for one in known if one not in positional and one.default is one.empty and one.kind is one.KEYWORD_ONLY]
     needed = [one for one in positional if one.default is one.empty]
     if left or len(needed) > _MOST:
-        raise e.ConfigurationError(f"{function.__name__} is an agent: it takes the input, and the run if it wants it")
+        raise e.ConfigurationError(f"{_name_of(function)} is an agent: it takes the input, and the run if it wants it")
     return min(len(positional), _MOST)
 
 

@@ -31,7 +31,7 @@ def require_function(function: Any, decorator: str) -> None:  # noqa: ANN401  # 
         raise ConfigurationError(f"{name} is no function yet: put @{outer} above @stepgrant.{decorator}, not below it")
     if isinstance(function, type):
         raise ConfigurationError(f"{name} is no function but a class: decorate a function that uses it, or its methods")
-    if not (inspect.isfunction(function) or (decorator == "agent" and inspect.ismethod(function))):
+    if not (inspect.isfunction(function) or (decorator == "agent" and callable(function))):
         where = f"put @stepgrant.{decorator} directly on a `def` or `async def`"
         raise ConfigurationError(f"{name} is no function; {where}, and call from there what you have")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -87,14 +87,14 @@ def require_hook(function: Any, tool: str) -> None:  # noqa: ANN401  # whatever 
     if not inspect.isfunction(function):
         raise ConfigurationError(
             f"{tool}: reconcile= is a function that takes the step in doubt and returns stepgrant.done(...), "
-            f"not_done() or unknown(), not {function!r}"
+            f"not_done() or unknown(), not {type(function).__name__}"
         )
 
 
 def require_agent_name(name: object) -> None:
     """Raises `ConfigurationError` for what no workload can be enrolled for."""
     if not isinstance(name, str) or not _AGENT.fullmatch(name):
-        shown = getattr(name, "__name__", name)
+        shown = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
         raise ConfigurationError(
             f'@stepgrant.agent("billing") needs the name that the workload is enrolled for, not {shown!r}: up to 128 '
             "letters, digits and . _ / : @ - that begin with a letter or digit"

@@ -21,6 +21,7 @@ from stepgrant._errors_base import (
     ResultWithheld,
     SecretInResult,
     StepgrantError,
+    _revive,  # noqa: F401 - pickles of before name it here
     with_wait,
 )
 
@@ -148,10 +149,11 @@ class SuspectedDuplicate(StepNotRun):
 
 
 class StepDrift(StepNotRun):
-    """A known step key came with another action, effect or idempotency key. Nothing happened.
+    """A known step key came with another action, effect or idempotency key, or with another result.
 
     `tool`, `step` and `run` (its id): of the call. `differs`: what is another one than before (`tool`, `resource`,
-    `arguments`, `effect`, ...). `before`: the tool that the key stands for, where it is another one.
+    `arguments`, `effect`, ...). `before`: the tool that the key stands for, where it is another one. `ran`: the
+    function may have been called before the broker was asked; otherwise nothing was done.
     """
 
     code = "step_drift"
@@ -165,16 +167,18 @@ class StepDrift(StepNotRun):
         run: str | None = None,
         differs: str | None = None,
         before: str | None = None,
+        ran: bool = False,
     ) -> None:
         what = f"{tool} (step {step}): " if step else ""
         other = f"; the step was {before} before" if before else f"; another {differs} than before" if step else ""
+        nothing = "" if ran else " Nothing was done."
         cure = (
-            ". Nothing was done. A step id stands for one action: give calls that differ step ids that differ "
+            f".{nothing} A step id stands for one action: give calls that differ step ids that differ "
             "(step_id= or .with_id(...)), and a program that was changed another run key"
         )
         super().__init__(f"{what}{message}{other}{cure if step else ''}")
         self.tool, self.step, self.run = tool, step, run
-        self.differs, self.before = differs, before
+        self.differs, self.before, self.ran = differs, before, ran
 
 
 class StepFailed(StepNotRun):

@@ -35,19 +35,28 @@ def refusal(place: Place, outcome: Any, tool: str, run: str) -> e.StepNotRun:  #
 
 
 def named(
-    flow: Flow[Any], session: Session, key: str, tool: str, resource: Callable[[], str | None] = lambda: None
+    flow: Flow[Any],
+    session: Session,
+    key: str,
+    tool: str,
+    resource: Callable[[], str | None] = lambda: None,
+    *,
+    ran: bool = False,
 ) -> Flow[Any]:
-    """The flow of one call; the broker's refusals of it, which speak of the request, name tool and step."""
+    """The flow of one call; the broker's refusals of it, which speak of the request, name tool and step.
+
+    `ran`: the function may have been called before the broker was asked, as that of a recorded step is.
+    """
     try:
         return (yield from flow)
     except e.StepDrift as said:
         if said.step is not None:
             raise  # of a step inside, which has its name
-        raise (yield from _drift(session, key, tool, resource(), said)) from None
+        raise (yield from _drift(session, key, tool, resource(), said, ran=ran)) from None
     except e.BrokerError as said:
         if said.code != "too_large" or " (step " in said.detail:  # named already, of the hook
             raise
-        raise too_large(said, tool, key, "it was not begun") from None
+        raise too_large(said, tool, key, "nothing of it is recorded" if ran else "it was not begun") from None
 
 
 def too_large(said: e.BrokerError, tool: str, key: str, then: str) -> e.BrokerError:
@@ -56,7 +65,9 @@ def too_large(said: e.BrokerError, tool: str, key: str, then: str) -> e.BrokerEr
     return e.BrokerError(code=said.code, status=said.status, title=said.title, detail=detail)
 
 
-def _drift(session: Session, key: str, tool: str, resource: str | None, said: e.StepDrift) -> Flow[e.StepDrift]:
+def _drift(
+    session: Session, key: str, tool: str, resource: str | None, said: e.StepDrift, *, ran: bool
+) -> Flow[e.StepDrift]:
     known: _outcomes.ShownStep | None = None
     try:
         call = _calls.show_step(session.run_id, key)
@@ -64,9 +75,9 @@ def _drift(session: Session, key: str, tool: str, resource: str | None, said: e.
     except e.StepgrantError:
         known = None  # that it drifted stands without it
     before = None if known is None or not known.tool or known.tool == tool else known.tool
-    return e.StepDrift(
-        str(said), tool=tool, step=key, run=session.run_id, differs=_differs(said, known, tool, resource), before=before
-    )
+    differs = _differs(said, known, tool, resource)
+    ran = ran or differs == _FIXED["result"]  # It is compared with what a call came to.
+    return e.StepDrift(str(said), tool=tool, step=key, run=session.run_id, differs=differs, before=before, ran=ran)
 
 
 def _differs(said: e.StepDrift, known: _outcomes.ShownStep | None, tool: str, resource: str | None) -> str:

@@ -119,7 +119,9 @@ def _recorded(frame: Frame, recording: _Recording) -> Flow[Any]:
         yield from hold(frame)
     try:
         with frame.call(recording.name, recording.step_id) as place:
-            result = yield from named(_once(frame, place, recording), frame.session, place.key, recording.name)
+            result = yield from named(
+                _once(frame, place, recording), frame.session, place.key, recording.name, ran=True
+            )
     except Exception as error:
         frame.note_raised(error)
         raise

@@ -70,7 +70,6 @@ agent: Any = stepgrant.agent
         (lambda: agent("the billing"), "up to 128 letters, digits and"),
         (lambda: agent("a" * 129), "up to 128 letters, digits and"),
         (lambda: agent("billing")(Shop), "Shop is no function but a class"),
-        (lambda: agent("billing")(Shop()), "put @stepgrant.agent directly on a `def`"),
         (lambda: agent("billing")(staticmethod(charge)), "put @staticmethod above @stepgrant.agent"),
         (lambda: agent("billing")(yields), "yields; an agent has one result"),
         (lambda: agent("billing")(ayields), "yields; an agent has one result"),
@@ -84,10 +83,25 @@ def test_decorator_where_it_cannot_be(made: Callable[[], Any], said: str) -> Non
     assert said in str(caught.value)
 
 
-def test_a_refusal_shows_nothing_of_what_is_bound() -> None:
+@pytest.mark.parametrize(
+    "made",
+    [
+        tool,
+        lambda bound: tool(effect="once", reconcile=bound)(charge),
+        agent,
+        lambda bound: agent("billing")(agent("billing")(bound)),
+    ],
+    ids=itertools.count(),
+)
+def test_a_refusal_shows_nothing_of_what_is_bound(made: Callable[[Any], Any]) -> None:
     with pytest.raises(errors.ConfigurationError) as caught:
-        tool(functools.partial(charge, "sk_live_1"))
+        made(functools.partial(charge, "sk_live_1"))
     assert "sk_live_1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("called", [Shop(), Shop().method, functools.partial(charge, "inv_1")], ids=itertools.count())
+def test_an_agent_is_whatever_can_be_called(called: Callable[..., Any]) -> None:
+    assert agent("billing")(called).function is called
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,15 @@ def test_tracebacks_and_pickles_name_what_is_public(kind: type[errors.StepgrantE
     assert (kind.__module__, getattr(errors, kind.__qualname__)) == ("stepgrant.errors", kind)
 
 
+def test_a_pickle_of_an_earlier_version_is_read() -> None:
+    """It names the function where it was."""
+    made = pickle.dumps(errors.ConfigurationError("no"), protocol=0).replace(
+        b"cstepgrant._errors_base\n", b"cstepgrant._errors\n"
+    )
+    assert b"stepgrant._errors\n_revive" in made
+    assert str(pickle.loads(made)) == "no"  # noqa: S301
+
+
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_pickle_and_copy_keep_every_field(error: errors.StepgrantError) -> None:
     error.add_note("from the second attempt")

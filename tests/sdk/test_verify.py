@@ -262,6 +262,12 @@ def test_a_server_of_two_tenants_has_a_verifier_for_each() -> None:
     assert away.verify_sync(present(token), ACTION).claims["tenant"] == away.tenant == "globex"
 
 
+def test_one_workload_has_one_share_however_many_keys_it_makes() -> None:
+    memory = ProcessMemory()
+    verifier(memory=memory).verify_sync(present(grant(detail(redeem="optional"))), ACTION)
+    assert set(memory._held) == {"wkl_1"}
+
+
 def test_a_shared_memory_serves_two_verifiers() -> None:
     memory = ProcessMemory()
     token = grant(detail(redeem="optional"))

@@ -96,6 +96,8 @@ class Sequencer:
         self._outside = outside
         self._shown: tuple[SignedHead, KnownHead | None] | None = None
         """The newest head, for witnesses, with what was known outside when it was signed."""
+        self._out: SignedHead | None = None
+        """The head that witnesses are looking at: nothing else is signed that does not continue it."""
         self._look_below: int | None = None
         """Older heads from this size on were looked at (`_look_back`)."""
         self._one_at_a_time = asyncio.Lock()
@@ -133,7 +135,11 @@ class Sequencer:
             if self._witnesses is None or self._shown is None:
                 return
             head, known = self._shown
-            head = await self._cosigned(head, self._witnesses)
+            self._out = head
+            try:
+                head = await self._cosigned(head, self._witnesses)
+            finally:
+                self._out = None
             if not await asyncio.to_thread(self._enough, head):
                 await self._look_back(head.size)
                 return
@@ -171,7 +177,8 @@ class Sequencer:
         """Raises `StoreRolledBack` unless this end of the tree continues what counts, here and `outside`."""
         counted = self.counted
         here = None if counted is None else KnownHead(self.origin, counted.size, counted.root, "this process")
-        for known in (here, outside):
+        out = None if self._out is None else KnownHead(self.origin, self._out.size, self._out.root, "this process")
+        for known in (here, out, outside):
             if known is None:
                 continue
             why = await contradicted(self._store, self.origin, known, self.keys, head=head)

@@ -35,18 +35,36 @@ from stepgrant_broker.policy.syntax import (
 )
 
 EFFECTS: Final = ("allow", "deny", "require_approval")
+DECISION: Final = ("stepgrant", "decision")
 
 
 def reason_findings(index: Index) -> Iterator[Finding]:
     """All findings of this module."""
     codes = _Codes(index)
-    for rule in index.rules():
+    for rule in _answering(index):
         for expr in expressions(rule):
             members = _members(expr)
             if {"effect", "reasons"} <= members.keys():
                 yield from _effect(rule, members["effect"])
                 codes.among(members["reasons"], rule)
     yield from codes.findings
+
+
+def _answering(index: Index) -> list[Rule]:
+    """The rules of the decision, and those that they name: elsewhere such an object is the author's own affair."""
+    found: dict[int, Rule] = {}
+    waiting = list(index.by_path.get(DECISION, ()))
+    while waiting:
+        rule = waiting.pop()
+        if id(rule) in found:
+            continue
+        found[id(rule)] = rule
+        local, module = declared(rule), index.module_of[rule.file]
+        for expr in expressions(rule):
+            if isinstance(expr, Ref) and expr.base is None and expr.root not in local:
+                pattern = index.below_data(expr, module, local)
+                waiting += [one for path in index.matching(pattern or ()) for one in index.by_path[path] if pattern]
+    return list(found.values())
 
 
 def _members(expr: Expr) -> dict[object, Expr]:

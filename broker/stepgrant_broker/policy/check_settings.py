@@ -24,6 +24,7 @@ from stepgrant_broker.policy.syntax import Const, expressions
 
 ISSUERS: Final = "@issuers"
 """In `x-among`: the issuers of the broker, which no file of the policy says."""
+HOOK: Final = ".reconcile"
 LISTED: Final = 8
 """Names in a finding where none is near."""
 
@@ -59,7 +60,8 @@ def meaning_of_settings(
             if ISSUERS in named.among and issuers is None:
                 continue
             known = _known(value, named, issuers or ())
-            if named.name not in known | said:
+            # A tool's own hook is named after it, and needs no entry.
+            if named.name.removesuffix(HOOK) not in known | said and named.name not in known | said:
                 yield _nowhere(named, known, lines.get(named.place, 1))
 
 
@@ -85,7 +87,8 @@ def _named(path: str, root: Schema, value: object) -> Iterator[Named]:
     for place, one, item in schema.walk(root, value):
         if isinstance(item, str) and "x-among" in one:
             yield Named(path, place, item, tuple(one["x-among"]))
-        among = one.get("propertyNames", {}).get("x-among")
+        names = one.get("propertyNames")
+        among = names.get("x-among") if isinstance(names, Mapping) else None
         if among and isinstance(item, Mapping):
             yield from (Named(path, (*place, name), name, tuple(among)) for name in item)
 
@@ -105,7 +108,7 @@ def _names_at(value: object, parts: list[str], place: Place) -> Iterator[str]:
         if part == "*":
             found = [item for one in objects for item in one.values()]
         else:
-            name = place[depth] if part == "=" else part
+            name = (place[depth] if depth < len(place) else None) if part == "=" else part
             found = [one[name] for one in objects if name in one]
     for one in found:
         if isinstance(one, Mapping | list):

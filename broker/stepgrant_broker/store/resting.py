@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,8 @@ from stepgrant_broker.store.tables.base import AWAKE, HELD
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from stepgrant_broker.domain.standing import Standing
+    from stepgrant_broker.store.asking import Found
     from stepgrant_broker.store.forgetting import Run
 
 LOOKED_AT: Final = 500
@@ -51,9 +54,11 @@ class Notes:
     after: Place
 
     def portions(self) -> Iterator[Notes]:
-        """The same in portions."""
-        for at in range(0, max(len(self.over), len(self.resting)), PORTION):
-            yield Notes(self.over[at : at + PORTION], self.resting[at : at + PORTION], self.after)
+        """The same in portions, each in the order of tenant and run, as calls lock them."""
+        for at in range(0, len(self.over), PORTION):
+            yield Notes(tuple(sorted(self.over[at : at + PORTION])), (), self.after)
+        for at in range(0, len(self.resting), PORTION):
+            yield Notes((), tuple(sorted(self.resting[at : at + PORTION])), self.after)
 
 
 class Statements:
@@ -90,11 +95,18 @@ def look(sql: Queries, after: Place, now: int | None) -> Plan[Notes]:
     place = dict(zip(("after_tenant", "after_agent", "after_id"), after, strict=True))
     asked: Sequence[Ask] = [ask(mine.over, limit=LOOKED_AT), ask(mine.awake, limit=LOOKED_AT, now=now, **place)]
     over, awake = yield asked
-    known = [standings.known(row) for row in awake]
+    known = list(_readable(awake))
     resting = [(one.run.tenant, one.run.id, one.run.seq, until) for one in known if (until := rests_until(one))]
-    last = known[-1].run if len(known) == LOOKED_AT else None
+    last = known[-1].run if known and len(awake) == LOOKED_AT else None
     next_after = START if last is None else (last.tenant, last.agent, last.id)
     return Notes(tuple((tenant, run, epoch) for tenant, run, epoch in over), tuple(resting), next_after)
+
+
+def _readable(rows_found: Found) -> Iterator[Standing]:
+    """One that is damaged stays awake: whoever looks at it is told, and nobody else has to wait for that."""
+    for row in rows_found:
+        with suppress(rows.RowDamaged):
+            yield standings.known(row)
 
 
 def note(sql: Queries, run: Run, found: Notes) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import itertools
 from collections.abc import Iterable
 from typing import Final
 
 from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.usecases.context import Ports
 
+AMONG: Final = 2_000
 NEAR: Final = 3
 """Names that are offered in place of one that is not known."""
 
@@ -36,7 +39,8 @@ async def names_of(ports: Ports, tenant: str, kind: str) -> frozenset[str]:
     return frozenset(name for row in rows for name in (row.id, row.name))
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """`; near: a, b`, or nothing where none is."""
-    found = difflib.get_close_matches(name, sorted(known), n=NEAR)
+async def near(name: str, known: Iterable[str]) -> str:
+    """`; near: a, b`, or nothing where none is. On a thread, and among so many: a switch must hold up nobody."""
+    some = list(itertools.islice(sorted(known), AMONG))
+    found = await asyncio.to_thread(difflib.get_close_matches, name, some, NEAR)
     return f"; near: {', '.join(found)}" if found else ""

@@ -47,9 +47,10 @@ async def quarantine(
         return {"kind": kind, "name": name, "runs": [name]}
     if not beforehand and not await is_known(ports, person.tenant, kind, name):
         known = await names_of(ports, person.tenant, kind)
+        others = await near(name, known)
         raise NotFound(
-            f"nothing was stopped: no {kind} {name} is known here{near(name, known)}; to block a name before anything "
-            "has it, say beforehand",
+            f"nothing was stopped: no {kind} {name} is known here{others}; to block a name before anything has it, say "
+            "beforehand",
             field=kind,
         )
 

@@ -2,9 +2,10 @@
 
 Rules:
 * The question binds run and subject under the step `~resume`, and keeps both so that people see who asks.
-* What is not allowed is recorded before it is raised. A refusal that only repeats a recorded one (the same subject,
-  revision, effect and reasons, nothing but refusals since, less than `AGAIN_MS` ago) is raised under that one's id and
-  not written again: a worker that tries on for weeks must not grow the run's record without end.
+* What is not allowed is recorded before it is raised. A refusal that only repeats recorded ones (`ENOUGH` times the
+  same subject, revision, effect and reasons, nothing but refusals since, less than `AGAIN_MS` ago) is raised under the
+  newest one's id and not written again: a worker that tries on for weeks must not grow the run's record without end.
+  The first few all stand there: policy counts denials (`history.denials`), and each has the input of its own try.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from stepgrant_broker.usecases.context import Ports
 
 AGAIN_MS: Final = 86_400_000
 """Refusals that repeat each other enter the record once in this time."""
-LOOKED_BACK: Final = 20
-"""So many of the newest entries are looked at for an equal refusal: several subjects may be refused in turns."""
+ENOUGH: Final = 10
+"""So many equal refusals are recorded in that time."""
+LOOKED_BACK: Final = 100
+"""So many of the newest entries are looked at for equal refusals: several subjects may be refused in turns."""
 _OWN_OF_EACH: Final = frozenset({"input_c", "decision_id"})
 
 
@@ -96,15 +99,17 @@ async def settle(
 
 
 async def _equal_before(ports: Ports, entry: Entry) -> Mapping[str, Any] | None:
-    """The `decision` of the recorded refusal that this one would only repeat."""
-    new = _what_counts(entry.fields)
+    """The `decision` of the newest of the recorded refusals, if this one would only repeat them."""
+    new, equal = _what_counts(entry.fields), list[Mapping[str, Any]]()
     rows = await ports.reads.entries(entry.tenant, entry.run, after=entry.seq - 1 - LOOKED_BACK, limit=LOOKED_BACK)
     for row in reversed(rows):
         fields: Mapping[str, Any] = json.loads(row.data)
         if not _is_refusal(fields) or entry.ts - fields["ts"] >= AGAIN_MS:
-            return None
+            break
         if _what_counts(fields) == new:
-            return dict(fields["decision"])
+            equal.append(fields["decision"])
+        if len(equal) == ENOUGH:
+            return dict(equal[0])
     return None
 
 

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,9 +90,11 @@ async def _round(ports: Ports, memory: Sweeping, *, wait_s: float | None) -> Swe
     fault = None
     try:
         await reads.forget_expired(now)
-        await reads.let_rest()
     except StepgrantFault as gone:
         fault = gone
+    with suppress(StepgrantFault):
+        # Only notes, and nothing is wrong without them; a store that is gone is told by what follows.
+        await reads.let_rest()
     now = await reads.now()
     left, oldest = await reads.leases_left(now)
     oldest_ms = 0 if oldest is None else now - oldest

@@ -31,8 +31,10 @@ GAIN: Final = 0.25
 """So much more of its time the other CPU has to be idle."""
 _STAT: Final = Path("/proc/stat")
 _TASKS: Final = Path("/proc/self/task")
-_IDLE: Final = (1, 3, 4)
-"""Of the times in proc_stat(5): nice (it makes room for us), idle, and idle with a disk's answer on its way."""
+_IDLE: Final = (3, 4)
+"""Of the times in proc_stat(5): idle, and idle with a disk's answer on its way."""
+_NICE: Final = 1
+"""What makes room for us, unless we are as patient ourselves."""
 
 _log = structlog.get_logger(__name__)
 
@@ -46,10 +48,14 @@ class Look:
     own: float
 
 
-def idle_of(stat: str, ticks: int) -> dict[int, float]:
-    """The idle seconds of each CPU in the text of /proc/stat; `ticks` are those of a second."""
+def idle_of(stat: str, ticks: int, *, patient: bool = False) -> dict[int, float]:
+    """The idle seconds of each CPU in the text of /proc/stat; `ticks` are those of a second.
+
+    `patient`: whether this process is niced itself.
+    """
+    places = _IDLE if patient else (_NICE, *_IDLE)
     lines = (line.split() for line in stat.splitlines() if line.startswith("cpu") and line[3:4].isdigit())
-    return {int(name[3:]): sum(int(spent[place]) for place in _IDLE) / ticks for name, *spent in lines}
+    return {int(name[3:]): sum(int(spent[place]) for place in places) / ticks for name, *spent in lines}
 
 
 def better(here: int | None, before: Look, after: Look) -> int | None:
@@ -98,7 +104,8 @@ class OneCpu(Rounds):
     def _look(self) -> Look:
         idle = dict[int, float]()
         with suppress(OSError, ValueError, IndexError):
-            idle = idle_of(_STAT.read_text(), os.sysconf("SC_CLK_TCK"))
+            patient = os.getpriority(os.PRIO_PROCESS, 0) > 0
+            idle = idle_of(_STAT.read_text(), os.sysconf("SC_CLK_TCK"), patient=patient)
         own = time.process_time() + sum(_seconds_of(child) for child in _children())
         return Look(time.monotonic(), {cpu: spent for cpu, spent in idle.items() if cpu in self._may}, own)
 

@@ -35,10 +35,10 @@ class Sequencing(Rounds):
         total = 0
         while True:
             integrated = await self._sequencer.integrate()
-            self._show()
             counted = self._sequencer.counted
             self._metrics.log(integrated, 0 if counted is None else counted.size)
             total += integrated
+            self._show()
             if not self._sequencer.behind:
                 return total
 

@@ -2,6 +2,7 @@
 
 Rules:
 * One small read a round: the list is newest first, so it is read only down to what was seen before.
+* What was typed before a question was shown does not answer it.
 * A broker that does not answer is asked again, ever more slowly; a token that it does not know ends the watch.
 * Each question is shown whole before it can be answered, and the answer is bound to what was shown, as in `approve`.
 * Ctrl-C ends it, and that is no failure; what was not answered waits on.
@@ -13,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant.cli import approval_view, plain
@@ -61,12 +63,19 @@ def _rounds(cli: Cli, broker: People, run: str | None, every_s: float, answer: A
 
 
 def _new(broker: People, run: str | None, seen: set[str]) -> Iterator[str]:
-    """The questions that nobody was told of yet, the oldest first."""
+    """The questions that nobody was told of yet, the oldest first.
+
+    A question is as old as its step, and may come after younger ones: so it is read on for a page of known ones.
+    """
     found: list[str] = []
+    known = 0
     for one in broker.pages("/v1/approvals", "approvals", status="pending", run=run, limit=AT_A_TIME):
-        if one["id"] in seen:
+        if one["id"] not in seen:
+            found.append(one["id"])
+            continue
+        known += 1
+        if known == AT_A_TIME:
             break
-        found.append(one["id"])
     yield from reversed(found)
 
 
@@ -79,7 +88,7 @@ def _tell(cli: Cli, broker: People, approval: str, answer: Answer) -> None:
         sys.stdout.flush()
         return
     approval_view.show(cli.out, asked)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         cli.out.line(f"answer it: stepgrant approval approve {plain.visible(approval)}, or deny")
         sys.stdout.flush()
         return
@@ -97,6 +106,22 @@ def _tell(cli: Cli, broker: People, approval: str, answer: Answer) -> None:
 
 
 def _asked(approval: str) -> str | None:
+    sys.stdout.flush()
+    _forget_typed()
     sys.stderr.write(f"{plain.visible(approval)}: [a]pprove exactly this, [d]eny, or leave it (Enter)? ")
     sys.stderr.flush()
     return VERDICTS.get(sys.stdin.readline().strip().lower())
+
+
+def _forget_typed() -> None:
+    """Drop what the terminal holds of lines that were typed before the question was on the screen."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        import msvcrt
+
+        while msvcrt.kbhit():  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.getch()  # type: ignore[attr-defined,unused-ignore]
+        return
+    with suppress(termios.error, OSError, ValueError):  # no terminal after all
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

@@ -32,8 +32,8 @@ def _escape(character: str) -> str:
 
 
 def json_lines(value: JsonValue) -> list[str]:
-    """The value as indented JSON, each line made visible."""
-    return [visible(line) for line in json.dumps(value, indent=2, ensure_ascii=False).splitlines()]
+    """The value as indented JSON, each line made visible; what only looks like a line's end (U+2028) stays in it."""
+    return [visible(line) for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n")]
 
 
 def json_line(value: JsonValue, limit: int = 0) -> str:

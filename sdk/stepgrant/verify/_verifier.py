@@ -174,7 +174,7 @@ class GrantVerifier:
             )
         forget_at_s = proof.iat + PROOF_AGE_S + self._leeway_s
         spent = f"proof:{proof.jkt}:{proof.jti}"
-        if not self._memory.spend(spent, by=proof.jkt, limit=1, forget_at_s=forget_at_s, now_s=now_s):
+        if not self._memory.spend(spent, by=known.client_id, limit=1, forget_at_s=forget_at_s, now_s=now_s):
             raise InvalidProof("this proof was used before", reason="replayed")
         return _Checked(raw, known, detail, exp, proof)
 
@@ -184,7 +184,7 @@ class GrantVerifier:
             if self._redeemer is None:
                 raise VerificationUnavailable("the grant must be redeemed, no redeemer is set up", reason="no_redeemer")
             return self._redeemer
-        key, by, limit = f"grant:{checked.known.jti}", checked.proof.jkt, checked.detail.max_uses
+        key, by, limit = f"grant:{checked.known.jti}", checked.known.client_id, checked.detail.max_uses
         forget_at_s = checked.exp + self._leeway_s
         if not self._memory.spend(key, by=by, limit=limit, forget_at_s=forget_at_s, now_s=self._clock()):
             raise AlreadyRedeemed("this grant's uses are spent", reason="spent_here")

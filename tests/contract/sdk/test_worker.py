@@ -159,25 +159,25 @@ def test_a_run_that_kills_its_worker_is_set_aside_too(works: Works) -> None:
 @pytest.mark.parametrize("target", ["worked:bill", "worked:abill"])
 def test_a_worker_that_is_stopped_lets_steps_end_and_gives_the_runs_back(works: Works, target: str) -> None:
     """Of the two orders side by side one ends later: both are waited for, and neither is left in doubt."""
-    both = ["slow-2-a", "slow-3-b"]
+    both = ["slow-6-a", "slow-7-b"]
     with works.worker(target=target) as worker:
-        start(works, "slow-2-a", orders=both)
+        start(works, "slow-6-a", orders=both)
         until(lambda: works.shop.done("charge") >= (2 if target == "worked:abill" else 1), "the charge")
         start(works, "later", orders=["later"])
         worker.stop()
         worker.wait_for("stopped")
         assert worker.running.ended() == 0
-        assert worker.said("given_back", "slow-2-a")
-    types = works.types("slow-2-a")
-    assert works.state("slow-2-a") == ("parked", "requested")
+        assert worker.said("given_back", "slow-6-a")
+    types = works.types("slow-6-a")
+    assert works.state("slow-6-a") == ("parked", "requested")
     assert "step_in_doubt" not in types
     assert types.count("step_completed") == (2 if target == "worked:abill" else 1)
     assert works.shop.done("mail") == 0
     with works.worker(target=target) as next_one:
-        next_one.wait_for("completed", "slow-2-a")
+        next_one.wait_for("completed", "slow-6-a")
         next_one.wait_for("completed", "later")
     done = [(act[0], act[1]["order"]) for act in works.shop.acts]
-    orders = ["slow-2-a", "slow-3-b", "later"] if target == "worked:abill" else ["slow-2-a", "later"]
+    orders = ["slow-6-a", "slow-7-b", "later"] if target == "worked:abill" else ["slow-6-a", "later"]
     assert sorted(done) == sorted((what, order) for what in ("charge", "mail") for order in orders)
 
 

@@ -15,6 +15,7 @@ import pytest
 from commandline import Done
 from desk import Desk
 from stepgrant import canonical
+from stepgrant.cli import approval_watch
 from stepgrant.cli.exits import ExitCode
 
 Run = Callable[..., Done]
@@ -59,9 +60,51 @@ def watching(run: Run, desk: Desk) -> Callable[..., Done]:
         desk.answers[LIST] = [*pages, *[pages[-1]] * MORE]
         left = iter(range(len(pages) - 1, -1, -1))
         desk.meanwhile[LIST] = lambda: None if next(left, 0) else os.kill(os.getpid(), signal.SIGINT)
-        return run("approval", "watch", "--every", "0.5", *words)
+        # Event loops that were here before may have left a handler of theirs.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return run("approval", "watch", "--every", "0.5", *words)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     return call
+
+
+def somebody_sits_there(monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    """At a terminal, and answers each question with this line."""
+    number = os.open(os.devnull, os.O_RDONLY)
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: typed + "\n", fileno=lambda: number)
+    )
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+def test_what_was_typed_before_a_question_does_not_answer_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, terminal = os.openpty()
+    with os.fdopen(terminal, encoding="ascii") as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        os.write(keyboard, b"approve\n")
+        approval_watch._forget_typed()
+        os.write(keyboard, b"d\n")
+        assert typed.readline() == "d\n"
+    os.close(keyboard)
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_who_does_not_see_a_question_is_not_asked(
+    watching: Callable[..., Done], desk: Desk, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    somebody_sits_there(monkeypatch, "a")
+    monkeypatch.setattr(getattr(sys, stream), "isatty", lambda: False)
+    done = watching([page(asked(1)), page()])
+    assert "answer it: stepgrant approval approve apr_1, or deny" in done.out
+    assert not [one for one in desk.sent if one.method == "POST"]
+
+
+def test_a_question_that_comes_after_younger_ones_is_told_too(watching: Callable[..., Done]) -> None:
+    done = watching([page(asked(3), asked(1)), page(asked(3), asked(2), asked(1)), page()], "--json")
+    assert [json.loads(line)["id"] for line in done.out.splitlines()] == ["apr_1", "apr_3", "apr_2"]
 
 
 def test_each_question_is_a_line_once_and_the_oldest_comes_first(watching: Callable[..., Done], desk: Desk) -> None:
@@ -87,8 +130,7 @@ def test_where_nobody_sits_it_says_how_to_answer(watching: Callable[..., Done], 
 def test_what_was_shown_is_answered_from_there(
     watching: Callable[..., Done], desk: Desk, monkeypatch: pytest.MonkeyPatch, typed: str, verdict: str | None
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: typed + "\n"))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    somebody_sits_there(monkeypatch, typed)
     desk.says("POST /v1/approvals/apr_1/decide", asked(1, status="approved"))
     done = watching([page(asked(1)), page()])
     sent = [one.body for one in desk.sent if one.method == "POST"]
@@ -99,8 +141,7 @@ def test_what_was_shown_is_answered_from_there(
 def test_what_is_not_shown_whole_is_not_answered(
     watching: Callable[..., Done], desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: "a\n"))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    somebody_sits_there(monkeypatch, "a")
     desk.says("GET /v1/approvals/apr_1", asked(1, action={"tool": "report.publish", "resource": "web", "args": {}}))
     desk.says("POST /v1/approvals/apr_2/decide", asked(2, status="approved"))
     done = watching([page(asked(2), asked(1)), page()])
@@ -125,8 +166,7 @@ def test_a_broker_that_is_away_is_asked_again_and_nothing_is_told_twice(
 def test_an_answer_that_did_not_arrive_is_asked_for_again(
     watching: Callable[..., Done], desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: "a\n"))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    somebody_sits_there(monkeypatch, "a")
     away: tuple[int, dict[str, Any], dict[str, str]] = (503, {"code": "ledger_unavailable", "detail": "not now"}, {})
     taken: tuple[int, dict[str, Any], dict[str, str]] = (409, {"code": "conflict", "detail": "answered already"}, {})
     desk.answers["POST /v1/approvals/apr_1/decide"] = [away, (200, asked(1, status="approved"), {})]

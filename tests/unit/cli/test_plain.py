@@ -64,6 +64,7 @@ def test_ago_and_in() -> None:
 
 
 def test_json_is_visible_and_cut_only_where_asked() -> None:
+    assert plain.json_lines({"a": "x\u2028y\x85z"}) == ["{", '  "a": "x\\u2028y\\x85z"', "}"]
     assert plain.json_lines({"a": "\x1b\u202e"}) == ["{", '  "a": "\\u001b\\u202e"', "}"]
     assert plain.json_line({"a": [1, "x"]}) == '{"a": [1, "x"]}'
     assert plain.json_line("x" * 20, 10) == "x" * 9 + "…"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conformance.store.making import Chain, SetClock
-from logs import ORIGIN
+from logs import ORIGIN, copied
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.restoring import KnownHead, StoreRolledBack
 from stepgrant_broker.ledger.newest import HeadFile
@@ -17,8 +16,6 @@ from stepgrant_broker.ledger.public_log import PublicLog
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.store.sqlite import SqliteStore
-
-Back = Callable[[], None]
 
 
 @pytest.fixture
@@ -30,19 +27,6 @@ def file(tmp_path: Path) -> HeadFile:
 def replica(store: SqliteStore, signer: LocalSigner, file: HeadFile) -> Callable[[], Sequencer]:
     """Another broker's sequencer; all share store, keys and head file."""
     return lambda: Sequencer(store, signer, SetClock(), ORIGIN, outside=file)
-
-
-def copied(tmp_path: Path) -> Back:
-    """Copy the database; what is returned puts the copy back, while the store is open."""
-    kept = sqlite3.connect(":memory:")
-    with sqlite3.connect(tmp_path / "log.db") as live:
-        live.backup(kept)
-
-    def back() -> None:
-        with sqlite3.connect(tmp_path / "log.db") as live:
-            kept.backup(live)
-
-    return back
 
 
 async def grown(store: SqliteStore, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from conformance.store.making import Chain, SetClock
 from cosigners import Cosigners
 from fakes.wired import until
-from logs import ORIGIN
+from logs import ORIGIN, copied
 from stepgrant import tlog
 from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.log import SignedHead
+from stepgrant_broker.domain.restoring import StoreRolledBack
 from stepgrant_broker.ledger import sequencer as sequencing
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
@@ -68,6 +70,23 @@ async def test_what_waits_for_its_place_does_not_wait_for_witnesses(
     await sequencer.show()
     assert counted(sequencer) == 8
     assert thoughtful.seen == [2, 8]
+
+
+async def test_a_store_that_goes_back_behind_a_head_that_witnesses_look_at_is_signed_no_second_past(
+    store: SqliteStore, signer: LocalSigner, thoughtful: Thoughtful, tmp_path: Path
+) -> None:
+    sequencer = Sequencer(store, signer, SetClock(), ORIGIN, witnesses=thoughtful)
+    back = copied(tmp_path)
+    await store.commit(Chain.of_run().adds(4))
+    showing = asyncio.create_task(sequencer.round())
+    await until(lambda: thoughtful.seen == [4])
+    back()
+    await store.commit(Chain.of_run().adds(2))
+    with pytest.raises(StoreRolledBack):
+        await sequencer.integrate()
+    assert await store.log_published_after(0, 9) == ()
+    showing.cancel()
+    await asyncio.gather(showing, return_exceptions=True)
 
 
 async def test_the_brokers_rounds_leave_a_silent_witness_to_itself(

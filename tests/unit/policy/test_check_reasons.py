@@ -73,6 +73,18 @@ def test_codes_and_what_is_not_certain_are_no_findings(rule: str) -> None:
     assert found(rule) == []
 
 
+def test_an_object_that_the_decision_never_names_is_the_authors_own_affair() -> None:
+    """It looks like an answer; refusing it would stop a broker whose policy has always worked."""
+    rule = 'violations contains {"effect": "warn", "reasons": ["Over soft limit"]} if input.time.hour > 19'
+    assert {code for code, _, _ in found(rule)} == {"unused_rule"}
+
+
+def test_an_answer_that_the_decision_names_is_looked_at() -> None:
+    rules = 'decision := _no if input.tenant\n\n_no := {"effect": "warn", "reasons": ["Late"]}\n'
+    codes = {one.code for one in check(from_files({"stepgrant/main.rego": HEAD + rules}))}
+    assert {"bad_effect", "bad_reason"} <= codes
+
+
 def test_the_answer_itself_is_looked_at() -> None:
     rule = 'decision := {"effect": "Allow", "reasons": ["Listed", "ok"]} if input.tenant\n'
     assert [(one.code, one.line) for one in check(from_files({"stepgrant/main.rego": HEAD + rule}))] == [

@@ -7,13 +7,21 @@ import pytest
 
 from fakes.hand import REGO, Hand
 from stepgrant_broker.domain.errors import ApprovalNeeded, DuplicateRequest, InvalidProof, PolicyDenied
-from stepgrant_broker.domain.writes import Workload
+from stepgrant_broker.domain.writes import Query, Workload
 from stepgrant_broker.policy.bundle import from_files
+from stepgrant_broker.usecases import resuming
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
 from stepgrant_broker.usecases.enroll import Enrolment, enroll
 from stepgrant_broker.usecases.open import OpenCall, open_run
 from stepgrant_broker.usecases.quarantine import quarantine, release
-from stepgrant_broker.usecases.resuming import AGAIN_MS
+from stepgrant_broker.usecases.resuming import AGAIN_MS, ENOUGH
+
+
+@pytest.fixture(autouse=True)
+def one_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is equal, and since when, is the same for one as for ten."""
+    monkeypatch.setattr(resuming, "ENOUGH", 1)
+
 
 DENIED = {"stepgrant.run.resume": "deny", "stepgrant.run.takeover": "deny"}
 ONCE = ["run_opened", "decision"]
@@ -143,3 +151,17 @@ async def test_a_call_that_is_not_recorded_uses_up_its_proof_and_its_key_all_the
     with pytest.raises(DuplicateRequest, match="another body"):
         await open_run(broker.ports, broker.agent("k3"), call, broker.request("other body", key="same-key"))
     assert await broker.entries(run) == ONCE
+
+
+async def test_the_first_few_are_all_recorded_and_count_as_denials(
+    broker: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "ENOUGH", ENOUGH)
+    run = await lapsed(broker)
+    ids = [await refused(broker, f"k{number}") for number in range(2, 2 + ENOUGH + 5)]
+    assert len(set(ids)) == ENOUGH
+    assert set(ids[ENOUGH - 1 :]) == {ids[ENOUGH - 1]}
+    assert await broker.entries(run) == ["run_opened", *["decision"] * ENOUGH]
+    view = (await broker.store.load(Query("acme", run=run))).view
+    assert view.run is not None
+    assert view.run.history.denials == ENOUGH

@@ -24,6 +24,7 @@ def looks(idle: dict[int, float], own: float) -> tuple[Look, Look]:
 
 def test_idle_is_read_with_what_waits_for_a_disk_or_makes_room() -> None:
     assert idle_of(STAT, 100) == {0: 32.2, 12: 20.5}
+    assert idle_of(STAT, 100, patient=True) == {0: 31.5, 12: 20.5}
 
 
 @pytest.mark.parametrize(
