@@ -107,7 +107,10 @@ def test_one_grant_sent_without_end_fills_no_memory_for_others() -> None:
     assert (caught.value.code, caught.value.reason) == ("verification_unavailable", "share_full")
     assert len(redeemer.asked) == 10
     other = DpopKey()
-    theirs = token(jti="grn_2", cnf={"jkt": other.jkt})
+    same = token(jti="grn_2", cnf={"jkt": other.jkt})
+    with pytest.raises(errors.VerificationUnavailable):  # another key of the same workload
+        made.verify_sync(Presented("POST", URL, same, other.proof("POST", URL, token=same, now=NOW)), ACTION)
+    theirs = token(jti="grn_2", cnf={"jkt": other.jkt}, client_id="wkl_2", sub="workload:other")
     proof = other.proof("POST", URL, token=theirs, now=NOW)
     assert made.verify_sync(Presented("POST", URL, theirs, proof), ACTION).jti == "grn_2"
 

@@ -37,8 +37,8 @@ class Memory(Protocol):
     def spend(self, key: str, *, by: str, limit: int, forget_at_s: float, now_s: float) -> bool:
         """False if `key` was spent `limit` times already, else count one more use.
 
-        `by` is whose place it takes: the workload of a verified grant (`client_id`), which makes as many keys as it likes.
-        A bounded store gives each a share.
+        `by` is whose place it takes: the workload of a verified grant (`client_id`), which makes as many keys as it
+        likes. A bounded store gives each a share.
         """
         ...
 
