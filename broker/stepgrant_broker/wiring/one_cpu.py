@@ -4,6 +4,8 @@ Rules:
 * They take turns in any case: Python lets one thread of a process work at a time, and a call waits for its decision and
   for its commit. Woken across CPUs they pay an interrupt and cold caches for each turn; on virtual CPUs that was half
   of what a `begin` cost (`make bench`).
+* Nobody is woken into the middle of another one's turn (`SCHED_BATCH`, sched(7)): the writer would otherwise commit
+  each set alone, because it is given the CPU as soon as the first one waits.
 * It is a home, not a cage: when others keep this CPU busy and another one is idle, all of them move there together.
 * Only Linux says where the time goes and lets a process choose. Elsewhere, and on one CPU, there is nothing to do.
 """
@@ -94,6 +96,8 @@ class OneCpu(Rounds):
         for task in (*_tasks_of(_TASKS), *_children()):
             with suppress(OSError):  # It is over by now.
                 os.sched_setaffinity(task, {to})
+                if os.sched_getscheduler(task) == os.SCHED_OTHER:  # not what an operator chose
+                    os.sched_setscheduler(task, os.SCHED_BATCH, os.sched_param(0))
         _log.debug("cpu_chosen", cpu=to)
         self.here = to
         return 1

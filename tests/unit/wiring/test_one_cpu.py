@@ -55,7 +55,7 @@ from stepgrant_broker.wiring.one_cpu import OneCpu, together
 configure_logs(level="error")
 
 def where(tasks):
-    return [sorted(os.sched_getaffinity(task)) for task in tasks]
+    return [[*sorted(os.sched_getaffinity(task)), os.sched_getscheduler(task)] for task in tasks]
 
 async def main():
     ended = threading.Event()
@@ -87,8 +87,8 @@ def outcome(how: str) -> dict[str, object]:
 def test_all_threads_and_children_work_on_one_cpu() -> None:
     told = outcome("together")
     assert told["here"] in os.sched_getaffinity(0)
-    assert told["found"] == [[told["here"]]] * 6
+    assert told["found"] == [[told["here"], os.SCHED_BATCH]] * 6
 
 
 def test_without_it_they_work_where_they_may() -> None:
-    assert outcome("apart") == {"here": None, "found": [sorted(os.sched_getaffinity(0))] * 6}
+    assert outcome("apart") == {"here": None, "found": [[*sorted(os.sched_getaffinity(0)), os.SCHED_OTHER]] * 6}
