@@ -2,8 +2,7 @@
 
 Rules:
 * They take turns in any case: Python lets one thread of a process work at a time, and a call waits for its decision and
-  for its commit. Woken across CPUs they pay an interrupt and cold caches for each turn; on virtual CPUs that was half
-  of what a `begin` cost (`make bench`).
+  for its commit. Woken across CPUs they pay an interrupt and cold caches for each turn (figures: DECISIONS 68).
 * Nobody is woken into the middle of another one's turn (`SCHED_BATCH`, sched(7)): the writer would otherwise commit
   each set alone, because it is given the CPU as soon as the first one waits.
 * It is a home, not a cage: when others keep this CPU busy and another one is idle, all of them move there together.
