@@ -4,7 +4,8 @@ Rules:
 * Integration goes in small batches, each one short transaction, and steps back while others commit (`pacing.py`), so
   that no grant waits for it. Several sequencers may run beside each other: the store lets one append, the others find
   their batch gone.
-* A round ends after half a second, whatever still waits, so that heads are signed under load too; it is then `behind`.
+* A round takes what waits when it begins, and ends after half a second, whatever still waits, so that heads are signed
+  under load too; it is then `behind`.
   A slow machine does some batches all the same: what little there was has its place after one round.
 * What is signed is read back from the store first. A head that was only in memory when it was signed could be lost in
   a crash, and the log would then sign another one of the same size.
@@ -160,7 +161,8 @@ class Sequencer:
         self.behind = False
         self._pace.enter()
         while done < AT_LEAST or time.monotonic() < end:
-            tail = await self._store.log_tail(self._pace.batch())
+            most = self._pace.batch()
+            tail = await self._store.log_tail(most)
             if not done:
                 await self._refuse_another_past(tail.head)
             if not tail.leaves:
@@ -169,6 +171,8 @@ class Sequencer:
             if not await self._store.log_append(growth):
                 return integrated  # another sequencer is at it
             integrated, done = integrated + len(growth.leaves), done + 1
+            if len(tail.leaves) < most:
+                return integrated  # what came meanwhile is the next round's: to run after it costs a commit each time
             await self._pace.rest()
         self.behind = True
         return integrated

@@ -29,7 +29,7 @@ from stepgrant_broker.store.readers import Readers
 from stepgrant_broker.store.rewrapping import RewrapStatements
 from stepgrant_broker.store.sealing import Clear
 from stepgrant_broker.store.statements import Text, sqlite_dialect
-from stepgrant_broker.store.writer import Apart, Glance, Truncation, Writer
+from stepgrant_broker.store.writer import Chore, Glance, Truncation, Writer
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
@@ -97,9 +97,9 @@ class SqliteStore(Keeping):
         def look() -> Plan[Loaded]:
             return load(SQL, query, self._clock.now(), self._seal)
 
-        if self._writer.inbox.load:
-            return await self._readers.run(look)
-        return cast("Loaded", await self._writer.inbox.put(Glance(look)))
+        if self._writer.attentive:
+            return cast("Loaded", await self._writer.inbox.put(Glance(look)))
+        return await self._readers.run(look)
 
     async def commit(self, writes: WriteSet) -> None:
         """Apply durably and whole, or raise and leave nothing behind.
@@ -140,7 +140,7 @@ class SqliteStore(Keeping):
         def chore(db: sqlite3.Connection, _: int) -> T:
             return work(_running(db))
 
-        return cast("T", await self._writer.inbox.put(Apart(chore) if apart else chore))
+        return cast("T", await self._writer.inbox.put(Chore(chore, apart)))
 
 
 def _running(db: sqlite3.Connection) -> Run:

@@ -5,8 +5,8 @@ Rules:
   A set that is alone needs no savepoint: the transaction is its own, and what it leaves when refused is rolled back.
 * A refused set is rolled back alone. A database error aborts all sets of the transaction: none of them is there.
 * An error of COMMIT itself leaves the fate of its sets unknown (`FateUnknown`): the bytes may have reached the disk.
-* A plan that finds the thread idle is looked up here, between two transactions: this connection's pages are warm, while
-  a reader reads again whatever a commit has touched or not.
+* A plan is looked up here, between two transactions, unless what the thread is at takes long (`attentive`): this
+  connection's pages are warm, while a reader reads again whatever a commit has touched or not.
 * The thread outlives every error. After a lasting one it opens a new connection, so that a store recovers by itself.
 """
 
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
@@ -53,22 +55,28 @@ class Truncation:
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
-    """Work whose transactions are counted apart, unless it shares one with others."""
+class Chore:
+    """Work that is not of one call and may take long. `apart`: its transactions are counted apart, if it has its own."""
 
     work: Work
+    apart: bool = False
 
     def __call__(self, db: sqlite3.Connection, now: int) -> Any:  # noqa: ANN401 - as of `Work`
         """Do it."""
         return self.work(db, now)
 
 
+LONG: Final = (Chore, Truncation)
 BATCH_MAX: Final = 128
 TRUNCATION_MS: Final = 100
+SWIFT_S: Final = 0.012
+"""Where every COMMIT takes longer, or since this one began, a plan should not wait for it."""
+LAST: Final = 4
+"""So many of them are looked at: the time of a single one is also that of waiting for the interpreter."""
 
 
 class Writer:
-    """`commits` counts durable transactions, `commits_apart` those of work that is `Apart`."""
+    """`commits` counts durable transactions, `commits_apart` those of chores that are `apart`."""
 
     def __init__(
         self, file: connecting.DatabaseFile, *, clock: Clock, failpoints: Failpoints | None, capacity: int
@@ -79,7 +87,15 @@ class Writer:
         self._clock = clock
         self._failpoints = failpoints
         self._db: sqlite3.Connection | None = None
+        self._took = deque[float](maxlen=LAST)
+        self._until = 0.0
         self.thread = start("stepgrant-writer", self._run)
+
+    @property
+    def attentive(self) -> bool:
+        """Whether a plan given now is looked up soon: the next take reaches it, and comes before long."""
+        load = self.inbox.load
+        return not load or (load < BATCH_MAX and monotonic() < self._until)
 
     def _run(self) -> None:
         while self._turn():
@@ -89,13 +105,15 @@ class Writer:
     def _turn(self) -> bool:
         """One batch; its sets are not kept while waiting for the next."""
         jobs = self.inbox.take(BATCH_MAX)
+        brief = min(self._took, default=0.0) < SWIFT_S and not any(isinstance(job.work, LONG) for job in jobs)
+        self._until = monotonic() + SWIFT_S if brief else 0.0
+        looks = [(job, job.work.look) for job in jobs if isinstance(job.work, Glance)]
+        answer([(job, self._between(partial(look_at, look=look))) for job, look in looks])
         sets: list[Job[Work]] = []
         for job in jobs:
-            if isinstance(job.work, Glance):
-                answer([(job, self._between(partial(look_at, look=job.work.look)))])
-            elif isinstance(job.work, Truncation):
+            if isinstance(job.work, Truncation):
                 answer([(job, self._between(partial(self._truncated, whole=job.work.whole)))])
-            else:
+            elif not isinstance(job.work, Glance):
                 sets.append(cast("Job[Work]", job))
         if sets:
             outcomes = self._batch(sets)
@@ -150,8 +168,9 @@ class Writer:
             else:
                 if failpoints is not None:
                     failpoints.hit("store.before_commit")
-                sent = True
+                sent, began = True, monotonic()
                 db.execute("COMMIT")
+                self._took.append(monotonic() - began)
                 if apart:
                     self.commits_apart += 1
                 else:
@@ -190,7 +209,7 @@ class Writer:
 
 
 def _apart(jobs: list[Job[Work]]) -> bool:
-    return all(isinstance(job.work, Apart) for job in jobs)
+    return all(isinstance(job.work, Chore) and job.work.apart for job in jobs)
 
 
 def _one(db: sqlite3.Connection, work: Work, now: int) -> object:

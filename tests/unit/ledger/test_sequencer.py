@@ -66,10 +66,33 @@ async def test_a_round_ends_in_time_with_a_head_and_says_that_more_waits(
     monkeypatch.setattr(sequencing, "ROUND_S", 0.0)
     await store.commit(Chain.of_run().adds(ALONE + 50))
     monkeypatch.setattr(sequencing, "AT_LEAST", 1)
-    for integrated, size, behind in ((ALONE, ALONE, True), (50, ALONE + 50, True), (0, ALONE + 50, False)):
+    for integrated, size, behind in ((ALONE, ALONE, True), (50, ALONE + 50, False), (0, ALONE + 50, False)):
         assert await sequencer.round() == integrated
         assert (await signed_head(sequencer)).size == size
         assert sequencer.behind is behind
+
+
+class Fed(SqliteStore):
+    """A store into which more comes while a batch is appended."""
+
+    chain: Chain
+
+    async def log_append(self, growth: Growth) -> bool:
+        appended = await super().log_append(growth)
+        await self.commit(self.chain.adds(2))
+        return appended
+
+
+async def test_what_comes_during_a_round_is_left_for_the_next_one(
+    store: SqliteStore, signer: LocalSigner, tmp_path: Path
+) -> None:
+    fed = Fed(tmp_path / "log.db", clock=SetClock())
+    fed.chain = Chain.of_run()
+    await fed.commit(fed.chain.adds(3))
+    sequencer = Sequencer(fed, signer, SetClock(), ORIGIN)
+    assert [await sequencer.round() for _ in range(3)] == [3, 2, 2]
+    assert not sequencer.behind
+    await fed.close()
 
 
 class Busy(SqliteStore):

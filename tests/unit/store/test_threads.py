@@ -18,6 +18,7 @@ import pytest
 from conformance.store.making import Chain, Gate, Raising, SetClock
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.store import writer
 from stepgrant_broker.store.asking import Plan
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.wiring.fresh import new_database
@@ -123,24 +124,85 @@ async def test_nothing_is_kept_while_waiting(path: Path) -> None:
     await store.close()
 
 
-async def test_a_load_that_finds_the_writer_idle_uses_its_warm_pages(path: Path) -> None:
-    """And one that finds it busy does not wait for its commit."""
-    gate, chain = Gate("store.before_commit"), Chain.of_run()
-    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
+@pytest.fixture
+def lookers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The threads that looked something up, in turn: `stepgrant-writer`, or `stepgrant-reader-N`."""
     seen: list[str] = []
 
     def load(*_: object) -> Plan[str]:
         seen.append(threading.current_thread().name)
-        yield []
+        yield from ()
         return ""
 
+    monkeypatch.setattr("stepgrant_broker.store.sqlite.load", load)
+    return seen
+
+
+async def _load_beside_a_commit(store: SqliteStore, gate: Gate, chain: Chain, *, later_s: float = 0.0) -> None:
+    """A load that comes while a set stands before its COMMIT, and so long after it came there."""
+    committing = asyncio.create_task(store.commit(chain.adds(1)))
+    await asyncio.to_thread(gate.reached.wait, 60)
+    await asyncio.sleep(later_s)
+    loading = asyncio.create_task(store.load(Query("acme")))
+    await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(loading, committing)
+
+
+async def test_a_load_is_looked_up_by_the_writer_and_its_warm_pages(path: Path, lookers: list[str]) -> None:
+    """If it finds it idle, and if it finds it at a set that is soon done."""
+    gate = Gate("store.before_commit")
+    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stepgrant_broker.store.sqlite.load", load)
+        patch.setattr(writer, "SWIFT_S", 60.0)
         await store.load(Query("acme"))
-        committing = asyncio.create_task(store.commit(chain.adds(1)))
-        await asyncio.to_thread(gate.reached.wait, 60)
-        await store.load(Query("acme"))
-        gate.open()
-        await committing
-    assert [name.rpartition("-")[0] or name for name in dict.fromkeys(seen)] == ["stepgrant", "stepgrant-reader"]
+        await _load_beside_a_commit(store, gate, Chain.of_run())
+    assert lookers == ["stepgrant-writer"] * 2
+    await store.close()
+
+
+async def test_a_load_does_not_wait_for_a_set_that_takes_long(path: Path, lookers: list[str]) -> None:
+    gate = Gate("store.before_commit")
+    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
+    await _load_beside_a_commit(store, gate, Chain.of_run(), later_s=2 * writer.SWIFT_S)
+    assert lookers == ["stepgrant-reader-0"]
+    await store.close()
+
+
+async def test_a_load_does_not_wait_where_every_commit_takes_long(
+    path: Path, lookers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        """A second passes whenever the writer looks at the clock; for everybody else time stands."""
+
+        now = 0.0
+
+        def __call__(self) -> float:
+            self.now += threading.current_thread().name == "stepgrant-writer"
+            return self.now
+
+    monkeypatch.setattr(writer, "monotonic", Slow())
+    gate, chain = Gate("store.before_commit", after=writer.LAST), Chain.of_run()
+    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
+    for _ in range(writer.LAST):
+        await store.commit(chain.adds(1))
+    await _load_beside_a_commit(store, gate, chain)
+    assert lookers == ["stepgrant-reader-0"]
+    await store.close()
+
+
+async def test_a_load_does_not_wait_for_a_chore(path: Path, lookers: list[str]) -> None:
+    store = SqliteStore(path, clock=SetClock())
+    reached, go = threading.Event(), threading.Event()
+
+    def chore(_: object) -> None:
+        reached.set()
+        go.wait(60)
+
+    working = asyncio.create_task(store._do(chore))
+    await asyncio.to_thread(reached.wait, 60)
+    await store.load(Query("acme"))
+    go.set()
+    await working
+    assert lookers == ["stepgrant-reader-0"]
     await store.close()
