@@ -56,7 +56,7 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Work that is not of one call and may take long. `apart`: its transactions are counted apart, if it has its own."""
+    """Work that is of no call and may take long. `apart`: its transactions are counted apart, if it has its own."""
 
     work: Work
     apart: bool = False

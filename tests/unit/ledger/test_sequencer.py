@@ -83,9 +83,8 @@ class Fed(SqliteStore):
         return appended
 
 
-async def test_what_comes_during_a_round_is_left_for_the_next_one(
-    store: SqliteStore, signer: LocalSigner, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("store")
+async def test_what_comes_during_a_round_is_left_for_the_next_one(signer: LocalSigner, tmp_path: Path) -> None:
     fed = Fed(tmp_path / "log.db", clock=SetClock())
     fed.chain = Chain.of_run()
     await fed.commit(fed.chain.adds(3))
