@@ -98,7 +98,7 @@ class Sequencer:
         self._shown: tuple[SignedHead, KnownHead | None] | None = None
         """The newest head, for witnesses, with what was known outside when it was signed."""
         self._out: SignedHead | None = None
-        """The head that witnesses are looking at: nothing else is signed that does not continue it."""
+        """The newest head that witnesses were shown, while it does not count: nothing is signed beside it."""
         self._look_below: int | None = None
         """Older heads from this size on were looked at (`_look_back`)."""
         self._one_at_a_time = asyncio.Lock()
@@ -137,16 +137,18 @@ class Sequencer:
                 return
             head, known = self._shown
             self._out = head
-            try:
-                head = await self._cosigned(head, self._witnesses)
-            finally:
-                self._out = None
+            cosigned = await self._cosigned(head, self._witnesses)
+            if cosigned is not head:
+                async with self._one_at_a_time:
+                    with self._told():
+                        head = await self._published(cosigned, known)
             if not await asyncio.to_thread(self._enough, head):
                 await self._look_back(head.size)
                 return
             async with self._one_at_a_time:
                 with self._told():
                     await self._counts(head, known)
+                    self._out = None
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -253,8 +255,20 @@ class Sequencer:
         more = [one for one in added if (one.name, one.key_id) not in known]
         if not more:
             return head
-        cosigned = replace(head, note=tlog.Note(note.text, (*note.signatures, *more)).encoded())
-        return await self._store.log_publish(cosigned, self.origin)
+        return replace(head, note=tlog.Note(note.text, (*note.signatures, *more)).encoded())
+
+    async def _published(self, head: SignedHead, known: KnownHead | None) -> SignedHead:
+        """It as it is in the store then. Witnesses take their time: a store that went back meanwhile is given nothing.
+
+        Raises `StoreRolledBack`. A head that counts is kept outside all the same: it shows the loss after a restart.
+        """
+        try:
+            await self._refuse_another_past((await self._store.log_tail(NO_LEAVES)).head)
+        except StoreRolledBack:
+            if await asyncio.to_thread(self._enough, head):
+                await self._counts(head, known)
+            raise
+        return await self._store.log_publish(head, self.origin)
 
     async def _counts(self, head: SignedHead, known: KnownHead | None) -> None:
         while self._outside is not None:

@@ -20,6 +20,7 @@ from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.log import SignedHead
 from stepgrant_broker.domain.restoring import StoreRolledBack
 from stepgrant_broker.ledger import sequencer as sequencing
+from stepgrant_broker.ledger.newest import HeadFile
 from stepgrant_broker.ledger.sequencer import Sequencer
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.store.sqlite import SqliteStore
@@ -87,6 +88,34 @@ async def test_a_store_that_goes_back_behind_a_head_that_witnesses_look_at_is_si
     assert await store.log_published_after(0, 9) == ()
     showing.cancel()
     await asyncio.gather(showing, return_exceptions=True)
+
+
+@pytest.mark.parametrize("quorum", ["quorum alice", "group both all alice bob\nquorum both"])
+async def test_into_a_store_that_went_back_while_witnesses_were_asked_nothing_is_published(
+    store: SqliteStore, signer: LocalSigner, sequencer: Sequencer, tmp_path: Path, quorum: str
+) -> None:
+    counts, file = "both" not in quorum, HeadFile(tmp_path)
+    thoughtful = Thoughtful(["alice", "bob"], quorum, (await sequencer.keys())[0])
+    thoughtful.present = {"alice"}
+    asking = Sequencer(store, signer, SetClock(), ORIGIN, witnesses=thoughtful, outside=file)
+    back = copied(tmp_path)
+    await store.commit(Chain.of_run().adds(4))
+    showing = asyncio.create_task(asking.round())
+    await until(lambda: thoughtful.seen == [4])
+    back()
+    await store.commit(Chain.of_run().adds(2))
+    thoughtful.may_answer.set()
+    with pytest.raises(StoreRolledBack) as told:
+        await showing
+    assert told.value.more == {"size": 0, "known_size": 4}
+    assert asking.rolled_back == told.value.detail
+    assert await store.log_published_after(0, 9) == ()
+    # What shows the loss stays: outside, if witnesses made it count, and here in any case.
+    kept = file.read()
+    assert (None if kept is None else kept.size) == (4 if counts else None)
+    with pytest.raises(StoreRolledBack):
+        await asking.integrate()
+    assert await store.log_published_after(0, 9) == ()
 
 
 async def test_the_brokers_rounds_leave_a_silent_witness_to_itself(
