@@ -162,8 +162,8 @@ class Unwilling(Cosigners):
 async def test_what_fails_beside_the_rounds_is_told_by_the_next_one_which_integrates_all_the_same(
     store: SqliteStore, signer: LocalSigner, sequencer: Sequencer
 ) -> None:
-    unwilling = Unwilling(["alice"], "quorum alice", (await sequencer.keys())[0])
-    rounds = Sequencing(Sequencer(store, signer, SetClock(), ORIGIN, witnesses=unwilling), Metrics(), 600_000)
+    unwilling, metrics = Unwilling(["alice"], "quorum alice", (await sequencer.keys())[0]), Metrics()
+    rounds = Sequencing(Sequencer(store, signer, SetClock(), ORIGIN, witnesses=unwilling), metrics, 600_000)
     chain = Chain.of_run()
     await store.commit(chain.adds(2))
     await rounds.round()
@@ -172,6 +172,7 @@ async def test_what_fails_beside_the_rounds_is_told_by_the_next_one_which_integr
     with pytest.raises(StoreUnavailable, match="no proof"):
         await rounds.round()
     assert (await store.log_tail(1)).head.size == 4
+    assert "stepgrant_log_leaves_total 4" in metrics.text()
     await rounds.stop()
 
 

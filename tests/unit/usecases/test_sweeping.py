@@ -11,6 +11,7 @@ import pytest
 
 from fakes.hand import Hand, with_limits
 from fakes.outside import LOGIN, OutsideIssuer, opened
+from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.grants import MINT_DEADLINE_MS
 from stepgrant_broker.domain.outcomes import Result
 from stepgrant_broker.domain.ports import Revocation
@@ -59,6 +60,33 @@ async def test_a_round_notes_what_nobody_has_to_look_at_again(broker: Hand) -> N
     broker.clock.tick(31_000)
     assert await broker.ports.reads.lapsed(broker.clock.now(), 9) != ()
     assert (await sweep(broker.ports)).parked == 1
+
+
+class Forgetful:
+    """Reads of a store that takes no notes now, for this reason."""
+
+    def __init__(self, reads: Reads, why: Exception) -> None:
+        self._reads, self._why = reads, why
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever is read
+        return getattr(self._reads, name)
+
+    async def let_rest(self) -> int:
+        raise self._why
+
+
+async def test_notes_that_cannot_be_written_fail_no_round(broker: Hand, issuer: OutsideIssuer) -> None:
+    """Nothing is wrong without them: what a round did, and what is due outside, is told all the same."""
+    run = await opened(broker)
+    await broker.begin(run, decision=LOGIN)
+    issuer.up = False
+    broker.clock.tick(31_000)
+    forgetful = Forgetful(broker.ports.reads, StoreUnavailable("the store is too busy"))
+    swept = await sweep(replace(broker.ports, reads=forgetful))
+    assert (swept.parked, swept.unconfirmed, swept.failed, swept.fault) == (1, 1, (), None)
+    bug = Forgetful(broker.ports.reads, ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        await sweep(replace(broker.ports, reads=bug))
 
 
 async def test_an_issuer_that_hangs_is_left_for_the_next_round(
