@@ -49,6 +49,8 @@ class Bundle:
     cases: Mapping[str, str] = field(default_factory=_nothing)
     schemas: Mapping[str, Any] = field(default_factory=_nothing)
     """What each `schema.json` says, by the path of the `data.json` it describes; `check` sees if it is a schema."""
+    in_force: bool = field(default=False, compare=False)
+    """Whether it decides already, by this digest; then what the checks only advise does not stop it."""
 
 
 def read_directory(root: Path) -> Bundle:

@@ -3,6 +3,10 @@
 Rules:
 * A finding names file and line as an editor wants them, a stable code, and what to do about it.
 * A policy with a finding is never activated; the one before stays in force.
+* The policy that is in force already decides by the same bytes as before. What a newer check finds in its answers and
+  settings (`ADVICE`) is told and does not stop it, so that an upgrade of the broker stops no production. Everything
+  else does: what may not run, what engines read differently, and what does not fit this broker's input (a rule over a
+  member that an upgrade took away never fires).
 """
 
 from __future__ import annotations
@@ -13,6 +17,10 @@ from typing import Final
 
 from stepgrant_broker.domain.errors import SchemaViolation
 
+ADVICE: Final = frozenset(
+    {"bad_effect", "bad_reason", "bad_schema", "bad_settings", "no_codes", "unknown_setting", "unused_rule"}
+)
+"""Codes that follow from the policy's own files alone and change nothing of what it decides."""
 SHOWN: Final = 5
 """Findings in the text of an error; the rest is counted there and whole in `findings`."""
 
@@ -29,6 +37,11 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.code}: {self.message}; {self.fix}"
+
+
+def grave(findings: Iterable[Finding], *, in_force: bool) -> tuple[Finding, ...]:
+    """Those that keep a policy from deciding. `in_force`: whether it decides already."""
+    return tuple(one for one in findings if not (in_force and one.code in ADVICE))
 
 
 class PolicyInvalid(SchemaViolation):

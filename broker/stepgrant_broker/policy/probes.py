@@ -18,7 +18,7 @@ from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check import check
 from stepgrant_broker.policy.contract import parse
 from stepgrant_broker.policy.engine_process import EngineFailed, EngineProcess
-from stepgrant_broker.policy.findings import Finding, PolicyInvalid
+from stepgrant_broker.policy.findings import Finding, PolicyInvalid, grave
 
 _DIGEST: Final = canonical.action_digest("probe.read", None, {})
 
@@ -96,7 +96,7 @@ def proven(bundle: Bundle, revision: str, *, deadline_s: float) -> EngineProcess
 
     Blocks. Raises `PolicyInvalid`; then nothing of the policy is left.
     """
-    findings = check(bundle)
+    findings = grave(check(bundle), in_force=bundle.in_force)
     if findings:
         raise PolicyInvalid(findings)
     try:

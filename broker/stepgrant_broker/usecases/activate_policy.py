@@ -37,6 +37,12 @@ def newest_revision(tenants: Iterable[Tenant]) -> str | None:
     return max(known)[1] if known else None
 
 
+async def is_in_force(ports: Ports, digest: str) -> bool:
+    """Whether the policy with this digest is the one that decides in this broker. Raises `StoreUnavailable`."""
+    newest = newest_revision(await ports.reads.tenants())
+    return newest is not None and newest.partition(":")[2] == digest
+
+
 async def refuse_superseded(ports: Ports, digest: str, returns: Callable[[int], bool]) -> None:
     """Raises `PolicySuperseded` for a policy that was active before, unless it `returns` after this counter."""
     tenants = await ports.reads.tenants()

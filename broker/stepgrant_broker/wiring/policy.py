@@ -1,7 +1,8 @@
 """The active policy: how one revision takes the place of another.
 
 Rules (in this order, so that no grant is decided under one revision and recorded under another):
-* A new engine is built beside the present one; it must compile, pass all checks and answer the samples.
+* A new engine is built beside the present one; it must compile, pass all checks and answer the samples. What newer
+  checks advise against in the policy that is in force already is told, and does not stop it (`policy/findings.py`).
 * The activation is recorded in each tenant's chain; the tenant's guard rises with it.
 * Only then does the new engine decide. In between, calls meet `RevisionMoved` and are decided again.
 * The old engine answers what it was asked before it ends.
@@ -15,13 +16,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import structlog
 
 from stepgrant_broker.domain.errors import PolicyUnavailable, StepgrantFault
 from stepgrant_broker.domain.writes import Query
-from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision, refuse_superseded
+from stepgrant_broker.policy.check import check
+from stepgrant_broker.usecases.activate_policy import activate_policy, is_in_force, next_revision, refuse_superseded
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.caller import PersonCaller
@@ -33,6 +36,11 @@ RETIRE_S: Final = 5.0
 Returns: TypeAlias = Callable[[int], bool]
 
 _log = structlog.get_logger(__name__)
+
+
+async def as_it_stands(ports: Ports, bundle: Bundle) -> Bundle:
+    """The policy, knowing whether it is in force already. Raises `StoreUnavailable`."""
+    return replace(bundle, in_force=await is_in_force(ports, bundle.digest))
 
 
 def always(_: int) -> bool:
@@ -129,6 +137,7 @@ class ActivePolicy:
         """
         async with self._turn:
             await refuse_superseded(ports, bundle.digest, returns)
+            bundle = await as_it_stands(ports, bundle)
             revision = await next_revision(ports, bundle.digest)
             engine = self._engines()
             try:
@@ -141,6 +150,7 @@ class ActivePolicy:
             if before is not None:
                 await before.retire()
         _log.info("policy_active", revision=revision)
+        await _advise(bundle, revision)
         return revision
 
     async def _record(
@@ -165,6 +175,17 @@ class ActivePolicy:
         serving, self._serving = self._serving, None
         if serving is not None:
             await serving.engine.close()
+
+
+async def _advise(bundle: Bundle, revision: str) -> None:
+    """Say what the checks find in a policy that went on deciding in spite of it."""
+    if bundle.in_force and (found := await asyncio.to_thread(check, bundle)):
+        _log.warning(
+            "policy_has_findings",
+            revision=revision,
+            findings=[str(finding) for finding in found],
+            fix="it goes on only because it is in force; correct it and activate the corrected one",
+        )
 
 
 async def _is_recorded(ports: Ports, tenant: str, revision: str) -> bool:

@@ -20,7 +20,7 @@ from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.domain.errors import PolicySuperseded, PolicyUnavailable, StepgrantFault
 from stepgrant_broker.policy.embedded import EmbeddedEngine
 from stepgrant_broker.policy.findings import PolicyInvalid
-from stepgrant_broker.wiring.policy import always
+from stepgrant_broker.wiring.policy import always, as_it_stands
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
@@ -107,7 +107,7 @@ class Wanted:
         """A policy that could never be activated is nothing to wait for."""
         from stepgrant_broker.policy.opa import checked  # noqa: PLC0415 - an extra
 
-        await asyncio.to_thread(checked, bundle)
+        await asyncio.to_thread(checked, await as_it_stands(self._broker.ports, bundle))
 
     def _wait(self, why: str) -> None:
         if why != self._broker.policy.waits_for:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import pytest
 
 from clerks import SETTINGS
 from commandline import Done, caller
-from stepgrant_broker.policy.bundle import starter_files
+from stepgrant_broker.config import load_settings
+from stepgrant_broker.policy.bundle import read_directory, starter_files
 from stepgrant_broker.testing import TestHost, start
+from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
+from stepgrant_broker.wiring import opened
 
 AGENT = """
 import os, stepgrant
@@ -102,6 +106,39 @@ def test_a_policy_that_names_an_issuer_that_is_not_there(
     _, found = doctor()
     assert found["policy.text"]["state"] == "fail"
     assert "write jwt" in found["policy.text"]["what"]
+
+
+def test_a_policy_in_force_that_newer_checks_find_fault_with(
+    tmp_path: Path, command: Callable[..., Done], doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker starts with it, so the doctor warns; while it is only on disk, it is a failure."""
+    policy = tmp_path / "policy"
+    for path, data in starter_files().items():
+        (policy / path).parent.mkdir(parents=True, exist_ok=True)
+        (policy / path).write_bytes(data)
+    faulty = policy / "stepgrant" / "more.rego"
+    faulty.write_text("# METADATA\n# title: More\npackage stepgrant\n\ndenny := true\n")
+    monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+    monkeypatch.setenv("STEPGRANT_BROKER_POLICY_DIR", str(policy))
+    assert command("db", "migrate").code == 0
+    _, found = doctor()
+    assert (found["policy.text"]["state"], "policy.revision" in found) == ("fail", False)
+    asyncio.run(_activate_unchecked(policy))
+    _, found = doctor()
+    assert (found["policy.text"]["state"], found["policy.revision"]["state"]) == ("warn", "ok")
+    assert "stepgrant/more.rego:5: unused_rule" in found["policy.text"]["what"]
+    assert "in force" in found["policy.text"]["fix"]
+    settings = policy / "stepgrant_config" / "data.json"
+    settings.write_bytes(settings.read_bytes() + b"\n")
+    assert doctor()[1]["policy.text"]["state"] == "fail"
+
+
+async def _activate_unchecked(policy: Path) -> None:
+    """As a broker did whose checks had nothing against it."""
+    bundle = read_directory(policy)
+    async with opened(load_settings()) as broker:
+        revision = await next_revision(broker.ports, bundle.digest)
+        await activate_policy(broker.ports, "default", None, revision=revision, text=bundle.files)
 
 
 def test_people_read_a_line_for_each_and_what_to_do(installation: Path, command: Callable[..., Done]) -> None:

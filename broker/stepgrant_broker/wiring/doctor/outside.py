@@ -24,7 +24,7 @@ OPA, VAULT, ISSUERS, IDENTITY = Area("opa"), Area("vault"), Area("issuers"), Are
 
 async def outside(settings: Settings, broker: Broker | None) -> AsyncIterator[Found]:
     """OPA, Vault and identities, as far as the settings name them."""
-    looks = [_opa(settings), _identities(settings)]
+    looks = [_opa(settings, broker), _identities(settings)]
     if settings.vault_addr is None:
         pass
     elif broker is None or broker.vault is None:
@@ -36,14 +36,17 @@ async def outside(settings: Settings, broker: Broker | None) -> AsyncIterator[Fo
             yield found
 
 
-async def _opa(settings: Settings) -> AsyncIterator[Found]:
+async def _opa(settings: Settings, broker: Broker | None) -> AsyncIterator[Found]:
     if settings.policy_engine != "opa":
         return
     from stepgrant_broker.wiring.broker import policy_of  # noqa: PLC0415 - it imports every adapter
+    from stepgrant_broker.wiring.policy import as_it_stands  # noqa: PLC0415 - as above
     from stepgrant_broker.wiring.policy_engines import engines_of  # noqa: PLC0415 - as above
 
     try:
         bundle = policy_of(settings)
+        if broker is not None:
+            bundle = await as_it_stands(broker.ports, bundle)
         engine = engines_of(settings, lambda: "dec_doctor")()
     except PolicyInvalid:
         yield OPA.unseen("revision", "the broker's own policy has findings, so OPA's cannot be compared with it")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.ledger.seen import FIX
 from stepgrant_broker.policy.check import check
-from stepgrant_broker.policy.findings import PolicyInvalid
+from stepgrant_broker.policy.findings import Finding, PolicyInvalid, grave
+from stepgrant_broker.usecases.activate_policy import is_in_force
 from stepgrant_broker.wiring.doctor.findings import Area, Found
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
+    from stepgrant_broker.policy.bundle import Bundle
     from stepgrant_broker.wiring.broker import Broker
 
 LATE_MS: Final = 60_000
@@ -84,13 +86,19 @@ async def policy(settings: Settings, broker: Broker | None) -> AsyncIterator[Fou
         findings = await asyncio.to_thread(check, bundle, issuers)
     except PolicyInvalid as invalid:
         bundle, findings = None, tuple(invalid.findings)
-    if bundle is None or findings:
+    if bundle is not None and findings and await _goes_on(bundle, findings, broker):
+        yield POLICY.warn(
+            "text", f"{where}: {_many(len(findings), 'finding')} of newer checks, the first: {findings[0]}",
+            f"it goes on only because it is in force; correct what `stepgrant policy check {where}` lists",
+        )  # fmt: skip
+    elif bundle is None or findings:
         yield POLICY.fail(
             "text", f"{where}: {len(findings)} findings, the first: {findings[0]}",
             f"`stepgrant policy check {where}` lists them",
         )  # fmt: skip
         return
-    yield POLICY.ok("text", f"{where} has no findings ({bundle.digest})")
+    else:
+        yield POLICY.ok("text", f"{where} has no findings ({bundle.digest})")
     if broker is None:
         yield POLICY.unseen("revision", "the database cannot be read, so the revision in force is not known")
         return
@@ -105,6 +113,14 @@ async def policy(settings: Settings, broker: Broker | None) -> AsyncIterator[Fou
             )  # fmt: skip
         else:
             yield POLICY.ok("revision", f"in force for {tenant.id}: {active}")
+
+
+async def _goes_on(bundle: Bundle, findings: tuple[Finding, ...], broker: Broker | None) -> bool:
+    """Whether the broker starts with it all the same: it is in force, and the checks of a start only advise."""
+    if broker is None or not await is_in_force(broker.ports, bundle.digest):
+        return False
+    # A start does not look up issuers, so an unknown one came with no upgrade.
+    return not grave(findings, in_force=True) and set(findings) <= set(await asyncio.to_thread(check, bundle))
 
 
 async def work(broker: Broker) -> AsyncIterator[Found]:
