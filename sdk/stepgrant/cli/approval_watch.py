@@ -14,11 +14,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant.cli import approval_view, plain
 from stepgrant.cli.exits import ExitCode, exit_for
+from stepgrant.cli.output import forget_typed
 from stepgrant.errors import StepgrantError
 
 if TYPE_CHECKING:
@@ -107,21 +107,7 @@ def _tell(cli: Cli, broker: People, approval: str, answer: Answer) -> None:
 
 def _asked(approval: str) -> str | None:
     sys.stdout.flush()
-    _forget_typed()
+    forget_typed()
     sys.stderr.write(f"{plain.visible(approval)}: [a]pprove exactly this, [d]eny, or leave it (Enter)? ")
     sys.stderr.flush()
     return VERDICTS.get(sys.stdin.readline().strip().lower())
-
-
-def _forget_typed() -> None:
-    """Drop what the terminal holds of lines that were typed before the question was on the screen."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        import msvcrt
-
-        while msvcrt.kbhit():  # type: ignore[attr-defined,unused-ignore]
-            msvcrt.getch()  # type: ignore[attr-defined,unused-ignore]
-        return
-    with suppress(termios.error, OSError, ValueError):  # no terminal after all
-        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

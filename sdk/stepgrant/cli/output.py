@@ -4,6 +4,8 @@ Rules:
 * `--json`: exactly one JSON document on stdout, in ASCII, so that nothing in it can act on a terminal.
 * People: colours and rules only where stdout is a terminal; piped, the same words in plain columns that are never cut.
 * Notes and questions go to stderr, so that they never mix with a result.
+* Only who sees what he answers is asked: what a question is about stands on stdout, and what was typed before it came
+  does not answer it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from stepgrant.cli import plain
@@ -110,12 +113,31 @@ class Output:
         """Ask before something that cannot be taken back. Raises `CommandError` without a clear yes."""
         if yes:
             return
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise CommandError("nobody can be asked here; look first, then repeat with --yes")
+        if not (self.terminal and sys.stdin.isatty() and sys.stderr.isatty()):
+            raise CommandError(
+                "nobody who sees it all can be asked here: input, output and errors must be a terminal's, without "
+                "--json; look first, then repeat with --yes"
+            )
+        sys.stdout.flush()
+        forget_typed()
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise CommandError("nothing was changed", code="aborted")
+
+
+def forget_typed() -> None:
+    """Drop what the terminal holds of lines that were typed before the question was on the screen."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        import msvcrt
+
+        while msvcrt.kbhit():  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.getch()  # type: ignore[attr-defined,unused-ignore]
+        return
+    with suppress(termios.error, OSError, ValueError):  # no terminal after all
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
 STYLES: Final = {

@@ -15,8 +15,8 @@ import pytest
 from commandline import Done
 from desk import Desk
 from stepgrant import canonical
-from stepgrant.cli import approval_watch
 from stepgrant.cli.exits import ExitCode
+from stepgrant.cli.output import forget_typed
 
 Run = Callable[..., Done]
 LIST = "GET /v1/approvals"
@@ -85,7 +85,7 @@ def test_what_was_typed_before_a_question_does_not_answer_it(monkeypatch: pytest
     with os.fdopen(terminal, encoding="ascii") as typed:
         monkeypatch.setattr(sys, "stdin", typed)
         os.write(keyboard, b"approve\n")
-        approval_watch._forget_typed()
+        forget_typed()
         os.write(keyboard, b"d\n")
         assert typed.readline() == "d\n"
     os.close(keyboard)
@@ -100,6 +100,37 @@ def test_who_does_not_see_a_question_is_not_asked(
     done = watching([page(asked(1)), page()])
     assert "answer it: stepgrant approval approve apr_1, or deny" in done.out
     assert not [one for one in desk.sent if one.method == "POST"]
+
+
+@pytest.mark.parametrize(("stream", "more"), [("stdin", ()), ("stdout", ()), ("stderr", ()), (None, ("--json",))])
+@pytest.mark.parametrize("verdict", ["approve", "deny"])
+def test_who_does_not_see_a_question_does_not_confirm_it(
+    run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch, stream: str | None, more: tuple[str, ...], verdict: str
+) -> None:
+    """What is asked stands on stdout: with that in a file, or as JSON, a yes would be to something unseen."""
+    somebody_sits_there(monkeypatch, "y")
+    if stream is not None:
+        monkeypatch.setattr(getattr(sys, stream), "isatty", lambda: False)
+    desk.says("GET /v1/approvals/apr_1", asked(1))
+    done = run("approval", verdict, "apr_1", *more)
+    assert done.code == ExitCode.USAGE
+    assert "repeat with --yes" in done.err
+    assert "[y/N]" not in done.err
+    assert not [one for one in desk.sent if one.method == "POST"]
+
+
+@pytest.mark.parametrize("verdict", ["approve", "deny"])
+def test_who_sees_a_question_whole_confirms_it(
+    run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    somebody_sits_there(monkeypatch, "y")
+    desk.says("GET /v1/approvals/apr_1", asked(1))
+    desk.says("POST /v1/approvals/apr_1/decide", asked(1, status="approved"))
+    done = run("approval", verdict, "apr_1")
+    assert (done.code, done.err) == (ExitCode.OK, f"{verdict.capitalize()} exactly this? [y/N] ")
+    assert [one.body for one in desk.sent if one.method == "POST"] == [
+        {"verdict": verdict, "digest": asked(1)["digest"]}
+    ]
 
 
 def test_a_question_that_comes_after_younger_ones_is_told_too(watching: Callable[..., Done]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from typer.main import get_command
 from commandline import Done
 from desk import Desk
 from stepgrant.cli import app, main, output, people, running
-from stepgrant.cli.exits import ExitCode
+from stepgrant.cli.exits import CommandError, ExitCode
 
 Run = Callable[..., Done]
 
@@ -263,6 +265,9 @@ class _Terminal:
     def isatty(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
+
     def readline(self) -> str:
         return self._lines.pop(0)
 
@@ -274,7 +279,8 @@ def test_only_a_clear_yes_is_one(
     typed: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", _Terminal(typed))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
     out = output.Output()
     if goes_on:
         out.confirm("Sure?", yes=False)
@@ -284,3 +290,16 @@ def test_only_a_clear_yes_is_one(
         assert getattr(caught.value, "code", "") == "aborted"
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "Sure? [y/N] ")
+
+
+def test_what_was_typed_before_the_question_does_not_confirm_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, terminal = os.openpty()
+    screen = SimpleNamespace(isatty=lambda: True, flush=lambda: None, write=lambda _: os.write(keyboard, b"n\n"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with os.fdopen(terminal, encoding="ascii") as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        os.write(keyboard, b"y\n")
+        with pytest.raises(CommandError, match="nothing was changed"):
+            output.Output().confirm("Sure?", yes=False)
+    os.close(keyboard)
