@@ -13,6 +13,8 @@ from conformance.store.adapters import PostgresDatabase
 from conformance.store.making import NOW, Chain, Gate, a_proof, a_step, an_answer
 from stepgrant_broker.domain.errors import InvalidRequest
 from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofReplayed, StoreRefusal, VersionMoved
+from stepgrant_broker.domain.standing import FOREVER
+from stepgrant_broker.domain.state import RunState
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.store.postgres import PostgresStore
 
@@ -24,6 +26,8 @@ WAITING: Final = """
     SELECT count(*) FROM pg_stat_activity
      WHERE wait_event_type = 'Lock' AND application_name LIKE 'stepgrant%' AND datname = current_database()
 """
+
+NOTED: Final = "SELECT id, over, rests_seq, rests_until FROM runs JOIN run_epochs ON run = id"
 
 
 class Replicas:
@@ -46,6 +50,11 @@ class Replicas:
         async with await psycopg.AsyncConnection.connect(self.database.location, autocommit=True) as db:
             while (await (await db.execute(WAITING)).fetchone()) != (number,):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
+
+    def noted(self) -> list[tuple[Any, ...]]:
+        """Of each run: whether its epoch is over, and how it rests."""
+        with psycopg.connect(self.database.location) as db:
+            return db.execute(NOTED).fetchall()
 
     def deadlocks(self) -> int:
         with psycopg.connect(self.database.location) as db:
@@ -202,6 +211,22 @@ async def test_both_commit_in_groups_and_every_chain_is_whole(replicas: Replicas
         assert run is not None
         assert [entry.seq for entry in entries] == list(range(run.seq))
     assert len(await one.entries("acme", shared.run)) == 17
+
+
+@pytest.mark.parametrize("held", ["runs WHERE id", "run_epochs WHERE run"])
+async def test_a_note_beside_the_calls_waits_for_none_and_leaves_what_others_hold_for_later(
+    replicas: Replicas, held: str
+) -> None:
+    store, chains = replicas.open(), [Chain.of_run(state=RunState.PARKED, park_reason="suspended") for _ in range(3)]
+    for chain in chains:
+        await store.commit(chain.adds(1))
+    with psycopg.connect(replicas.database.location) as other:
+        other.execute(f"SELECT 1 FROM {held} = %s FOR UPDATE".encode(), [chains[1].run])  # noqa: S608 - words of ours
+        assert await store.let_rest() == 5  # an epoch and a run each, but for that one
+        assert await store.let_rest() == 0
+    assert await store.let_rest() == 1
+    notes = {row[0]: row[1:] for row in replicas.noted()}
+    assert notes == {chain.run: (1, chain.the_run.seq, FOREVER) for chain in chains}
 
 
 async def test_all_go_by_the_databases_clock(replicas: Replicas) -> None:

@@ -13,9 +13,10 @@ from stepgrant_broker.domain.log import Leaf
 from stepgrant_broker.store.erasing import ErasingQueries
 from stepgrant_broker.store.keys import KeyStatements
 from stepgrant_broker.store.log import LogStatements, Steps
-from stepgrant_broker.store.queries import Queries
+from stepgrant_broker.store.resting import AtOnce
 from stepgrant_broker.store.rewrapping import RewrapStatements
 from stepgrant_broker.store.statements import Statements, Text
+from stepgrant_broker.store.tables.base import AWAKE, HELD
 
 DIALECT: Final = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
@@ -35,7 +36,23 @@ def of_now(name: str) -> ColumnElement[int]:
     return func.coalesce(cast(bindparam(name), BigInteger), _moment("clock_timestamp()"))
 
 
-READS: Final = Queries(DIALECT, of_view)
+NOTE_OVER: Final = Text(
+    "WITH free AS (SELECT tenant, run, epoch FROM run_epochs"  # noqa: S608 - words of ours
+    " JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS wanted(tenant, run, epoch) USING (tenant, run, epoch)"
+    f" WHERE {HELD} FOR NO KEY UPDATE OF run_epochs SKIP LOCKED)"
+    " UPDATE run_epochs SET over = 1 FROM free"
+    " WHERE (run_epochs.tenant, run_epochs.run, run_epochs.epoch) = (free.tenant, free.run, free.epoch)",
+    ("tenants", "runs", "epochs"),
+)
+NOTE_REST: Final = Text(
+    "WITH free AS (SELECT tenant, id, until_ms FROM runs"  # noqa: S608 - words of ours
+    " JOIN unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS wanted(tenant, id, seq, until_ms)"
+    f" USING (tenant, id, seq) WHERE {AWAKE} FOR NO KEY UPDATE OF runs SKIP LOCKED)"
+    " UPDATE runs SET rests_seq = runs.seq, rests_until = free.until_ms FROM free"
+    " WHERE (runs.tenant, runs.id) = (free.tenant, free.id)",
+    ("tenants", "runs", "seqs", "until"),
+)
+READS: Final = AtOnce(DIALECT, of_view, over=NOTE_OVER, rest=NOTE_REST)
 WRITES: Final = Statements(DIALECT, postgresql.insert, of_now)
 
 

@@ -7,6 +7,8 @@ Rules:
   (`domain.standing.rests_until`). Whatever happens to it moves the chain, and it is awake again.
 * Both are notes: without them each look costs more and finds the same. So no call writes them; the sweeper does, some
   at a time, and each note names what it was read from. A broker that does not know them spoils nothing.
+* Where each statement is a round trip there is one for all notes of a kind, and what others hold is left for later: no
+  note waits for a call.
 * The sweeper goes over those that are awake in turns: some of them may be resumed, but nobody does.
 """
 
@@ -30,14 +32,18 @@ from stepgrant_broker.store.tables.base import AWAKE, HELD
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sqlalchemy.engine import Dialect
+
     from stepgrant_broker.domain.standing import Standing
     from stepgrant_broker.store.asking import Found
     from stepgrant_broker.store.forgetting import Run
+    from stepgrant_broker.store.log import Steps
+    from stepgrant_broker.store.statements import Moment
 
 LOOKED_AT: Final = 500
 """Runs, and epochs, of one look."""
 PORTION: Final = 100
-"""Notes in one transaction of the writer: on PostgreSQL each is a round trip."""
+"""Notes in one transaction of the writer."""
 Place = tuple[str, str, str]
 """Tenant, agent and id of a run."""
 START: Final[Place] = ("", "", "")
@@ -54,11 +60,22 @@ class Notes:
     after: Place
 
     def portions(self) -> Iterator[Notes]:
-        """The same in portions, each in the order of tenant and run, as calls lock them."""
+        """The same in portions."""
         for at in range(0, len(self.over), PORTION):
-            yield Notes(tuple(sorted(self.over[at : at + PORTION])), (), self.after)
+            yield Notes(self.over[at : at + PORTION], (), self.after)
         for at in range(0, len(self.resting), PORTION):
-            yield Notes((), tuple(sorted(self.resting[at : at + PORTION])), self.after)
+            yield Notes((), self.resting[at : at + PORTION], self.after)
+
+
+class AtOnce(Queries):
+    """The queries of a store that has one statement for all notes of a kind.
+
+    Both take an array of texts for each member of `Notes.over` and `Notes.resting`, and pass by what others hold.
+    """
+
+    def __init__(self, dialect: Dialect, moment: Moment, *, over: Text, rest: Text) -> None:
+        super().__init__(dialect, moment)
+        self.note_over, self.note_rest = over, rest
 
 
 class Statements:
@@ -111,7 +128,17 @@ def _readable(rows_found: Found) -> Iterator[Standing]:
 
 def note(sql: Queries, run: Run, found: Notes) -> int:
     """Write the notes, but for what moved meanwhile; how many."""
-    mine = statements(sql)
+    steps = _at_once(sql, found) if isinstance(sql, AtOnce) else _one_by_one(statements(sql), found)
+    return sum(run(text, places)[0] for text, places in steps)
+
+
+def _at_once(sql: AtOnce, found: Notes) -> Steps:
+    kinds: tuple[tuple[Text, Sequence[tuple[object, ...]]], ...]
+    kinds = (sql.note_over, found.over), (sql.note_rest, found.resting)
+    return [(text, tuple(zip(*(map(str, one) for one in notes), strict=True))) for text, notes in kinds if notes]
+
+
+def _one_by_one(mine: Statements, found: Notes) -> Steps:
     binds: list[tuple[Text, dict[str, object]]] = [
         (mine.note_over, {"w_tenant": tenant, "w_run": id_, "w_epoch": epoch}) for tenant, id_, epoch in found.over
     ]
@@ -119,4 +146,4 @@ def note(sql: Queries, run: Run, found: Notes) -> int:
         (mine.note_rest, {"w_tenant": tenant, "w_run": id_, "w_seq": seq, "w_until": until})
         for tenant, id_, seq, until in found.resting
     ]
-    return sum(run(text, text.places(one))[0] for text, one in binds)
+    return [(text, text.places(one)) for text, one in binds]
