@@ -3,9 +3,10 @@
 Rules:
 * The question binds run and subject under the step `~resume`, and keeps both so that people see who asks.
 * What is not allowed is recorded before it is raised. A refusal that only repeats recorded ones (`ENOUGH` times the
-  same subject, revision, effect and reasons, nothing but refusals since, less than `AGAIN_MS` ago) is raised under the
-  newest one's id and not written again: a worker that tries on for weeks must not grow the run's record without end.
-  The first few all stand there: policy counts denials (`history.denials`), and each has the input of its own try.
+  same subject, attested in the same way, for the same principal; the same revision, effect and reasons; nothing but
+  refusals since, less than `AGAIN_MS` ago) is raised under the newest one's id and not written again: a worker that
+  tries on for weeks must not grow the record without end. The same holds for refusals to open a run (`open.py`).
+  The first few all stand in a run: policy counts denials (`history.denials`), and each has the input of its own try.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from stepgrant import canonical
 from stepgrant_broker.domain import approvals, runs
 from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.deciding import decision_member, with_people
@@ -24,6 +26,7 @@ from stepgrant_broker.domain.errors import ApprovalNeeded, PolicyDenied, Stepgra
 from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.state import Approval
+from stepgrant_broker.usecases.answers import revealed
 from stepgrant_broker.usecases.context import Ports
 
 AGAIN_MS: Final = 86_400_000
@@ -33,6 +36,7 @@ ENOUGH: Final = 10
 LOOKED_BACK: Final = 100
 """So many of the newest entries are looked at for equal refusals: several subjects may be refused in turns."""
 _OWN_OF_EACH: Final = frozenset({"input_c", "decision_id"})
+_ATTESTED: Final = ("method", "trust_domain", "subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ async def settle(
     }
     body = {"phase": "resume", "engine": decided.engine}
     entry = journal.add(EntryType.DECISION, step=RESUME_STEP, attempt=1, action=action, decision=member, body=body)
-    before = await _equal_before(ports, entry) if isinstance(decision, Deny) or found.pending else None
+    refused = isinstance(decision, Deny) or found.pending is not None
+    before = await equal_before(ports, entry, decided, ENOUGH) if refused else None
     if isinstance(decision, Deny):
         known = str((before or member)["decision_id"])
         return Settled(before or member, raising=denied(known, decision), recorded=before is not None)
@@ -98,28 +103,42 @@ async def settle(
     return Settled(before or member, raising=_needed(asked), recorded=before is not None)
 
 
-async def _equal_before(ports: Ports, entry: Entry) -> Mapping[str, Any] | None:
-    """The `decision` of the newest of the recorded refusals, if this one would only repeat them."""
-    new, equal = _what_counts(entry.fields), list[Mapping[str, Any]]()
+async def equal_before(ports: Ports, entry: Entry, decided: Decided, enough: int) -> Mapping[str, Any] | None:
+    """The `decision` of the newest of the recorded refusals, if this one would only repeat so many of them."""
+    new, equal, chain = _what_counts(entry.fields), list[Mapping[str, Any]](), entry.run or ""
     rows = await ports.reads.entries(entry.tenant, entry.run, after=entry.seq - 1 - LOOKED_BACK, limit=LOOKED_BACK)
     for row in reversed(rows):
         fields: Mapping[str, Any] = json.loads(row.data)
-        if not _is_refusal(fields) or entry.ts - fields["ts"] >= AGAIN_MS:
+        if not _is_refusal(fields, entry.step) or entry.ts - fields["ts"] >= AGAIN_MS:
             break
         if _what_counts(fields) == new:
             equal.append(fields["decision"])
-        if len(equal) == ENOUGH:
-            return dict(equal[0])
-    return None
+    if len(equal) < enough:
+        return None
+    inputs = await ports.reads.payloads(entry.tenant, chain, [one["input_c"] for one in equal])
+    who = _who(canonical.loads(decided.input))
+    same = [one for one in equal if _who(revealed(inputs, one["input_c"])) == who]
+    return dict(same[0]) if len(same) >= enough else None
 
 
-def _is_refusal(fields: Mapping[str, Any]) -> bool:
+def _who(document: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
+    """Of a decision's input: who asked, how that was attested, and for whom. Nothing of an input that is gone.
+
+    Not what may be new with each try: the other attributes, labels and the version.
+    """
+    if not isinstance(document, dict):
+        return []
+    identity = [document["identity"][name] for name in _ATTESTED]
+    return [*identity, document["agent"]["name"], document["claimed"]["principal"]]
+
+
+def _is_refusal(fields: Mapping[str, Any], step: str | None) -> bool:
     """Or the question that came of it."""
-    return fields["step"] == RESUME_STEP and fields["type"] in {EntryType.DECISION, EntryType.APPROVAL_REQUESTED}
+    return fields["step"] == step and fields["type"] in {EntryType.DECISION, EntryType.APPROVAL_REQUESTED}
 
 
 def _what_counts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action's digest is of run and subject."""
+    """The action's digest is of run and subject, or of the key of the run that was to be opened."""
     decision = {name: value for name, value in (fields["decision"] or {}).items() if name not in _OWN_OF_EACH}
     return {"decision": decision, **{name: fields[name] for name in ("type", "action", "body")}}
 
