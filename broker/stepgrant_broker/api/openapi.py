@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stepgrant_broker.api import shapes_people
+from stepgrant_broker.api import shapes
 from stepgrant_broker.api.problems import STATUSES
 from stepgrant_broker.api.routing import REST, WITH_BODY, Endpoint, Needs
 
@@ -77,7 +77,7 @@ class _Described(msgspec.Struct):
 
 @lru_cache(maxsize=1)  # all brokers of a process declare the same
 def _schemas(endpoints: tuple[Endpoint, ...]) -> _Described:
-    kinds = [shapes_people.Problem, shapes_people.OAuthError]
+    kinds = [shapes.Problem, shapes.OAuthError]
     for endpoint in endpoints:
         kinds += [endpoint.takes, endpoint.answers]
     unique = list({id(kind): kind for kind in kinds}.values())

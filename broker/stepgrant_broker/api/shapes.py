@@ -231,3 +231,22 @@ class Entries(msgspec.Struct):
 
     entries: list[EntryView]
     next: int | None
+
+
+class Problem(msgspec.Struct):
+    """What went wrong (RFC 9457). Match on `code`; further members depend on it."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | msgspec.UnsetType = msgspec.UNSET
+    retry_after_ms: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class OAuthError(msgspec.Struct):
+    """What went wrong at the token endpoint (RFC 6749 §5.2)."""
+
+    error: str
+    error_description: str

@@ -76,6 +76,7 @@ class ShownApproval(ApprovalView, kw_only=True):
     as `action` shows them, or that of `resume`. `bound` is `null` where it was erased, or asked by an older broker.
     """
 
+    revision: str
     digest: str | None
     bound: Bound | None
     action: ShownAction
@@ -279,22 +280,3 @@ class Token(msgspec.Struct):
     token_type: Literal["DPoP"]
     issued_token_type: str
     expires_in: int
-
-
-class Problem(msgspec.Struct):
-    """What went wrong (RFC 9457). Match on `code`; further members depend on it."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    field: str | msgspec.UnsetType = msgspec.UNSET
-    retry_after_ms: int | msgspec.UnsetType = msgspec.UNSET
-
-
-class OAuthError(msgspec.Struct):
-    """What went wrong at the token endpoint (RFC 6749 §5.2)."""
-
-    error: str
-    error_description: str

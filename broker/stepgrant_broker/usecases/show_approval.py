@@ -23,7 +23,10 @@ from stepgrant_broker.usecases.context import Ports
 
 
 async def show_approval(ports: Ports, tenant: str, approval_id: str) -> dict[str, Any]:
-    """The question with `digest`, `bound`, `action` and `resume`. Raises `UnknownApproval`, `StoreUnavailable`."""
+    """The question with `revision` (of the policy that put it), `digest`, `bound`, `action` and `resume`.
+
+    Raises `UnknownApproval`, `StoreUnavailable`.
+    """
     loaded = await ports.store.load(Query(tenant, approval=approval_id))
     run, approval = loaded.view.run, loaded.view.approvals.get(approval_id)
     if run is None or approval is None or approval.tenant != tenant:
@@ -33,6 +36,7 @@ async def show_approval(ports: Ports, tenant: str, approval_id: str) -> dict[str
     named = asked.keys() == {"action", "args", "resource"}
     return {
         **answers.approval(approval),
+        "revision": approval.revision,
         "digest": answers.committed(loaded.payloads, approval.binding_c),
         "bound": bound,
         "action": {

@@ -1,4 +1,7 @@
-"""A question to people on the screen: as one row of a list, and whole. Values of others are made visible."""
+"""A question to people on the screen: as one row of a list, and whole. Values of others are made visible.
+
+`broker` gives the titles of reasons (`reason_titles.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,32 @@ from typing import TYPE_CHECKING, Any, Final
 from stepgrant.cli import asked as about
 from stepgrant.cli import plain
 from stepgrant.cli._tell_approvals import WHY_AGAIN
+from stepgrant.cli.reason_titles import Titles, told
 
 if TYPE_CHECKING:
     from stepgrant.cli.output import Output
+    from stepgrant.cli.people import People
 
 ARGS_SHOWN: Final = 80
 """Characters of the arguments in a list; `approval show` has them whole."""
 
 
-def table(out: Output, found: Sequence[Mapping[str, Any]], *, status: bool) -> None:
-    """A list of them, each as listed or with all that `approval show` knows. `status`: they may have several."""
-    columns = ("approval", *(("status",) if status else ()), "agent", "run", "step", "wants", "why", "asks", "asked",
+def table(out: Output, found: Sequence[Mapping[str, Any]], broker: People, *, status: str | None) -> None:
+    """A list of them, each as listed or with all that `approval show` knows. `status`: all have this one."""
+    waiting = status == "pending"
+    columns = ("approval", *(() if waiting else ("status",)), "agent", "run", "step", "wants", "why", "asks", "asked",
                "answer by")  # fmt: skip
-    rows = ((a["id"], *((a["status"],) if status else ()), *_row(out, a)) for a in found)
+    titles = Titles(broker)
+    rows = ((a["id"], *(() if waiting else (a["status"],)), *_row(out, a, titles)) for a in found)
     out.table(columns, rows, empty="nobody is asked")
 
 
-def _row(out: Output, asked: Mapping[str, Any]) -> tuple[object, ...]:
+def _row(out: Output, asked: Mapping[str, Any], titles: Titles) -> tuple[object, ...]:
     known = asked.get("run_facts") or {}
     people = ", ".join(asked["groups"]) or "any approver"
     return (
         known.get("agent", ""), known.get("key") or asked["run"], asked["step"], wants(asked),
-        ", ".join(asked["reasons"]), people if asked["quorum"] == 1 else f"{asked['quorum']} of {people}",
+        told(asked["reasons"], titles.of(asked)), people if asked["quorum"] == 1 else f"{asked['quorum']} of {people}",
         out.when(asked["requested_at"]), out.when(asked["answer_by"]),
     )  # fmt: skip
 
@@ -48,7 +55,7 @@ def wants(asked: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def show(out: Output, asked: Mapping[str, Any]) -> None:
+def show(out: Output, asked: Mapping[str, Any], broker: People) -> None:
     """All that an answer would be bound to, and whether its digest is that of what is shown."""
     out.line(f"approval {plain.visible(asked['id'])}", style="bold")
     again = asked["why_again"]
@@ -57,7 +64,8 @@ def show(out: Output, asked: Mapping[str, Any]) -> None:
             ("status", asked["status"]),
             ("run", _run(asked)),
             ("step", asked["step"]),
-            ("why", f"{plain.joined(asked['reasons'])} ({_explained(asked)})"),
+            ("why", told(asked["reasons"], Titles(broker).of(asked))),
+            ("explained", _explained(asked)),
             ("asked again", None if again is None else WHY_AGAIN.get(again, again)),
             ("asks", f"{asked['quorum']} of {plain.joined(asked['groups'], 'any approver')}"),
             ("asked", out.when(asked["requested_at"])),
@@ -89,4 +97,4 @@ def _answers(asked: Mapping[str, Any]) -> str:
 
 def _explained(asked: Mapping[str, Any]) -> str:
     # The agent chose the step's key, and people paste what they read.
-    return f"`stepgrant policy explain {asked['run']} {shlex.quote(asked['step'])}` says which rules, with their titles"
+    return f"`stepgrant policy explain {asked['run']} {shlex.quote(asked['step'])}` says by which rules and values"

@@ -87,7 +87,7 @@ def _tell(cli: Cli, broker: People, approval: str, answer: Answer) -> None:
         sys.stdout.write(json.dumps(asked, ensure_ascii=True) + "\n")
         sys.stdout.flush()
         return
-    approval_view.show(cli.out, asked)
+    approval_view.show(cli.out, asked, broker)
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         cli.out.line(f"answer it: stepgrant approval approve {plain.visible(approval)}, or deny")
         sys.stdout.flush()

@@ -47,7 +47,7 @@ def register(root: typer.Typer) -> None:
             wanted = None if status == "all" else status
             found = list(broker.pages("/v1/approvals", "approvals", status=wanted, run=run_id))
             rows = found if cli.out.json_mode else _detailed(broker, found)
-        cli.out.emit({"approvals": found}, lambda: approval_view.table(cli.out, rows, status=wanted != "pending"))
+            cli.out.emit({"approvals": found}, lambda: approval_view.table(cli.out, rows, broker, status=wanted))
 
     @command(app, "show", example="stepgrant approval show apr_01jd...")
     def show(cli: Cli, approval: APPROVAL) -> None:
@@ -56,7 +56,7 @@ def register(root: typer.Typer) -> None:
 
         with cli.broker() as broker:
             answer = _get(broker, approval)
-        cli.out.emit(answer, lambda: approval_view.show(cli.out, answer))
+            cli.out.emit(answer, lambda: approval_view.show(cli.out, answer, broker))
 
     @command(app, "watch", example="stepgrant approval watch\nstepgrant approval watch --json --run order-1729")
     def watch(cli: Cli, run: RUN = None, every: EVERY = 2.0) -> None:
@@ -107,7 +107,7 @@ def _answer(cli: Cli, approval: str, verdict: str, *, note: str | None, digest: 
                 f"{approval} is about another action now (digest {asked['digest']}); look again", code="digest_mismatch"
             )
         if not cli.out.json_mode:
-            approval_view.show(cli.out, asked)
+            approval_view.show(cli.out, asked, broker)
         _refuse_unshown(asked, verdict)
         cli.out.confirm(f"{verdict.capitalize()} exactly this?", yes=yes)
         answer = _decided(broker, asked, verdict, note)

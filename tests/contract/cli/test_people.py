@@ -63,15 +63,16 @@ def in_doubt(key: str = "order-2") -> None:
 
 
 def test_approval_is_seen_answered_and_told(host: TestHost, run: Run, root: list[str]) -> None:
-    approval = asked()
+    approval, titled = asked(), "tool_needs_approval (This tool always needs a person)"
     listed = run("approval", "list", *root)
-    assert [word in listed.out for word in (approval, "file.publish", "press")] == [True] * 3
+    assert [word in listed.out for word in (approval, "file.publish", "press", titled)] == [True] * 4
     shown = run("approval", "show", approval, *root)
-    for words in ("web/emma", '"name": "emma"', "tool_needs_approval", "order-1", "sha-256:", "issuer parameters",
+    for words in ("web/emma", '"name": "emma"', titled, "order-1", "sha-256:", "issuer parameters",
                   "it is the digest of exactly this"):  # fmt: skip
         assert words in shown.out
     digest = run("approval", "show", approval, "--json", *root).json["digest"]
     done = run("approval", "approve", approval, "--digest", digest, "--note", "reads well", "--yes", *root)
+    assert titled in done.out
     assert done.out.endswith(f"{approval} is approved\n")
     assert work("order-1") == "https://web.example/emma"
     told = run("run", "show", "order-1", *root).out

@@ -14,37 +14,13 @@ import pytest
 
 from commandline import Done
 from desk import Desk
-from stepgrant import canonical
-from stepgrant.cli.exits import ExitCode
-from stepgrant.cli.output import forget_typed
+from questions import asked, page
+from stepgrant.cli.exits import CommandError, ExitCode
+from stepgrant.cli.output import Output, forget_typed
 
 Run = Callable[..., Done]
 LIST = "GET /v1/approvals"
 MORE = 20
-
-
-def asked(number: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - members of an answer
-    """A question as `approval show` gets it."""
-    args = {"text": f"number {number}"}
-    bound: dict[str, Any] = {
-        "tenant": "default", "run": "run_1", "step": f"s{number}", "effect": "once", "issuer": "jwt", "params": {},
-        "digest": canonical.action_digest("report.publish", "web", args),
-    }  # fmt: skip
-    return {
-        "id": f"apr_{number}", "run": "run_1", "step": f"s{number}", "tool": "report.publish", "effect": "once",
-        "issuer": "jwt", "status": "pending", "groups": ["editors"], "quorum": 1, "requested_at": number,
-        "answer_by": 2, "valid_for_ms": 900_000, "reasons": ["tool_needs_approval"], "why_again": None,
-        "settled_at": None, "consumed_by": None, "answers": [], "digest": canonical.digest(bound), "bound": bound,
-        "resume": None, "action": {"tool": "report.publish", "resource": "web", "args": args},
-        "run_facts": {"agent": "billing", "key": "order-1729", "state": "parked"}, **changes,
-    }  # fmt: skip
-
-
-def page(*questions: dict[str, Any], status: int = 200) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """An answer to a list, the newest first, each without what a list has not."""
-    left_out = {"action", "bound", "digest", "resume", "run_facts"}
-    rows = [{name: value for name, value in one.items() if name not in left_out} for one in questions]
-    return status, {"approvals": rows, "next": None}, {}
 
 
 @pytest.fixture
@@ -88,6 +64,19 @@ def test_what_was_typed_before_a_question_does_not_answer_it(monkeypatch: pytest
         forget_typed()
         os.write(keyboard, b"d\n")
         assert typed.readline() == "d\n"
+    os.close(keyboard)
+
+
+def test_what_was_typed_before_the_question_does_not_confirm_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, terminal = os.openpty()
+    screen = SimpleNamespace(isatty=lambda: True, flush=lambda: None, write=lambda _: os.write(keyboard, b"n\n"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with os.fdopen(terminal, encoding="ascii") as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        os.write(keyboard, b"y\n")
+        with pytest.raises(CommandError, match="nothing was changed"):
+            Output().confirm("Sure?", yes=False)
     os.close(keyboard)
 
 
@@ -236,4 +225,4 @@ def test_a_list_of_what_was_answered_asks_for_nothing_more(run: Run, desk: Desk)
 
 def test_the_command_that_explains_it_can_be_pasted(run: Run, desk: Desk) -> None:
     desk.says("GET /v1/approvals/apr_1", asked(1, step="s1; rm -rf /"))
-    assert "`stepgrant policy explain run_1 's1; rm -rf /'` says which rules" in run("approval", "show", "apr_1").out
+    assert "`stepgrant policy explain run_1 's1; rm -rf /'` says by which rules" in run("approval", "show", "apr_1").out

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from typer.main import get_command
 from commandline import Done
 from desk import Desk
 from stepgrant.cli import app, main, output, people, running
-from stepgrant.cli.exits import CommandError, ExitCode
+from stepgrant.cli.exits import ExitCode
 
 Run = Callable[..., Done]
 
@@ -290,16 +289,3 @@ def test_only_a_clear_yes_is_one(
         assert getattr(caught.value, "code", "") == "aborted"
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "Sure? [y/N] ")
-
-
-def test_what_was_typed_before_the_question_does_not_confirm_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    keyboard, terminal = os.openpty()
-    screen = SimpleNamespace(isatty=lambda: True, flush=lambda: None, write=lambda _: os.write(keyboard, b"n\n"))
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stderr", screen)
-    with os.fdopen(terminal, encoding="ascii") as typed:
-        monkeypatch.setattr(sys, "stdin", typed)
-        os.write(keyboard, b"y\n")
-        with pytest.raises(CommandError, match="nothing was changed"):
-            output.Output().confirm("Sure?", yes=False)
-    os.close(keyboard)
