@@ -1,6 +1,7 @@
 """What can be told of a run that is over: how it ended and with which result, from the record of the run itself.
 
 Rules:
+* The refusal names the run and its state; an older broker's does not, and then the run is searched.
 * Nothing is opened, decided or done: a run's end is final, and the broker has said so before anybody asks here.
 * A workload reads its own runs only. What it may not read, or what was erased, is not known; that is no failure.
 * A result belongs to one input. It is given back only to a caller who named no other one.
@@ -10,11 +11,12 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from stepgrant import _calls, _outcomes
 from stepgrant import _errors as e
 from stepgrant._flows import Flow
+from stepgrant._problems import ENDS
 from stepgrant._timeouts import Patience
 from stepgrant.canonical import digest_bytes
 
@@ -26,18 +28,13 @@ SEARCHED: Final = 2000
 """So many of this workload's newest runs are searched for a run's key."""
 _PAGE: Final = 500
 _ASK_S: Final = 5.0
-_ENDS: Final[dict[str, Literal["completed", "failed", "cancelled"]]] = {
-    "completed": "completed",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
 
 
 def learned(order: Order, means: Means, said: e.RunEnded) -> Flow[e.RunEnded]:
     """The same refusal, with what the record of the run says of its end. Raises nothing of its own."""
     if order.run_key is None or not order.learn:
         return said
-    known = _Known(order, means)
+    known = _Known(order, means, said)
     try:
         yield from known.look()
     except e.StepgrantError:
@@ -49,12 +46,11 @@ def learned(order: Order, means: Means, said: e.RunEnded) -> Flow[e.RunEnded]:
 class _Known:
     """What was learned so far."""
 
-    def __init__(self, order: Order, means: Means) -> None:
+    def __init__(self, order: Order, means: Means, said: e.RunEnded) -> None:
         self._order = order
         self._means = means
         self._patience = Patience(min(_ASK_S, order.timeouts.broker))
-        self._run: str | None = None
-        self._state: Literal["completed", "failed", "cancelled"] | None = None
+        self._run, self._state = said.run, said.state
         self._result: Any = None
         self._recorded = False
         self._other_input = False
@@ -72,12 +68,13 @@ class _Known:
         )
 
     def look(self) -> Flow[None]:
-        """Find the run, then read its record. Raises `StepgrantError`."""
-        row = yield from self._find()
-        if row is None or row.state not in _ENDS:
-            return
-        self._run, self._state = row.id, _ENDS[row.state]
-        receipt: _outcomes.Evidence = yield from self._ask(_calls.receipt(row.id), _outcomes.Evidence)
+        """Find the run, where the refusal did not name it, then read its record. Raises `StepgrantError`."""
+        if self._run is None:
+            row = yield from self._find()
+            if row is None or row.state not in ENDS:
+                return
+            self._run, self._state = row.id, row.state
+        receipt: _outcomes.Evidence = yield from self._ask(_calls.receipt(self._run), _outcomes.Evidence)
         self._read(receipt)
 
     def _find(self) -> Flow[_outcomes.ListedRun | None]:

@@ -6,6 +6,7 @@ is cut, and a code that nobody knows becomes `BrokerError`, a status that says "
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,8 @@ from stepgrant import _verification_errors as v
 
 _MAX_TEXT: Final = 500
 _MAX_LIST: Final = 32
+_RUN: Final = re.compile(r"run_[0-9A-Za-z]{1,64}")
+ENDS: Final = frozenset({"completed", "failed", "cancelled"})
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
 
 
@@ -73,6 +76,13 @@ def _waiting(kind: type[e.LeaseHeld | e.PriorCredentialLive]) -> Callable[[_Prob
     return lambda problem: kind(problem.message, retry_after=problem.wait)
 
 
+def _ended(problem: _Problem) -> e.RunEnded:
+    """A state that is no end, or an id that is none, is not taken: the one is told, the other asked for."""
+    run, state = problem.text("run"), problem.text("state")
+    named = run is not None and _RUN.fullmatch(run) is not None and state in ENDS
+    return e.RunEnded(problem.message, run=run if named else None, state=state if named else None)
+
+
 def _verification(kind: type[v.VerificationError]) -> Callable[[_Problem], e.StepgrantError]:
     return lambda problem: kind(problem.message, reason="broker_said_so", retry_after=problem.wait)
 
@@ -106,7 +116,7 @@ _BUILD: Final[Mapping[str, Callable[[_Problem], e.StepgrantError]]] = {
     "suspected_duplicate": lambda p: e.SuspectedDuplicate(
         of=p.text("of"), options=p.texts("options"), step=p.text("step"), why=p.message
     ),
-    "run_ended": _plain(e.RunEnded),
+    "run_ended": _ended,
     "run_not_ended": _other,
     "leases_not_confirmed": _other,
     "prior_credential_live": _waiting(e.PriorCredentialLive),

@@ -60,6 +60,34 @@ async def test_the_recorded_result_is_told(face: Face, broker: ScriptedBroker) -
 
 
 @faces
+async def test_a_refusal_that_names_the_run_spares_the_search(face: Face, broker: ScriptedBroker) -> None:
+    broker.will("runs", problem("run_ended", 409, detail="the run is completed; …", run=RUN, state="completed"))
+    broker.will("run.receipt", Reply(record({"paid": 7}).receipt()))
+    with pytest.raises(errors.RunEnded) as over:
+        async with face.run(**broker.at(timeouts=IMPATIENT)):
+            pytest.fail("nobody may enter")
+    assert (over.value.run, over.value.state, over.value.result) == (RUN, "completed", {"paid": 7})
+    assert broker.verbs == ["runs", "run.receipt"]
+
+
+@faces
+@pytest.mark.parametrize(
+    "named",
+    [{"run": RUN, "state": "open"}, {"run": RUN}, {"run": "../keys", "state": "failed"}, {"run": 7, "state": "failed"}],
+    ids=["not over", "no state", "no id", "no text"],
+)
+async def test_a_name_that_is_none_is_searched_for(face: Face, broker: ScriptedBroker, named: dict[str, Any]) -> None:
+    broker.will("runs", problem("run_ended", 409, **named))
+    broker.will("list", page((RUN, "job", "completed")))
+    broker.will("run.receipt", Reply(record({"paid": 7}).receipt()))
+    with pytest.raises(errors.RunEnded) as over:
+        async with face.run(**broker.at(timeouts=IMPATIENT)):
+            pytest.fail("nobody may enter")
+    assert (over.value.run, over.value.state, over.value.result) == (RUN, "completed", {"paid": 7})
+    assert broker.verbs == ["runs", "list", "run.receipt"]
+
+
+@faces
 async def test_a_key_is_looked_for_on_so_many_pages(face: Face, broker: ScriptedBroker) -> None:
     others = [page(("run_other", "other", "completed"), after="more")] * 99
     over = await refused(face, broker, *others)
@@ -143,6 +171,14 @@ def test_a_worker_does_not_ask_how_it_ended(broker: ScriptedBroker) -> None:
     broker.will("runs", ENDED)
     with pytest.raises(errors.RunEnded), worker._opening(job):
         pytest.fail("nobody may enter")
+    assert broker.verbs == ["runs"]
+
+
+def test_who_is_not_to_be_told_more_still_learns_how_it_ended(broker: ScriptedBroker) -> None:
+    broker.will("runs", problem("run_ended", 409, detail="the run is failed", run=RUN, state="failed"))
+    with pytest.raises(errors.RunEnded) as over, stepgrant.run(agent="agent", **broker.at()):
+        pytest.fail("nobody may enter")
+    assert (over.value.run, over.value.state, str(over.value)) == (RUN, "failed", "the run is failed")
     assert broker.verbs == ["runs"]
 
 

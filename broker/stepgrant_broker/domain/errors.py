@@ -203,7 +203,7 @@ class DuplicateSuspected(Conflict):
 
 
 class RunEnded(Conflict):
-    """The run is over; this is final."""
+    """The run is over; this is final. Of one that is there: `run` (its id) and `state` say which, and how it ended."""
 
     code = "run_ended"
 

@@ -50,7 +50,7 @@ def require_run(loaded: Loaded, tenant: str) -> Run:
 def refuse_ended(run: Run) -> None:
     """Raises `RunEnded`. What people settle, they may settle while the kill switch is thrown: it is why they look."""
     if run.state.ended:
-        raise RunEnded(f"the run is {run.state.value}; that is final")
+        raise RunEnded(f"the run is {run.state.value}; that is final", run=run.id, state=run.state.value)
 
 
 def refuse_stopped(run: Run) -> None:

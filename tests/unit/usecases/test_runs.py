@@ -160,10 +160,10 @@ async def test_the_end_is_final_and_repeatable_by_its_key(broker: Hand, status: 
     answer = await end(broker.ports, broker.agent(), run, 1, status, Result(b'"done"'), request)  # type: ignore[arg-type]
     assert answer["state"] == status
     assert await end(broker.ports, broker.agent(), run, 1, status, Result(b'"done"'), request) == answer  # type: ignore[arg-type]
-    with pytest.raises(RunEnded):
-        await broker.begin(run)
-    with pytest.raises(RunEnded):
-        await broker.open(who="k2")
+    for refused in (broker.begin(run), broker.open(who="k2")):
+        with pytest.raises(RunEnded) as over:
+            await refused
+        assert over.value.more == {"run": run, "state": status}
 
 
 async def test_a_run_in_doubt_is_not_completed(broker: Hand) -> None:
