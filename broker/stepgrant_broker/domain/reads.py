@@ -178,6 +178,9 @@ class Reads(Protocol):
     ) -> tuple[str, ...]:
         """Runs that are not ended, of this agent, held by this workload, or with open grants of this issuer."""
 
+    async def had_runs(self, tenant: str, agent: str) -> bool:
+        """Whether there is any run of this agent, also one that is over; at the cost of one row."""
+
     async def let_rest(self) -> int:
         """Note some of the runs that nobody has to look at again, so that looks for work pass them by; how many."""
 

@@ -113,3 +113,9 @@ def held(
     """Runs that are not ended and have to do with any of these. NULL equals nothing: what is not asked finds none."""
     (found,) = yield [ask(sql.held, tenant=tenant, agent=agent, workload=workload, issuer=issuer)]
     return tuple(run for (run,) in found)
+
+
+def had_runs(sql: Queries, tenant: str, agent: str) -> Plan[bool]:
+    """Whether there is any run of this agent."""
+    (found,) = yield [ask(sql.had_runs, tenant=tenant, agent=agent, limit=1)]
+    return bool(found)

@@ -217,6 +217,10 @@ class Reading(ABC):
         """Runs that are not ended, of this agent, held by this workload, or with open grants of this issuer."""
         return await self._run(lambda: looking.held(self._sql, tenant, agent, workload, issuer))
 
+    async def had_runs(self, tenant: str, agent: str) -> bool:
+        """Whether there is any run of this agent, also one that is over."""
+        return await self._run(lambda: looking.had_runs(self._sql, tenant, agent))
+
     async def run_row(self, tenant: str, run: str) -> tuple[Run | None, tuple[Epoch, ...]]:
         """A run's row and its epochs."""
         return await self._run(lambda: scanning.run_row(self._sql, tenant, run))

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
-from stepgrant_broker.domain.reads import Page
 from stepgrant_broker.usecases.context import Ports
 
 AMONG: Final = 2_000
@@ -23,7 +22,7 @@ async def is_known(ports: Ports, tenant: str, kind: str, name: str) -> bool:
     if any((one.kind, one.name) == (kind, name) for one in await ports.reads.quarantines(tenant)):
         return True
     if kind == "agent":
-        return bool((await ports.reads.runs(tenant, Page(1), agent=name)).rows)
+        return await ports.reads.had_runs(tenant, name)
     if kind == "issuer":
         return bool(await ports.reads.held(tenant, agent=None, workload=None, issuer=name))
     return False

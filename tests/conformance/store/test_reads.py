@@ -210,6 +210,15 @@ async def test_held(store: AnyStore) -> None:
     assert await held(agent="nobody") == set()
 
 
+async def test_whether_an_agent_ever_had_a_run(store: AnyStore) -> None:
+    for chain in (Chain.of_run(agent="a"), Chain.of_run(agent="a"), Chain.of_run("globex", agent="theirs")):
+        await store.commit(chain.adds(1))
+    over = Chain.of_run(agent="bygone", state=RunState.FAILED, ended_at=NOW)
+    await store.commit(over.adds(1))
+    found = {name: await store.had_runs("acme", name) for name in ("a", "bygone", "theirs", "A", "")}
+    assert found == {"a": True, "bygone": True, "theirs": False, "A": False, "": False}
+
+
 @pytest.mark.parametrize(
     ("state", "due"),
     [

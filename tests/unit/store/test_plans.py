@@ -45,6 +45,7 @@ PLANS = {
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH grants USING INDEX ix_grants_pending (tenant=? AND run=? AND is_open=?)",
     ],
+    "had_runs": ["SEARCH runs USING INDEX sqlite_autoindex_runs_2 (tenant=? AND agent=?)"],
     "erasable": [
         "SEARCH runs USING INDEX ix_runs_kept (state=? AND ended_at>? AND ended_at<?)",
         "CORRELATED SCALAR SUBQUERY 1",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
-from stepgrant_broker.usecases.naming import AMONG, NEAR, near
+from fakes.hand import Hand
+from stepgrant_broker.domain.reads import Reads
+from stepgrant_broker.usecases.naming import AMONG, NEAR, is_known, near
 
 
 class Watched(str):
@@ -36,3 +39,21 @@ async def test_they_are_looked_for_among_so_many_however_many_there_are() -> Non
     assert await near("zzz", [*first[1:], "zzy"]) == "; near: zzy"
     assert await near("zzz", [*first, "zzy"]) == ""
     assert (await near("a00000", first)).count(",") == NEAR - 1
+
+
+class Unlisted:
+    """Reads that list no runs: a list filtered by agent goes through all runs of the tenant, if none is of it."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever is read
+        assert name not in {"runs", "standings"}
+        return getattr(self._reads, name)
+
+
+async def test_whether_an_agent_is_known_is_found_without_going_through_runs(broker: Hand) -> None:
+    await broker.open("old", workload=replace(broker.workload, agents=("bygone",)), agent="bygone")
+    ports = replace(broker.ports, reads=Unlisted(broker.ports.reads))
+    known = [await is_known(ports, "acme", "agent", name) for name in ("bygone", "agent", "nobody")]
+    assert known == [True, True, False]
