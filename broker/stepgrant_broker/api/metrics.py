@@ -134,6 +134,8 @@ class Metrics:
         self._outdated = Gauge("stepgrant_policy_outdated", "1: another policy than this broker's is active: alarm.")
         self._queue = Gauge("stepgrant_store_queue_length", "What waits for the store's one writer.")
         self._queue_length: Callable[[], int] = lambda: 0
+        self._vault = Gauge("stepgrant_vault_session_up", "1: there is a session with the broker's Vault; 0: alarm.")
+        self._vault_up: Callable[[], bool] | None = None
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """One answer."""
@@ -197,16 +199,23 @@ class Metrics:
         """Where the length of the writer's queue is read at each scrape."""
         self._queue_length = length
 
+    def watch_vault(self, is_up: Callable[[], bool] | None) -> None:
+        """Where it is read at each scrape whether there is a session with Vault. None: there is no such series."""
+        self._vault_up = is_up
+
     def text(self) -> str:
         """All series."""
         self._queue.value = self._queue_length()
-        parts = (
+        parts: tuple[Counter | Gauge | Histogram, ...] = (
             self._requests, self._seconds, self._outcomes, self._commits,
             self._commit_seconds, self._store_errors, self._sweeps, self._swept,
             self._swept_at, self._sweep_failures, self._confirmed, self._unconfirmed, self._oldest,
             self._leaves, self._log_size, self._log_errors, self._entries_waiting, self._oldest_waiting,
             self._parked, self._asked, self._witnesses, self._outdated, self._queue,
         )  # fmt: skip
+        if self._vault_up is not None:
+            self._vault.value = int(self._vault_up())
+            parts = (*parts, self._vault)
         return "\n".join(line for part in parts for line in part.lines()) + "\n"
 
 

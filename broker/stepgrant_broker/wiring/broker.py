@@ -251,6 +251,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, seams: Seams, *, crea
     keeping = KeyKeeping(ports, store, signer, metrics)
     await keeping.load()
     metrics.watch_queue(lambda: store.waiting)
+    metrics.watch_vault(None if vault is None else lambda: vault.healthy)
     witnesses = witnesses_of(stack, settings, metrics.witness_refused)
     file, origin = HeadFile(settings.newest_folder), await origin_of(settings, store)
     sequencer = Sequencer(store, signer, clock, origin, witnesses=witnesses, outside=file)

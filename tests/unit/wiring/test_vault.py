@@ -92,12 +92,19 @@ async def test_a_broker_has_the_issuers_of_its_file(settings: Settings, tmp_path
             assert broker.vault is not None
             await broker.vault.login.token()
             assert broker.vault.healthy
+            assert "\nstepgrant_vault_session_up 1\n" in broker.metrics.text()
 
 
 async def test_a_broker_starts_while_vault_is_away(settings: Settings, tmp_path: Path) -> None:
     async with build(with_vault(settings, tmp_path, "http://127.0.0.1:1"), create=True) as broker:
         assert broker.vault is not None
         assert not broker.vault.healthy
+        assert "\nstepgrant_vault_session_up 0\n" in broker.metrics.text()
+
+
+async def test_a_broker_without_vault_says_nothing_of_a_session(settings: Settings) -> None:
+    async with build(settings, create=True) as broker:
+        assert "stepgrant_vault" not in broker.metrics.text()
 
 
 async def test_a_wrong_issuers_file_starts_nothing(settings: Settings, tmp_path: Path) -> None:
