@@ -96,7 +96,9 @@ def test_the_writers_queue_is_read_at_each_scrape() -> None:
 
 def test_what_operators_are_told_to_alarm_on_is_there() -> None:
     named = set(re.findall(r"`(stepgrant_[a-z_]+)", OPERATORS.read_text(encoding="utf-8")))
-    given = {line.split()[2] for line in Metrics().text().splitlines() if line.startswith("# TYPE")}
+    metrics = Metrics()
+    metrics.watch_vault(lambda: True)
+    given = {line.split()[2] for line in metrics.text().splitlines() if line.startswith("# TYPE")}
     assert len(named) > 10
     assert named <= given
 
