@@ -94,9 +94,12 @@ def main(what: str = "join", login: str = "ada") -> int:
     except stepgrant.ApprovalRequired as asked:
         print(f"{login} keeps the account until somebody says: stepgrant approval approve {asked.approval_id}")
         return ASKED_A_PERSON
-    except stepgrant.errors.RunEnded:
-        print(f"{what} of {login} is done")
-        return 0
+    except stepgrant.Denied as denied:
+        print(f"{what} of {login} goes no further: {', '.join(denied.reasons)}")
+        return 1
+    except stepgrant.errors.RunEnded as over:
+        print(over)  # had it been completed, its result would have come back
+        return 1
     print(f"{what} of {login}: {done}")
     return 0
 

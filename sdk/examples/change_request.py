@@ -81,7 +81,9 @@ def main(change: str = "CHG-7") -> int:
             questions = open_questions(change, diff)
             if questions:
                 run.park()
-                print(f"{change} waits for people: stepgrant approval approve {' '.join(questions)}")
+                print(f"{change} waits for people, who answer each host, and for you to start it again then:")
+                for question in questions:
+                    print(f"  stepgrant approval approve {question}")
                 return PARKED
             for host in diff["hosts"]:
                 made = apply(change, host, diff["lines"])
@@ -94,8 +96,11 @@ def main(change: str = "CHG-7") -> int:
     except stepgrant.Denied as denied:
         print(f"{change} will not be made: {', '.join(denied.reasons)}")
         return 1
-    except stepgrant.errors.RunEnded:
-        print(f"{change} is closed")
+    except stepgrant.errors.RunEnded as over:
+        if over.state != "completed":
+            print(over)
+            return 1
+        print(f"{change} is made and closed")
     return 0
 
 

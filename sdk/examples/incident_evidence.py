@@ -90,7 +90,10 @@ def main(incident: str = "INC-31") -> int:
                 print(f"the status page stays as it is: {', '.join(denied.reasons)}")
             run.result = kept
             print(f"{incident}: {len(kept)} pieces of evidence in the locker")
-    except stepgrant.errors.RunEnded:
+    except stepgrant.errors.RunEnded as over:
+        if over.state != "completed":
+            print(over)
+            return 1
         print(f"{incident} is over; its evidence is in the locker")
     return 0
 

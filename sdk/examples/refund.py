@@ -86,7 +86,13 @@ def main(order: str = "7001", wish: str = "150") -> int:
     except stepgrant.ApprovalRequired as asked:
         print(f"a person has to allow this refund: stepgrant approval approve {asked.approval_id}; then start me again")
         return ASKED_A_PERSON
-    except stepgrant.errors.RunEnded:
+    except stepgrant.Denied as denied:
+        print(f"order {order} gets no refund: {', '.join(denied.reasons)}")
+        return 1
+    except stepgrant.errors.RunEnded as over:
+        if over.state != "completed" or over.other_input:
+            print(over)
+            return 1
         print(f"the refund of order {order} is done; name another order")
     return 0
 

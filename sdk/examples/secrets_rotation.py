@@ -86,7 +86,10 @@ async def rotate(label: str) -> int:
             await revoke_older(key)
             run.result = {"key": key, "services": sorted(done)}
             print(f"{key} is in use by {', '.join(sorted(done))}; older keys are ended")
-    except stepgrant.errors.RunEnded:
+    except stepgrant.errors.RunEnded as over:
+        if over.state != "completed":
+            print(over)
+            return 1
         print(f"{label} is rotated")
     return 0
 

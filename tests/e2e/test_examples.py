@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+import stepgrant
 from checker.check import check
 from checker.reading import read_lines, read_sqlite
 from faults.forks import environment, lived
@@ -153,6 +154,43 @@ def test_killed_and_started_again(tmp_path: Path, story: Story) -> None:
         again = stage.live(story)
         assert again.returncode == 0, report([again])
         assert judged(stage, story) == [], "started again after its end, it did something"
+
+
+RUNS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "refund": ("refund-7001", {"agent": "support", "input": {"order": "7001", "wish": 150}}),
+    "change_request": ("CHG-7", {"agent": "changes", "input": {"change": "CHG-7"}}),
+    "secrets_rotation": ("rotate-2026-11", {"agent": "rotation", "input": {"label": "2026-11"}}),
+    "incident_evidence": ("INC-31", {"agent": "responder"}),
+    "account_provisioning": ("join-ada", {"agent": "joiner", "input": {"login": "ada"}}),
+}
+
+
+@pytest.mark.timeout(240)
+def test_what_failed_is_not_told_as_done(tmp_path: Path) -> None:
+    with staged(tmp_path) as stage:
+        for name, (key, options) in RUNS.items():
+            url, workload = stage.names["STEPGRANT_URL"], stage.names["STEPGRANT_WORKLOAD_KEY"]
+            with stepgrant.run(key, **options, url=url, workload_key=workload) as run:
+                run.fail()
+            life = stage.live(next(story for story in STORIES if story.name == name))
+            assert (life.returncode, life.stderr) == (1, ""), report([life])
+            assert life.stdout.startswith(f"run '{key}' (run_"), report([life])
+            assert "is failed, and that is final; nothing was done now." in life.stdout
+        assert stage.book == []
+
+
+@pytest.mark.timeout(240)
+def test_a_person_who_says_no_is_told_as_the_end(tmp_path: Path) -> None:
+    with staged(tmp_path) as stage:
+        for story in (STORIES[0], STORIES[-1]):
+            asked = stage.live(story)
+            assert asked.returncode == ASKED, report([asked])
+            (approval,) = re.findall(r"apr_\w+", asked.stdout)
+            stage.host.deny(approval)
+            denied = stage.live(story)
+            assert (denied.returncode, denied.stderr) == (1, ""), report([denied])
+            assert "approval_denied" in denied.stdout
+        assert not [line for line in stage.book if line["did"] in {"refund.create", "account.disable"}]
 
 
 QUEUES: Final = "import account_provisioning as a; a.leave.start({'login': 'bob'}, run_key='leave-bob')"
