@@ -128,8 +128,8 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         say("stopped. Start me again with the same words, and I go on where I was.")
         sys.exit(130)
-    except stepgrant.errors.RunEnded:
-        say(f"the run greetings-{RUN} is over. Give another word for a new one: python agent.py tuesday")
+    except stepgrant.errors.RunEnded as over:
+        say(f"the run greetings-{RUN} is {over.state or 'over'}. Another word gives a new one: python agent.py tuesday")
     except stepgrant.StepgrantError as error:
         say(f"I cannot go on: {error}")
         sys.exit(1)
