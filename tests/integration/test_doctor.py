@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from commandline import Done, caller
+from stepgrant_broker.config import load_settings
+from stepgrant_broker.policy.bundle import Bundle, read_directory
+from stepgrant_broker.policy.opa_bundle import opa_bundle
+from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
+from stepgrant_broker.wiring import opened
 
 if TYPE_CHECKING:
     from stepgrant_services import OpaServer, PostgresServer, VaultServer
@@ -132,6 +138,28 @@ def test_an_opa_with_the_policy_with_another_and_none(
         assert found["opa.revision"]["state"] == "fail"
         assert "another policy" in found["opa.revision"]["what"]
     assert doctor()["opa.revision"]["state"] == "fail"
+
+
+def test_an_opa_with_a_policy_in_force_that_newer_checks_find_fault_with(
+    doctor: Doctor, opa_server: Callable[..., OpaServer], policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (policy / "stepgrant" / "main.rego").write_text(RULE + "\ndenny := true\n")
+    read = read_directory(policy)
+    (tmp_path / "bundle.tar.gz").write_bytes(opa_bundle(read))
+    with opa_server(tmp_path / "bundle.tar.gz", bundle=True) as opa:
+        monkeypatch.setenv("STEPGRANT_BROKER_OPA_URL", opa.url)
+        found = doctor()
+        assert (found["policy.text"]["state"], found["opa.answers"]["state"]) == ("fail", "fail")
+        asyncio.run(activate_unchecked(read))
+        found = doctor()
+        assert (found["policy.text"]["state"], found["opa.revision"]["state"]) == ("warn", "ok")
+
+
+async def activate_unchecked(policy: Bundle) -> None:
+    """As a broker did whose checks had nothing against it."""
+    async with opened(load_settings()) as broker:
+        revision = await next_revision(broker.ports, policy.digest)
+        await activate_policy(broker.ports, "default", None, revision=revision, text=policy.files)
 
 
 def test_a_postgres_that_is_gone_or_refuses_the_password(
