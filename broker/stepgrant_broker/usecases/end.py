@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from stepgrant_broker.domain import outcomes, runs
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
-from stepgrant_broker.domain.errors import RunEnded
-from stepgrant_broker.domain.holding import require_run
+from stepgrant_broker.domain.holding import refuse_ended, require_run
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
@@ -55,8 +54,7 @@ async def cancel_by_person(ports: Ports, person: PersonCaller, run: str, request
 
     async def act(loaded: Loaded, begin: Begin) -> Change[dict[str, Any]]:
         known = require_run(loaded, person.tenant)
-        if known.state.ended:
-            raise RunEnded(f"the run is {known.state.value}; that is final")
+        refuse_ended(known)
         journal = begin(loaded)
         runs.end(journal, "cancelled", None)
         return Change(_answer(journal), journal, lease_until=loaded.now, raise_guard=True)

@@ -110,7 +110,8 @@ def journal_for(
     """A journal over what was loaded (or over another chain of the same view). Raises `RunEnded` for an erased run."""
     run = loaded.view.run
     if key is None and run is not None and run.erased_at is not None:
-        raise RunEnded(f"the run is {run.state.value}, and its key was destroyed when it was erased; that is final")
+        why = f"the run is {run.state.value}, and its key was destroyed when it was erased; that is final"
+        raise RunEnded(why, run=run.id, state=run.state.value)
     return Journal(
         view=view if view is not None else loaded.view,
         head=head or loaded.head(),

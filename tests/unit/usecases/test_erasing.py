@@ -125,12 +125,14 @@ async def test_nothing_changes_an_erased_run_any_more(broker: Hand) -> None:
     request = broker.request()
     await erase_run(broker.ports, broker.operator, run)
     entries = await broker.entries(run)
-    with pytest.raises(RunEnded):
-        await revoke_grant(broker.ports, broker.operator, grant, request)
-    with pytest.raises(RunEnded):
-        await broker.open("job", who="k2", input_bytes=INPUT)
-    with pytest.raises(RunEnded):
-        await end(broker.ports, broker.agent(), run, 1, "completed", Result(None), broker.request())
+    for refused in (
+        revoke_grant(broker.ports, broker.operator, grant, request),
+        broker.open("job", who="k2", input_bytes=INPUT),
+        end(broker.ports, broker.agent(), run, 1, "completed", Result(None), broker.request()),
+    ):
+        with pytest.raises(RunEnded) as over:
+            await refused
+        assert over.value.more == {"run": run, "state": "completed"}
     assert await broker.entries(run) == entries
     assert behind(broker, run)["payloads"] == 0
 

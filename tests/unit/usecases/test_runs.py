@@ -184,8 +184,9 @@ async def test_an_operator_cancels_a_run(broker: Hand) -> None:
     answer = await cancel_by_person(broker.ports, broker.operator, run, request)
     assert answer["state"] == "cancelled"
     assert await cancel_by_person(broker.ports, broker.operator, run, request) == answer
-    with pytest.raises(RunEnded):
+    with pytest.raises(RunEnded) as over:
         await cancel_by_person(broker.ports, broker.operator, run, broker.request())
+    assert over.value.more == {"run": run, "state": "cancelled"}
 
 
 async def test_a_recorded_step_gives_the_same_plan_back(broker: Hand) -> None:
