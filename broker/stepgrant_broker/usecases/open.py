@@ -3,7 +3,7 @@
 Rules:
 * Opening and resuming are actions: policy of now is asked, with a new attestation and a key that is new to the run.
 * `require_approval` on open is a denial. On resume and takeover it binds the run and the subject under step `~resume`.
-* A refused open enters the tenant's own chain, a refused resume the run's, unless it only repeats one (`resuming.py`).
+* A refused open enters the tenant's own chain; a refused resume the run's, unless it only repeats one (`resuming.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from stepgrant_broker.usecases import answers
 from stepgrant_broker.usecases.context import Ports, present
 from stepgrant_broker.usecases.deciding import decide
 from stepgrant_broker.usecases.leases import take_back, transact_and_take_back
-from stepgrant_broker.usecases.resuming import denied, equal_before, is_bound, settle
+from stepgrant_broker.usecases.resuming import denied, is_bound, settle
 from stepgrant_broker.usecases.transact import (
     Change,
     Repeat,
@@ -133,7 +133,7 @@ async def open_new(
     decided = await decide(ports, document, loaded.tenant.policy_revision)
     decision = on_open(decided.decision)
     if isinstance(decision, Deny):
-        return await _refused_open(ports, caller, call, loaded, decided, decision)
+        return _refused_open(ports, caller, call, loaded, decided, decision)
     run_id = "run_" + ports.ids.ulid(loaded.now)
     key = ports.new_chain_key(caller.tenant, run_id)
     head = Head(caller.tenant, run_id, 0, GENESIS, 0)
@@ -157,12 +157,11 @@ def _input_c(journal: Journal, call: OpenCall) -> str | None:
     return None if call.input_bytes is None else journal.commit.digest("run.input", call.input_bytes)
 
 
-async def _refused_open(
+def _refused_open(
     ports: Ports, caller: AgentCaller, call: OpenCall, loaded: Loaded, decided: Decided, decision: Deny
 ) -> Change[dict[str, Any]]:
-    mine = partial(journal_for, ports, loaded, by_agent(caller), key=present(loaded.tenant_key))
-    journal = mine()
-    entry = journal.add(
+    journal = journal_for(ports, loaded, by_agent(caller), key=present(loaded.tenant_key))
+    journal.add(
         EntryType.DECISION,
         agent={"name": call.agent, "jkt": caller.jkt, "version": call.version},
         action={
@@ -174,10 +173,6 @@ async def _refused_open(
         decision=decision_member(journal, decided, decision),
         body={"phase": "open", "engine": decided.engine},
     )
-    # One tells all: no run's history counts it, and many runs may be refused in turns.
-    before = await equal_before(ports, entry, decided, 1)
-    if before is not None:
-        return Change({}, mine(), raising=denied(str(before["decision_id"]), decision))
     return Change({}, journal, raising=denied(decided.decision_id, decision))
 
 

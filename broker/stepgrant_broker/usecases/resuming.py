@@ -3,10 +3,10 @@
 Rules:
 * The question binds run and subject under the step `~resume`, and keeps both so that people see who asks.
 * What is not allowed is recorded before it is raised. A refusal that only repeats recorded ones (`ENOUGH` times the
-  same subject, attested in the same way, for the same principal; the same revision, effect and reasons; nothing but
-  refusals since, less than `AGAIN_MS` ago) is raised under the newest one's id and not written again: a worker that
-  tries on for weeks must not grow the record without end. The same holds for refusals to open a run (`open.py`).
-  The first few all stand in a run: policy counts denials (`history.denials`), and each has the input of its own try.
+  same workload and subject, attested in the same way, for the same principal; the same revision, effect and reasons;
+  nothing but refusals since, less than `AGAIN_MS` ago) is raised under the newest one's id and not written again: a
+  worker that tries on for weeks must not grow the run's record without end.
+  The first few all stand there: policy counts denials (`history.denials`), and each has the input of its own try.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def settle(
     body = {"phase": "resume", "engine": decided.engine}
     entry = journal.add(EntryType.DECISION, step=RESUME_STEP, attempt=1, action=action, decision=member, body=body)
     refused = isinstance(decision, Deny) or found.pending is not None
-    before = await equal_before(ports, entry, decided, ENOUGH) if refused else None
+    before = await _equal_before(ports, entry, decided) if refused else None
     if isinstance(decision, Deny):
         known = str((before or member)["decision_id"])
         return Settled(before or member, raising=denied(known, decision), recorded=before is not None)
@@ -103,22 +103,22 @@ async def settle(
     return Settled(before or member, raising=_needed(asked), recorded=before is not None)
 
 
-async def equal_before(ports: Ports, entry: Entry, decided: Decided, enough: int) -> Mapping[str, Any] | None:
-    """The `decision` of the newest of the recorded refusals, if this one would only repeat so many of them."""
-    new, equal, chain = _what_counts(entry.fields), list[Mapping[str, Any]](), entry.run or ""
+async def _equal_before(ports: Ports, entry: Entry, decided: Decided) -> Mapping[str, Any] | None:
+    """The `decision` of the newest of the recorded refusals, if this one would only repeat them."""
+    new, equal = _what_counts(entry.fields), list[Mapping[str, Any]]()
     rows = await ports.reads.entries(entry.tenant, entry.run, after=entry.seq - 1 - LOOKED_BACK, limit=LOOKED_BACK)
     for row in reversed(rows):
         fields: Mapping[str, Any] = json.loads(row.data)
-        if not _is_refusal(fields, entry.step) or entry.ts - fields["ts"] >= AGAIN_MS:
+        if not _is_refusal(fields) or entry.ts - fields["ts"] >= AGAIN_MS:
             break
         if _what_counts(fields) == new:
             equal.append(fields["decision"])
-    if len(equal) < enough:
+    if len(equal) < ENOUGH:
         return None
-    inputs = await ports.reads.payloads(entry.tenant, chain, [one["input_c"] for one in equal])
+    inputs = await ports.reads.payloads(entry.tenant, entry.run or "", [one["input_c"] for one in equal])
     who = _who(canonical.loads(decided.input))
     same = [one for one in equal if _who(revealed(inputs, one["input_c"])) == who]
-    return dict(same[0]) if len(same) >= enough else None
+    return dict(same[0]) if len(same) >= ENOUGH else None
 
 
 def _who(document: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
@@ -128,17 +128,19 @@ def _who(document: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
     """
     if not isinstance(document, dict):
         return []
-    identity = [document["identity"][name] for name in _ATTESTED]
-    return [*identity, document["agent"]["name"], document["claimed"]["principal"]]
+    # One subject may stand for two workloads (two keys of one name, two trust rules), the kill switch for one of them.
+    identity = document["identity"]
+    who = [*(identity[name] for name in _ATTESTED), identity["attributes"].get("workload")]
+    return [*who, document["agent"]["name"], document["claimed"]["principal"]]
 
 
-def _is_refusal(fields: Mapping[str, Any], step: str | None) -> bool:
+def _is_refusal(fields: Mapping[str, Any]) -> bool:
     """Or the question that came of it."""
-    return fields["step"] == step and fields["type"] in {EntryType.DECISION, EntryType.APPROVAL_REQUESTED}
+    return fields["step"] == RESUME_STEP and fields["type"] in {EntryType.DECISION, EntryType.APPROVAL_REQUESTED}
 
 
 def _what_counts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action's digest is of run and subject, or of the key of the run that was to be opened."""
+    """The action's digest is of run and subject."""
     decision = {name: value for name, value in (fields["decision"] or {}).items() if name not in _OWN_OF_EACH}
     return {"decision": decision, **{name: fields[name] for name in ("type", "action", "body")}}
 

@@ -1,4 +1,4 @@
-"""What is refused again and again, a resume or an open: the record tells of it, and does not grow with each try."""
+"""A resume that is refused again and again: the record tells of it, and does not grow with each try."""
 
 import sqlite3
 from dataclasses import replace
@@ -117,7 +117,7 @@ async def test_each_subject_is_recorded_also_when_they_take_turns(broker: Hand) 
 
 
 async def tried(broker: Hand, who: str, attested: dict[str, Any], **more: Any) -> str:  # noqa: ANN401 - members
-    """Try to open or resume, as the same subject that was attested in another way; as `refused`."""
+    """Try to resume, as the same subject that was attested in another way; as `refused`."""
     values = {"version": None, "input_bytes": None, "labels": {}, "principal": None, "takeover": False, **more}
     call = OpenCall(**{"run_key": "job", "agent": "agent", **values})
     with pytest.raises(PolicyDenied) as told:
@@ -125,7 +125,7 @@ async def tried(broker: Hand, who: str, attested: dict[str, Any], **more: Any) -
     return str(told.value.more["decision_id"])
 
 
-WAYS = ({"method": "oidc"}, {"trust_domain": "elsewhere"})
+WAYS = ({"method": "oidc"}, {"trust_domain": "elsewhere"}, {"attributes": {"workload": "wkl_of_another_key"}})
 
 
 @pytest.mark.parametrize("enough", [1, 2])
@@ -137,9 +137,9 @@ async def test_each_way_to_be_attested_is_recorded_for_the_same_subject(
     tries: list[list[str]] = [
         [await tried(broker, f"k{number}", way, version=f"v{number}") for way in ({}, *WAYS)] for number in range(2, 9)
     ]
-    assert len({told for one in tries for told in one}) == 3 * enough
+    assert len({told for one in tries for told in one}) == 4 * enough
     assert tries[enough - 1 :] == [tries[enough - 1]] * (len(tries) - enough + 1)
-    assert await broker.entries(run) == ["run_opened", *["decision"] * 3 * enough]
+    assert await broker.entries(run) == ["run_opened", *["decision"] * 4 * enough]
 
 
 async def test_after_anything_else_happened_it_is_recorded_again(broker: Hand) -> None:
@@ -193,61 +193,3 @@ async def test_the_first_few_are_all_recorded_and_count_as_denials(
     view = (await broker.store.load(Query("acme", run=run))).view
     assert view.run is not None
     assert view.run.history.denials == ENOUGH
-
-
-# ------------------------------------------------------------------------------------------------------- a refused open
-
-
-UNOPENED = {"stepgrant.run.open": "deny"}
-
-
-async def unopened(broker: Hand, who: str, attested: dict[str, Any] | None = None, **more: Any) -> str:  # noqa: ANN401 - members
-    """Try to open a run that policy does not want; as `refused`."""
-    return await tried(broker, who, attested or {}, **{"labels": UNOPENED, **more})
-
-
-async def test_an_open_that_is_refused_again_is_recorded_once_a_day_for_each_run_principal_and_way(
-    broker: Hand, tmp_path: Path
-) -> None:
-    before = await broker.entries(None)
-    others: list[dict[str, Any]] = [{"run_key": "other"}, {"principal": "ann"}]
-    first = [await unopened(broker, "k1"), *[await unopened(broker, "k1", **other) for other in others]]
-    first += [await unopened(broker, "k1", way) for way in WAYS]
-    assert len(set(first)) == 5
-    recorded, kept = [*before, *["decision"] * 5], payloads(tmp_path)
-    for number in range(2, 12):
-        labels = {**UNOPENED, "try": str(number)}
-        again = [await unopened(broker, f"k{number}", labels=labels, version=f"v{number}")]
-        again += [await unopened(broker, f"k{number}", **other) for other in others]
-        again += [await unopened(broker, f"k{number}", way) for way in WAYS]
-        assert again == first
-    assert await broker.entries(None) == recorded
-    assert payloads(tmp_path) == kept
-    broker.clock.tick(AGAIN_MS)
-    second = await unopened(broker, "k12")
-    assert second not in first
-    assert await unopened(broker, "k13") == second
-    assert await broker.entries(None) == [*recorded, "decision"]
-
-
-async def test_an_open_is_recorded_again_after_an_operator_did_something_and_for_another_workload(broker: Hand) -> None:
-    before = await broker.entries(None)
-    first = await unopened(broker, "k1")
-    other = await another(broker)
-    enrolled = await broker.entries(None)
-    assert enrolled[: len(before) + 1] == [*before, "decision"]
-    second = await unopened(broker, "k2")
-    with pytest.raises(PolicyDenied) as told:
-        await broker.open(who="o1", workload=other, labels=UNOPENED)
-    assert len({first, second, told.value.more["decision_id"]}) == 3
-    assert await broker.entries(None) == [*enrolled, "decision", "decision"]
-
-
-async def test_an_open_that_is_not_recorded_uses_up_its_proof(broker: Hand) -> None:
-    await unopened(broker, "k1")
-    caller = broker.agent("k2")
-    call = OpenCall("job", "agent", None, None, UNOPENED, None, takeover=False)
-    with pytest.raises(PolicyDenied):
-        await open_run(broker.ports, caller, call, broker.request())
-    with pytest.raises(InvalidProof, match="used before"):
-        await open_run(broker.ports, caller, call, broker.request())
