@@ -18,10 +18,11 @@ from stepgrant_broker.api.metrics import Metrics
 from stepgrant_broker.domain.errors import SignerUnavailable, StoreUnavailable
 from stepgrant_broker.domain.reads import Backlog
 from stepgrant_broker.usecases.enroll import Enrolment, enroll
+from stepgrant_broker.usecases.misses import LONGEST_MS
 from stepgrant_broker.wiring import Broker
 from stepgrant_broker.wiring import sweeper as rounds
 from stepgrant_broker.wiring.rounds import LONGEST_WAIT_MS
-from stepgrant_broker.wiring.sweeper import Sweeper
+from stepgrant_broker.wiring.sweeper import ALARM_MS, Sweeper
 
 WAITS = ("log_entries_waiting", "log_oldest_waiting_seconds", "runs_parked", "approvals_pending")
 JWK = {"kty": "EC", "crv": "P-256", "x": "x", "y": "y"}
@@ -140,6 +141,48 @@ async def test_an_issuer_that_is_gone_while_its_credentials_are_due_is_told_once
         made.clock.tick(60_000)
     said = [event["issuer"] for event in events if event["event"] == "issuer_not_configured"]
     assert said == ["outside"]
+
+
+async def test_credentials_that_may_live_too_long_are_an_alarm_until_their_death_is_confirmed(
+    held: tuple[Hand, Metrics, Sweeper], events: list[MutableMapping[str, Any]]
+) -> None:
+    made, metrics, _ = held
+    issuer = OutsideIssuer()
+    made.ports = replace(made.ports, issuers={**made.ports.issuers, "outside": issuer})
+    sweeper = Sweeper(made.ports, metrics, 1000)
+    for number in (1, 2):
+        await _left_outside(made, f"other-{number}")
+        issuer.up = False
+        await sweeper.round()
+        assert _told_of_leases(metrics) == (1, 0)
+        made.clock.tick(ALARM_MS)
+        await sweeper.round()
+        assert (_told_of_leases(metrics), len(_alarms(events))) == ((1, 60), number - 1)
+        for waited in (61, 62):
+            made.clock.tick(1000)
+            await sweeper.round()
+            assert (_told_of_leases(metrics), len(_alarms(events))) == ((1, waited), number)
+        issuer.up = True
+        made.clock.tick(LONGEST_MS)
+        await sweeper.round()
+        assert (_told_of_leases(metrics), len(_alarms(events)), issuer.alive) == ((0, 0), number, {})
+    assert [(said["unconfirmed"], said["oldest_s"]) for said in _alarms(events)] == [(1, 61), (1, 61)]
+
+
+async def _left_outside(made: Hand, key: str) -> None:
+    """A login of a run whose holder is gone since."""
+    run = str((await made.open(key, who=key))["run"])
+    await made.begin(run, decision=LOGIN, who=key)
+    made.clock.tick(31_000)
+
+
+def _told_of_leases(metrics: Metrics) -> tuple[float, float]:
+    """How many credentials outside may live, and for how long the oldest is due."""
+    return _metric(metrics, "stepgrant_leases_unconfirmed"), _metric(metrics, "stepgrant_leases_oldest_due_seconds")
+
+
+def _alarms(events: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
+    return [event for event in events if event["event"] == "leases_not_confirmed"]
 
 
 async def test_stopping_ends_what_is_under_way_at_issuers(broker: Broker) -> None:
