@@ -17,10 +17,8 @@ from typing import Final
 
 from stepgrant_broker.domain.errors import SchemaViolation
 
-ADVICE: Final = frozenset(
-    {"bad_effect", "bad_reason", "bad_schema", "bad_settings", "no_codes", "unknown_setting", "unused_rule"}
-)
-"""Codes that follow from the policy's own files alone and change nothing of what it decides."""
+ADVICE: Final = frozenset({"bad_effect", "bad_reason", "bad_settings", "no_codes", "unknown_setting", "unused_rule"})
+"""Codes that follow from the policy's own files (schemas included) and change nothing of what it decides."""
 SHOWN: Final = 5
 """Findings in the text of an error; the rest is counted there and whole in `findings`."""
 

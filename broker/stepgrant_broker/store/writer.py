@@ -70,7 +70,7 @@ LONG: Final = (Chore, Truncation)
 BATCH_MAX: Final = 128
 TRUNCATION_MS: Final = 100
 SWIFT_S: Final = 0.012
-"""Where every COMMIT takes longer, or since this one began, a plan should not wait for it."""
+"""Where each lock and COMMIT takes longer, or since this turn began, a plan should not wait for it."""
 LAST: Final = 4
 """So many of them are looked at: the time of a single one is also that of waiting for the interpreter."""
 
@@ -160,7 +160,9 @@ class Writer:
             if failpoints is not None:
                 failpoints.hit("store.before_apply")
             db = self._connected()
+            began = monotonic()
             db.execute("BEGIN IMMEDIATE")
+            waited = monotonic() - began
             before, now = db.total_changes, self._clock.now()
             outcomes = [_one(db, job.work, now) for job in jobs] if len(jobs) > 1 else [_try(db, jobs[0].work, now)]
             if db.total_changes == before or all(isinstance(outcome, Failed) for outcome in outcomes):
@@ -170,7 +172,7 @@ class Writer:
                     failpoints.hit("store.before_commit")
                 sent, began = True, monotonic()
                 db.execute("COMMIT")
-                self._took.append(monotonic() - began)
+                self._took.append(waited + monotonic() - began)
                 if apart:
                     self.commits_apart += 1
                 else:

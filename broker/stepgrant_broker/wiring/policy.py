@@ -136,9 +136,10 @@ class ActivePolicy:
         `PolicySuperseded`, `StoreUnavailable`; the present policy then stays.
         """
         async with self._turn:
+            # First: whoever is faster from here on makes this counter refused.
+            revision = await next_revision(ports, bundle.digest)
             await refuse_superseded(ports, bundle.digest, returns)
             bundle = await as_it_stands(ports, bundle)
-            revision = await next_revision(ports, bundle.digest)
             engine = self._engines()
             try:
                 await engine.load(revision, bundle)

@@ -4,6 +4,8 @@ Rules:
 * A title is that of a rule's `# METADATA` comment; its code stands in the comment (`custom: code:`) or in the rule
   after it (`deny contains "code"`).
 * Titles only help to read. What the policy does not say, or cannot be read here, has none, and the code stands alone.
+* They stand beside a question before its yes, so they are taken only from the text that the revision's digest names:
+  who can change a stored policy must not write the words beside it.
 """
 
 from __future__ import annotations
@@ -52,9 +54,13 @@ class Titles:
         return self._known[revision]
 
     def _read(self, revision: str) -> Mapping[str, str]:
+        from stepgrant._receipt_policies import policy_digest
+
         try:
             files = self._broker.get(f"/v1/policies/{segment(revision)}")["text"]
         except StepgrantError:
+            return {}
+        if policy_digest(files) != revision.partition(":")[2]:
             return {}
         return {code: title for text in files.values() for code, title in titles_in(text).items()}
 

@@ -191,6 +191,42 @@ async def test_a_load_does_not_wait_where_every_commit_takes_long(
     await store.close()
 
 
+async def test_a_load_does_not_wait_where_each_set_waits_for_another_process(
+    path: Path, lookers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "LAST", 1)
+    gate, chain = Gate("store.before_commit", after=1), Chain.of_run()
+    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(store.commit(chain.adds(1)))
+    await asyncio.sleep(2 * writer.SWIFT_S)
+    other.execute("ROLLBACK")
+    other.close()
+    await waiting
+    await _load_beside_a_commit(store, gate, chain)
+    assert lookers == ["stepgrant-reader-0"]
+    await store.close()
+
+
+async def test_a_load_does_not_wait_behind_more_than_one_take(
+    path: Path, lookers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SWIFT_S", 60.0)
+    monkeypatch.setattr(writer, "BATCH_MAX", 3)
+    gate = Gate("store.before_commit")
+    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
+    committing = [asyncio.create_task(store.commit(Chain.of_run().adds(1)))]
+    await asyncio.to_thread(gate.reached.wait, 60)
+    committing += [asyncio.create_task(store.commit(Chain.of_run().adds(1))) for _ in range(2)]
+    await asyncio.sleep(0)
+    await store.load(Query("acme"))
+    gate.open()
+    await asyncio.gather(*committing)
+    assert lookers == ["stepgrant-reader-0"]
+    await store.close()
+
+
 async def test_a_load_does_not_wait_for_a_chore(path: Path, lookers: list[str]) -> None:
     store = SqliteStore(path, clock=SetClock())
     reached, go = threading.Event(), threading.Event()

@@ -10,6 +10,7 @@ import pytest
 
 from fakes.wired import REGO, Made, says
 from stepgrant_broker.domain.errors import PolicyUnavailable
+from stepgrant_broker.domain.reads import Reads
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.policy.bundle import Bundle
 from stepgrant_broker.policy.check import check
@@ -32,6 +33,7 @@ REFUSED: Final = {
     "does_not_compile": "decision := {\n",
     "number_form": 'decision := {"effect": "deny", "reasons": ["x"]} if input.step.attempt > 1e3\n',
     "recursion": "again(n) := again(n)\n\nseen if again(1)\n",
+    "unknown_data": 'decision := {"effect": "deny", "reasons": ["x"]} if data.limits.gone\n',
     "unknown_input": 'decision := {"effect": "deny", "reasons": ["x"]} if input.action.gone\n',
     "with_refused": 'decision := {"effect": "deny", "reasons": ["x"]} if input.action.tool == "y" with input as {}\n',
 }
@@ -97,6 +99,35 @@ async def test_one_that_was_in_force_once_is_a_new_one(broker: Broker) -> None:
     with pytest.raises(PolicyInvalid):
         await broker.activate(bundle)
     assert broker.policy.revision == after
+
+
+def test_what_is_advice_is_exactly_this() -> None:
+    """Whatever joins it lets a policy decide in spite of a finding: none that could make a rule never fire."""
+    assert {"bad_effect", "bad_reason", "bad_settings", "no_codes", "unknown_setting", "unused_rule"} == ADVICE
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+async def test_who_is_overtaken_while_he_looks_brings_no_findings_back(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The policy in force that has findings; another replica activates the corrected one between two looks."""
+    bundle, corrected = with_more(RARE), bundle_of(says("corrected"))
+    await activated_before(broker, bundle)
+    store, looks = type(broker.ports.reads), []
+
+    async def overtaken(self: Reads, real: Any = store.tenants) -> Any:  # noqa: ANN401 - as of `tenants`
+        found = await real(self)
+        looks.append(found)
+        if len(looks) == after:
+            await activated_before(broker, corrected)
+        return found
+
+    monkeypatch.setattr(store, "tenants", overtaken)
+    with pytest.raises(PolicyInvalid if after < 4 else PolicyUnavailable):
+        await broker.activate(bundle)
+    (tenant,) = await broker.ports.reads.tenants()
+    assert tenant.policy_revision is not None
+    assert tenant.policy_revision.endswith(corrected.digest)
 
 
 async def test_a_sound_policy_is_told_nothing(broker: Broker, events: list[MutableMapping[str, Any]]) -> None:

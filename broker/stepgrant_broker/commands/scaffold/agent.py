@@ -130,6 +130,7 @@ if __name__ == "__main__":
         sys.exit(130)
     except stepgrant.errors.RunEnded as over:
         say(f"the run greetings-{RUN} is {over.state or 'over'}. Another word gives a new one: python agent.py tuesday")
+        sys.exit(0 if over.state == "completed" else 1)
     except stepgrant.StepgrantError as error:
         say(f"I cannot go on: {error}")
         sys.exit(1)
