@@ -1,5 +1,8 @@
 """What a user gets with `pip install stepgrant`: built here, installed offline in an empty environment, and used there.
 
+Twice: the base install, with which the SDK's own tests pass, and `[broker,embedded]`, with whose `stepgrant` a project
+is made, an agent is governed and the demo is shown, all of it from the files of the wheel.
+
 Everything comes from the wheelhouse that `make setup` fills. Without it these tests fail, in CI and elsewhere: a check
 of the base install that is left out would hide the first import of a broker library in the SDK.
 """
@@ -13,6 +16,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +45,17 @@ for name in names:
     importlib.import_module(name)
 print(stepgrant.__file__, len(names))
 """
+# An agent whose one step tells which files it was governed by; the new project's policy allows `greet`.
+TELL_FILES = """
+import sys, stepgrant, stepgrant_broker, stepgrant_policies
+@stepgrant.tool(effect="read")
+def greet():
+    return [package.__file__ for package in (stepgrant, stepgrant_broker, stepgrant_policies)]
+with stepgrant.run("files", agent="my-agent"):
+    print(sys.executable, *greet())
+"""
+DEMO_S = 200
+"""For a machine that does other things as well; tests/e2e/test_demo.py says the same."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +68,27 @@ class Built:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the base install and nothing else."""
+    """A virtual environment with what was installed there from the wheelhouse, and nothing else."""
 
     folder: Path
+
+    @classmethod
+    def made(cls, folder: Path) -> "Environment":
+        """An empty one."""
+        assert WHEELHOUSE.is_dir(), f"{WHEELHOUSE} is missing: run `make setup`"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        return cls(folder)
 
     def run(self, *command: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
         """Run a program of this environment, cut off from the checkout's own paths and settings."""
         full = [str(self.folder / "bin" / command[0]), *command[1:]]
         return subprocess.run(full, cwd=cwd, env=self.settings(), check=False, capture_output=True, text=True)
 
-    @staticmethod
-    def settings() -> dict[str, str]:
-        """What of our environment a program of this one may see."""
-        return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_", "PYTEST_"))}
+    def settings(self) -> dict[str, str]:
+        """What of our environment a program of this one may see; its own programs come first, as after `activate`."""
+        left = ("PYTHON", "PIP_", "PYTEST_", "STEPGRANT_", "UV_", "XDG_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(left)}
+        return kept | {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
     def pip(self, what: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Let the checkout's own pip work here: to put one into each environment takes longer than all that it does."""
@@ -93,12 +116,38 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def base(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    assert WHEELHOUSE.is_dir(), f"{WHEELHOUSE} is missing: run `make setup`"
-    folder = tmp_path_factory.mktemp("base") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    environment = Environment(folder)
+    environment = Environment.made(tmp_path_factory.mktemp("base") / "venv")
     environment.install(str(built.wheel))
     return environment
+
+
+@pytest.fixture(scope="module")
+def whole(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """`[broker,embedded]`, by uv: pip, which `base` shows to work, would take several times as long."""
+    environment = Environment.made(tmp_path_factory.mktemp("whole") / "venv")
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--no-config", "--no-cache"]
+    source = ["--offline", "--no-index", "--find-links", str(WHEELHOUSE)]
+    python = str(environment.folder / "bin" / "python")
+    done = subprocess.run(
+        [*uv, *source, "--python", python, f"{built.wheel}[broker,embedded]"],
+        cwd=environment.folder, env=environment.settings(), check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return environment
+
+
+@pytest.fixture(scope="module")
+def demo(whole: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[str]"]:
+    """The installed `stepgrant demo`, running: it mostly waits, so other tests can run meanwhile."""
+    folder = tmp_path_factory.mktemp("demo")
+    process = subprocess.Popen(
+        [str(whole.folder / "bin" / "stepgrant"), "demo", "--json", "--limit", str(DEMO_S)],
+        cwd=folder, env=whole.settings() | {"TMPDIR": str(folder)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        yield process
+        process.terminate()  # the demo then ends what it started; nothing happens to one that is over
 
 
 def project() -> dict[str, dict[str, object]]:
@@ -214,8 +263,24 @@ def test_every_extra_resolves_from_the_lock(built: Built, base: Environment) -> 
     assert {"fastapi", "gordon-to-regorus", "hvac", "opa-python-client", "psycopg", "sqlmodel", "typer"} <= names
 
 
+def test_new_project_is_governed_from_the_wheel(whole: Environment, tmp_path: Path) -> None:
+    assert whole.run("stepgrant", "init", "project", cwd=tmp_path).returncode == 0
+    project = tmp_path / "project"
+    tested = whole.run("stepgrant", "policy", "test", cwd=project)
+    (project / "files.py").write_text(TELL_FILES, encoding="utf-8")
+    done = whole.run("stepgrant", "dev", "--port", "0", "--", "python", "files.py", cwd=project)
+
+    assert tested.returncode == 0, tested.stderr
+    assert done.returncode == 0, done.stderr
+    python, *files = done.stdout.split()
+    assert python == str(whole.folder / "bin" / "python")
+    assert [Path(file).parent.name for file in files] == ["stepgrant", "stepgrant_broker", "stepgrant_policies"]
+    assert [file for file in files if not Path(file).is_relative_to(whole.folder)] == []
+
+
+@pytest.mark.usefixtures("demo")  # it starts here and is looked at below: two processors are enough for both
 def test_sdk_tests_pass_on_the_base_install(base: Environment, tmp_path: Path) -> None:
-    """Last in this file: it adds the test tools to the environment."""
+    """The last one that uses `base`: it adds the test tools to the environment."""
     base.install(*TEST_TOOLS)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
@@ -224,3 +289,11 @@ def test_sdk_tests_pass_on_the_base_install(base: Environment, tmp_path: Path) -
 
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed in " in done.stdout.splitlines()[-1]
+
+
+def test_demo_holds_from_the_wheel(demo: "subprocess.Popen[str]") -> None:
+    out, errors = demo.communicate(timeout=DEMO_S + 20)
+
+    assert errors == ""
+    summary = json.loads(out)
+    assert (summary["failed"], summary["ok"], demo.returncode) == ([], True, 0)
