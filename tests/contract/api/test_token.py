@@ -23,7 +23,7 @@ async def fresh(broker: Broker) -> tuple[Caller, dict[str, str]]:
 
 
 def refused(response: httpx.Response, status: int, error: str) -> None:
-    assert (response.status_code, response.json()["error"]) == (status, error), response.text
+    assert (response.status_code, response.json().get("error")) == (status, error), response.text
     assert "access_token" not in response.json()
     assert response.headers["cache-control"] == "no-store"
 
