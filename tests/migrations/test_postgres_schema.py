@@ -10,11 +10,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
-from alembic import command
+from alembic import command, op
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, Boolean, Connection, LargeBinary, MetaData, SmallInteger, Table, insert, select, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Connection,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    and_,
+    insert,
+    not_,
+    select,
+    text,
+)
 
 from stepgrant_broker.store import connecting, schema
 from stepgrant_broker.store.tables import METADATA
@@ -164,6 +177,30 @@ def test_an_upgrade_does_not_keep_brokers_waiting_behind_a_dump(
     schema.check(url)
 
 
+def test_an_upgrade_in_a_circle_with_a_broker_comes_again(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for a table of the other, and PostgreSQL ends the upgrade (a deadlock): that is no broken database."""
+    url = postgres_server.create_database()
+    upgrade_to(url, "0009")
+    before, pauses, make = shape(url), list[float](), op.create_index
+
+    def end(*words: Any, **more: Any) -> None:  # noqa: ANN401 - of Alembic
+        if not pauses:
+            op.execute("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END $$")
+        make(*words, **more)
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        assert shape(url) == before
+
+    monkeypatch.setattr("alembic.op.create_index", end)
+    monkeypatch.setattr(time, "sleep", pause)
+    schema.migrate(url)
+    assert pauses == [schema.PAUSE_S]
+    schema.check(url)
+
+
 def test_what_is_held_at_an_upgrade_is_known_as_held(new_database: NewDatabase) -> None:
     """By the epochs that are not over a lapsed run is found; those of runs that nobody holds do not come to them."""
     url = new_database()
@@ -198,6 +235,13 @@ def a_row(table: Table, number: int) -> dict[str, Any]:
     return row
 
 
+def changed(table: Table) -> dict[str, Any]:
+    """Other values for whatever no key holds; where keys hold all of a row, those that it has."""
+    free = [column.name for column in table.columns if not (column.primary_key or column.foreign_keys)]
+    row = a_row(table, 3 if free else 2)
+    return {name: row[name] for name in free or row}
+
+
 def of_version(connection: Connection) -> list[Table]:
     """The tables as a broker of the database's version knows them, runs before what refers to them."""
     known = MetaData()
@@ -221,8 +265,9 @@ def test_the_statements_of_an_older_version_go_on_working(new_database: NewDatab
         for table in tables:
             assert connection.execute(select(table)).all() == kept[table.name]
             connection.execute(insert(table), [a_row(table, 2)])
-            first = table.primary_key.columns[0]
-            nobody = first == a_row(table, 3)[first.name]
-            moved = connection.execute(table.update().values(a_row(table, 2)).where(nobody))
-            assert moved.rowcount == 0
-            assert len(connection.execute(select(table)).all()) == 2
+            second = [key == a_row(table, 2)[key.name] for key in table.primary_key.columns]
+            moved = connection.execute(table.update().values(changed(table)).where(*second))
+            assert moved.rowcount == 1
+            found = connection.execute(select(table).where(*second)).one()
+            assert dict(found._mapping) == {**a_row(table, 2), **changed(table)}
+            assert connection.execute(select(table).where(not_(and_(*second)))).all() == kept[table.name]

@@ -4,7 +4,8 @@ Rules:
 * A database is built by its migrations, never from the classes in `tables/`.
 * An upgrade is one transaction: it is there whole or not at all, and two processes cannot both run it.
 * On PostgreSQL it waits for no table longer than the brokers that still run can wait behind it: who asks for a whole
-  table stands before all who ask after him. If a pg_dump holds it, all is given back, and tried again after a pause.
+  table stands before all who ask after him. If a pg_dump holds it, or a broker waits for it the other way round, all is
+  given back, and tried again after a pause.
 * A database of a newer version, or of something else, is refused by name and not touched.
 * There is no way down: a downgrade would destroy evidence.
 * Alembic is loaded by who upgrades. Every other start only compares the revision with the names of the migrations.
@@ -41,7 +42,8 @@ CONNECT_S: Final = 5
 LOCK_MS: Final = 2000
 PAUSE_S: Final = 2.0
 TRIES: Final = 30
-LOCK_NOT_AVAILABLE: Final = "55P03"
+HELD: Final = frozenset({"55P03", "40P01"})
+"""It waited too long for a table; or stood in a circle with a broker (a deadlock), and PostgreSQL ended the upgrade."""
 VERSION_TABLE: Final = "stepgrant_schema"
 """Not Alembic's own name: a database of another program that uses Alembic must not look like one of ours."""
 
@@ -196,7 +198,7 @@ def _refused(error: DBAPIError) -> StoreUnavailable:
         if getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
             return SchemaForeign("the file is not a database; name another file")
         return unavailable(cause)
-    if getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+    if getattr(cause, "sqlstate", None) in HELD:
         return TablesHeld(
             "others hold tables that the upgrade changes (a pg_dump, or a long transaction); nothing was changed: "
             "start it again when they are done"
