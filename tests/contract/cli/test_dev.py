@@ -8,14 +8,26 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from processes import started, stepgrant
+import stepgrant_broker.commands
+from faults.forks import spawned
+from fences import commands
+from processes import COMMAND, environment, started, stepgrant
 from stepgrant.cli.exits import ExitCode
 
 pytestmark = pytest.mark.timeout(240)  # many processes, each of which may have to wait for a busy machine
+
+SCAFFOLDED = Path(stepgrant_broker.commands.__file__).parent / "scaffold" / "README.md"
+README = commands(SCAFFOLDED.read_text(encoding="utf-8"))
+AGES = "600"
+"""Seconds that the agent leaves for its killer, who is quicker on any machine."""
+WORKS = ("making a plan", "looking up", "writing into")
+WAITS = "my predecessor may still be alive"
+TITLE = '"title": "Greetings, first"'
 
 
 @pytest.fixture
@@ -30,10 +42,23 @@ def dev(*words: str) -> list[str]:
     return ["dev", "--port", "0", *words]
 
 
+def readme(line: str, approval: str = "") -> list[str]:
+    """The words of this line of the README that `init` wrote, which has to have it."""
+    assert line in README
+    return line.replace("<approval>", approval).split()[1:]
+
+
+def test_every_command_of_its_readme_is_run_here() -> None:
+    """Each has to be named in one of the tests below; `readme` refuses one that is not there."""
+    tests = Path(__file__).read_text(encoding="utf-8")
+    assert [line for line in README if f'readme("{line}"' not in tests] == []
+
+
 def test_scaffold_is_right_and_never_overwrites(project: Path) -> None:
-    assert stepgrant(project, "policy", "check").returncode == 0
-    tested = stepgrant(project, "policy", "test")
+    assert stepgrant(project, *readme("stepgrant policy check")).returncode == 0
+    tested = stepgrant(project, *readme("stepgrant policy test"))
     assert (tested.returncode, "100% of the rules" in tested.stdout) == (0, True)
+    assert (project / "README.md").read_bytes() == SCAFFOLDED.read_bytes()
     (project / "agent.py").write_text("mine", encoding="utf-8")
     again = stepgrant(project.parent, "init", "project")
     assert again.returncode == ExitCode.USAGE
@@ -48,36 +73,74 @@ def test_one_file_in_the_way_keeps_everything_from_being_written(tmp_path: Path)
     assert [one.name for one in (tmp_path / "project").iterdir()] == ["README.md"]
 
 
-def test_scaffolded_agent_is_killed_twice_and_does_everything_once(project: Path, tmp_path: Path) -> None:
-    agent = dev("--", sys.executable, "agent.py")
-    with started(project, tmp_path / "1.log", *agent, PAUSE="0.5") as first:
-        first.wait_for("done with")
+def test_scaffolded_agent_survives_what_its_readme_does_to_it(project: Path, tmp_path: Path) -> None:
+    """Ctrl-C, kill -9 twice, an answer from a second terminal: what it says happens, and everything happens once."""
+    again = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    agent = dev(*readme("stepgrant dev -- python agent.py")[1:])
+    with started(project, tmp_path / "1.log", *agent, PAUSE=AGES, **again) as first:
         plan = first.wait_for("the plan: (.*)")[1]
-        os.kill(int(first.wait_for(r"kill -9 (\d+)")[1]), signal.SIGKILL)
-        assert first.ended() == 128 + signal.SIGKILL
-    with started(project, tmp_path / "2.log", *agent, PAUSE="1") as second:
-        assert second.wait_for("the plan: (.*)")[1] == plan
-        approval = second.wait_for("approval approve (apr_[0-9a-z]+)")[1]
-        words = ["approval", "approve", approval, "--yes"]
-        with started(project, tmp_path / "approve.log", *words) as approving:
-            second.wait_for("it is published, but not yet recorded")
-            os.kill(int(second.wait_for(r"kill -9 (\d+)")[1]), signal.SIGKILL)
-            approving.wait_for('"title": "Greetings, first"')
-            assert approving.ended() == 0
+        first.wait_for("kill me now")
+        first.process.send_signal(signal.SIGINT)
+        assert first.ended() == 128 + signal.SIGINT
+        assert "stopped. Start me again" in first.text
+    with started(project, tmp_path / "2.log", *agent, PAUSE="0", **again) as second:
+        second.wait_for("I wait. You can also stop me")
+        os.kill(int(second.wait_for(r"kill -9 (\d+)")[1]), signal.SIGKILL)
         assert second.ended() == 128 + signal.SIGKILL
-    with started(project, tmp_path / "3.log", *agent, PAUSE="0") as third:
-        third.wait_for("I was killed while publishing, so I look")
-        third.wait_for("finished: out/report-first.txt")
-        assert third.ended() == 0
-        assert "publishing out" not in third.text
-        assert "looking up" not in third.text
+        assert (f"the plan: {plan}\n" in second.text, WAITS in second.text) == (True, False)
+    with started(project, tmp_path / "3.log", *agent, PAUSE=AGES, **again) as third:
+        approval = third.wait_for("approval approve (apr_[0-9a-z]+)")[1]
+        assert (f"the plan: {plan}\n" in third.text, WAITS in third.text) == (True, True)
+        assert [word for word in WORKS if word in third.text] == []
+        assert approval in stepgrant(project, *readme("stepgrant approval list")).stdout
+        assert TITLE in stepgrant(project, *readme("stepgrant approval show <approval>", approval)).stdout
+        asked = said_yes(project, *readme("stepgrant approval approve <approval>", approval))
+        assert TITLE in asked.partition("Approve exactly this?")[0]
+        third.wait_for("it is published, but not yet recorded")
+        os.kill(int(third.wait_for(r"kill -9 (\d+)")[1]), signal.SIGKILL)
+        assert third.ended() == 128 + signal.SIGKILL
+    with started(project, tmp_path / "4.log", *agent, PAUSE="0", **again) as fourth:
+        fourth.wait_for("I was killed while publishing, so I look")
+        fourth.wait_for("finished: out/report-first.txt")
+        assert fourth.ended() == 0
+        assert [word for word in (*WORKS, "publishing out") if word in fourth.text] == []
     notes = (project / "out" / "notes-first.txt").read_text(encoding="utf-8").splitlines()
     assert len({line.split()[0] for line in notes}) == len(notes) == 3
-    with started(project, tmp_path / "4.log", *dev()) as alone:
+    looked_at(project, tmp_path / "5.log")
+
+
+def said_yes(project: Path, *words: str) -> str:
+    """Run this at a terminal and type y when it asks. Everything that stood there."""
+    keyboard, terminal = os.openpty()
+    given = environment(COLUMNS="160", NO_COLOR="1")
+    process = spawned(
+        COMMAND, *words, environment=given, stdin=terminal, stdout=terminal, stderr=terminal, folder=project
+    )
+    os.close(terminal)
+    seen = ""
+    with os.fdopen(keyboard, "r+b", buffering=0) as typed, suppress(OSError):  # EIO: nobody has the terminal any more
+        while said := typed.read(1 << 16):
+            before, seen = seen, seen + said.decode()
+            if "[y/N]" in seen and "[y/N]" not in before:
+                typed.write(b"y\n")
+    assert process.wait(60) == 0, seen
+    return seen
+
+
+def looked_at(project: Path, log: Path) -> None:
+    """What the README has to be looked at afterwards."""
+    with started(project, log, *dev()) as alone:
         alone.wait_for("Ctrl-C ends it")
-        told = stepgrant(project, "run", "show").stdout
+        told = stepgrant(project, *readme("stepgrant run show")).stdout
         assert "doubt settled: the hook asked the target (publish~reconcile~1): it had happened" in told
         assert "went silent" in told
+        explained = stepgrant(project, *readme("stepgrant policy explain greetings-first publish"))
+        assert (explained.returncode, "report.publish" in explained.stdout) == (0, True)
+        got = stepgrant(project, *readme("stepgrant receipt get greetings-first --out receipt.json"))
+        keys = stepgrant(project, *readme("stepgrant ledger keys --out keys.json"))
+        assert (got.returncode, keys.returncode) == (0, 0)
+    verified = stepgrant(project, *readme("stepgrant receipt verify receipt.json --key keys.json"))
+    assert (verified.returncode, "It is complete" in verified.stdout) == (0, True)
     checked = stepgrant(project, "ledger", "verify", STEPGRANT_BROKER_DATA_DIR=".stepgrant")
     assert (checked.returncode, "The ledger holds" in checked.stdout) == (0, True)
 
