@@ -65,6 +65,48 @@ class Instruction:
         return [word for word in self.rest.split() if not word.startswith("--")]
 
 
+@dataclass(frozen=True)
+class Mount:
+    """What stands at `target` in a container: a named volume, or a file or folder of the host's."""
+
+    source: str
+    target: str
+    volume: bool = False
+    read_only: bool = False
+
+
+def mounts(service: dict[str, Any], secrets: dict[str, Any]) -> list[Mount]:
+    """The mounts of a service, its secrets among them, as compose understands what this repository's file says."""
+    found = [
+        Mount(secrets[name]["file"], f"/run/secrets/{name}", read_only=True) for name in service.get("secrets", [])
+    ]
+    for said in service.get("volumes", []):
+        if isinstance(said, str):
+            source, target, *mode = said.split(":")
+            found.append(Mount(source, target, volume=True, read_only=mode == ["ro"]))
+        else:
+            found.append(Mount(said["source"], said["target"], read_only=said.get("read_only", False)))
+    return found
+
+
+def is_ours(service: dict[str, Any]) -> bool:
+    """Whether a service runs the image that `deploy/Dockerfile` makes."""
+    return "dockerfile" in service.get("build", {})
+
+
+def image_environment(dockerfile: str) -> dict[str, str]:
+    """What a Dockerfile's `ENV` sets."""
+    said = [word for one in read_dockerfile(dockerfile) if one.name == "ENV" for word in one.words]
+    return dict(word.split("=", 1) for word in said)
+
+
+def service_environment(service: dict[str, Any], files: list[str]) -> dict[str, str]:
+    """What a service's env files (their texts; the last line of a name counts) and its `environment` set."""
+    lines = [line for text in files for line in text.splitlines() if line and not line.startswith("#")]
+    given: dict[str, str] = service.get("environment", {})
+    return dict(line.split("=", 1) for line in lines) | given
+
+
 def read_dockerfile(text: str) -> list[Instruction]:
     """Its instructions in order."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -97,7 +139,7 @@ def docker_findings(text: str, root: Path) -> list[str]:
         if one.name == "FROM":
             last = {}
             if one.words[0] not in stages and not is_pinned(one.words[0]):
-                wrong.append(f"FROM {one.words[0]} is not pinned")
+                wrong.append(f"FROM {one.words[0]} is not pinned to a version")
             stages.add(one.words[-1])
         last[one.name] = one.rest
     if last.get("USER", "root").partition(":")[0] in {"0", "root"}:

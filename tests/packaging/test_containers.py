@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from containers import compose_secrets, docker_findings, is_pinned, merged, read_dockerfile, read_yaml
+from containers import compose_secrets, docker_findings, is_ours, is_pinned, merged, read_dockerfile, read_yaml
 from processes import environment, started, stepgrant
 from stepgrant_broker.config import PREFIX, Settings
 from stepgrant_services import OpaServer
@@ -28,6 +28,7 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
 GOOD = "FROM python:3.13.7-slim\nCOPY README.md ./\nUSER 10423:10423\nHEALTHCHECK CMD true\n"
 SETTING = re.compile(rf"\b{PREFIX}[A-Z_]+")
+OURS = {"bundle", "vault-setup", "migrate", "broker"}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,8 @@ def test_dockerfile_has_no_findings() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "finding"),
     [
-        ("FROM python:3.13.7-slim", "FROM python:latest", "FROM python:latest is not pinned"),
-        ("FROM python:3.13.7-slim", "FROM python", "FROM python is not pinned"),
+        ("FROM python:3.13.7-slim", "FROM python:latest", "FROM python:latest is not pinned to a version"),
+        ("FROM python:3.13.7-slim", "FROM python", "FROM python is not pinned to a version"),
         ("USER 10423:10423\n", "", "the last stage runs as root"),
         ("USER 10423:10423", "USER root", "the last stage runs as root"),
         ("USER 10423:10423", "USER 0:0", "the last stage runs as root"),
@@ -92,7 +93,8 @@ def test_image_sees_no_more_of_the_repository_than_it_copies() -> None:
 
 
 def test_compose_has_what_a_broker_needs(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {"pod", "opa", "vault", "postgres", "migrate", "broker"}
+    assert set(services) == {"pod", "opa", "vault", "postgres", *OURS}
+    assert {name for name, service in services.items() if is_ours(service)} == OURS
     for name, service in services.items():
         assert is_pinned(service["image"]), name
         assert service["read_only"] is True, name
@@ -112,6 +114,13 @@ def test_compose_runs_the_versions_that_the_tests_accept(services: dict[str, dic
     version = services["broker"]["image"].partition(":")[2]
     assert f'version = "{version}"' in project
     assert f"stepgrant:{version}" in DOCKERFILE
+
+
+def test_which_vault_was_run_is_said_wherever_openbao_is_promised() -> None:
+    for name in ("README.md", "vault/README.md", "compose.yaml"):
+        said = " ".join((DEPLOY / name).read_text(encoding="utf-8").replace("\n#", "\n").split())
+        assert f"Vault {KINDS['vault'].pinned}" in said, name
+        assert re.search(r"OpenBao has the same HTTP API for what is used here, and was not run", said), name
 
 
 def test_compose_publishes_the_broker_only_on_loopback_and_with_tls(services: dict[str, dict[str, Any]]) -> None:
