@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ from stepgrant_broker.policy.bundle import Bundle, read_directory
 from stepgrant_broker.policy.opa_bundle import opa_bundle
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
 from stepgrant_broker.wiring import opened
+from stepgrant_broker.wiring.doctor import versions
+from stepgrant_broker.wiring.doctor.versions import TESTED
+from stepgrant_services.binaries import KINDS
 
 if TYPE_CHECKING:
     from stepgrant_services import OpaServer, PostgresServer, VaultServer
@@ -84,7 +87,7 @@ def test_a_vault_that_is_sealed(
         to_vault(vault.addr, vault.root_token)
         vault.seal()
         found = doctor()
-    assert found["vault.sealed"]["state"] == "fail"
+    assert (found["vault.sealed"]["state"], found["vault.version"]["state"]) == ("fail", "ok")
     assert "vault.login" not in found
 
 
@@ -109,6 +112,12 @@ def test_a_token_that_is_none_and_one_that_may_nothing(
     assert "vault setup" in found["issuers.crm-key"]["fix"]
 
 
+def test_the_versions_are_those_that_the_tests_take() -> None:
+    taken = {**KINDS["vault"].accepted}
+    taken |= {"OPA": KINDS["opa"].accepted["Version"], "PostgreSQL": KINDS["postgres"].accepted["postgres"]}
+    assert taken == TESTED
+
+
 def test_root_is_too_much(doctor: Doctor, vault_server: VaultServer, to_vault: Callable[[str, str], Path]) -> None:
     to_vault(vault_server.addr, vault_server.root_token)
     assert doctor()["vault.login"]["state"] == "warn"
@@ -124,6 +133,42 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def opa_of_ours(
+    policy: Path, tmp_path: Path, command: Callable[..., Done], opa_server: Callable[..., OpaServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:  # fmt: skip
+    """An OPA with the broker's policy."""
+    bundle = tmp_path / "bundle.tar.gz"
+    assert command("policy", "build", str(policy), "-o", str(bundle)).code == 0
+    with opa_server(bundle, bundle=True) as opa:
+        monkeypatch.setenv("STEPGRANT_BROKER_OPA_URL", opa.url)
+        yield
+
+
+@pytest.mark.usefixtures("opa_of_ours")
+def test_versions_that_it_is_not_tested_with(
+    doctor: Doctor, command: Callable[..., Done], vault_server: VaultServer, to_vault: Callable[[str, str], Path],
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What real services say of themselves: known now, and of no range once the ranges are others. A warning only."""
+    to_vault(vault_server.addr, vault_server.root_token)
+    monkeypatch.setenv("STEPGRANT_BROKER_DATABASE_URL", postgres_server.create_database())
+    assert command("db", "migrate").code == 0
+    places = ("opa.version", "vault.version", "database.version")
+    found = doctor()
+    assert [found[place]["state"] for place in places] == ["ok", "ok", "ok"]
+    known = [found[place]["what"].split() for place in places]
+    assert known[0][0] == "OPA"
+    assert known[1][0] in {"Vault", "OpenBao"}
+    assert known[2][0] == "PostgreSQL"
+    monkeypatch.setattr(versions, "TESTED", dict.fromkeys(TESTED, ((0, 1), (0, 2))))
+    found = doctor()
+    for place, (product, number) in zip(places, known, strict=True):
+        assert (found[place]["state"], found[place]["what"]) == ("warn", f"it is version {number}")
+        assert f"{product} 0.1 or newer, before 0.2" in found[place]["fix"]
+
+
 def test_an_opa_with_the_policy_with_another_and_none(
     doctor: Doctor, command: Callable[..., Done], opa_server: Callable[..., OpaServer], policy: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,7 +182,8 @@ def test_an_opa_with_the_policy_with_another_and_none(
         found = doctor()
         assert found["opa.revision"]["state"] == "fail"
         assert "another policy" in found["opa.revision"]["what"]
-    assert doctor()["opa.revision"]["state"] == "fail"
+    found = doctor()
+    assert (found["opa.revision"]["state"], found["opa.version"]["state"]) == ("fail", "unseen")
 
 
 def test_an_opa_with_a_policy_in_force_that_newer_checks_find_fault_with(
@@ -173,7 +219,7 @@ def test_a_postgres_that_is_gone_or_refuses_the_password(
     assert (found["database.schema"]["state"], found["database.clock"]["state"]) == ("ok", "ok")
     monkeypatch.setenv("STEPGRANT_BROKER_DATABASE_URL", url.replace(postgres_server.password, "made-up-password"))
     found = doctor()
-    assert found["database.schema"]["state"] == "fail"
+    assert (found["database.schema"]["state"], found["database.version"]["state"]) == ("fail", "unseen")
     assert "made-up-password" not in str(found)
     monkeypatch.setenv("STEPGRANT_BROKER_DATABASE_URL", "postgresql://u:made-up-password@127.0.0.1:9/none")
     found = doctor()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from jwt.algorithms import ECAlgorithm
 
 from clerks import SETTINGS
 from commandline import Done, caller
@@ -20,6 +25,7 @@ from stepgrant_broker.policy.bundle import read_directory, starter_files
 from stepgrant_broker.testing import TestHost, start
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
 from stepgrant_broker.wiring import opened
+from trusted import issuer_table, rule_table, trust_text
 
 AGENT = """
 import os, stepgrant
@@ -76,7 +82,20 @@ def test_a_running_broker_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert bad == {}
     well = {place for place, one in found.items() if one["state"] == "ok"}
     assert {"service.ready", "keys.signing", "keys.wrapping", "database.schema", "database.clock"} <= well
-    assert {"work.sweeper", "work.leases", "policy.text", "policy.revision"} <= well
+    assert {"work.sweeper", "work.leases", "policy.text", "policy.revision", "service.clock"} <= well
+
+
+def test_a_running_broker_with_another_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    with start(tmp_path / "broker") as host:
+        monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+        monkeypatch.setenv("STEPGRANT_BROKER_PUBLIC_URL", host.url)
+        for ahead_s, said in ((-3600, "its clock is 3"), (3600, "its clock is -3")):
+            here = SimpleNamespace(time=lambda ahead_s=ahead_s: time.time() + ahead_s)
+            monkeypatch.setattr("stepgrant_broker.wiring.doctor.service.time", here)
+            code, found = doctor()
+            assert (code, found["service.clock"]["state"]) == (1, "fail")
+            assert found["service.clock"]["what"].startswith(said)
+            assert found["service.clock"]["fix"] == "set both by NTP"
 
 
 def test_another_broker_at_the_address_is_not_taken_for_this_one(
@@ -183,6 +202,44 @@ def test_a_database_that_is_none(installation: Path, command: Callable[..., Done
     _, found = doctor()
     assert found["database.schema"]["state"] == "fail"
     assert found["policy.text"]["state"] == "ok"
+
+
+def test_a_postgres_without_its_driver(installation: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look needs of the set-up is a finding, and the other looks go on."""
+    monkeypatch.setenv("STEPGRANT_BROKER_DATABASE_URL", "postgresql://u:made-up-password@127.0.0.1:9/none")
+    finding = SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None))
+    monkeypatch.setattr("stepgrant_broker.wiring.databases.importlib", finding)
+    _, found = doctor()
+    assert found["settings.schema"]["state"] == "fail"
+    assert "pip install 'stepgrant[postgres]'" in found["settings.schema"]["what"]
+    assert {"policy.text", "identity.issuers", "service.running"} <= set(found)
+    assert "made-up-password" not in str(found)
+    assert not installation.exists()
+
+
+def test_issuers_of_identities(
+    tmp_path: Path, command: Callable[..., Done], doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose keys can be had, and one that cannot be reached; then a file with a fault."""
+    monkeypatch.setenv("STEPGRANT_BROKER_DATA_DIR", str(tmp_path / "broker"))
+    assert command("db", "migrate").code == 0
+    assert doctor()[1]["identity.issuers"]["state"] == "ok"
+    key = ECAlgorithm.to_jwk(generate_private_key(SECP256R1()).public_key(), as_dict=True)
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [{**key, "kid": "one", "alg": "ES256", "use": "sig"}]}))
+    away = issuer_table("kubernetes", "away", jwks_url="http://127.0.0.1:9/keys")
+    trust = tmp_path / "trust.toml"
+    trust.write_text(
+        trust_text(issuer_table("oidc"), away, rule_table("oidc"), rule_table("kubernetes", issuer="away"))
+    )
+    trust.chmod(0o600)
+    monkeypatch.setenv("STEPGRANT_BROKER_TRUST_FILE", str(trust))
+    code, found = doctor()
+    assert (code, found["identity.oidc"]["state"], found["identity.away"]["state"]) == (1, "ok", "fail")
+    assert "the keys of issuer away are out of reach" in found["identity.away"]["what"]
+    trust.write_text(trust_text(issuer_table("oidc"), rule_table("oidc", issuer="nobody")))
+    code, found = doctor()
+    assert (code, found["identity.trust_file"]["state"]) == (1, "fail")
+    assert "trust.toml: [[rule]] refunds: issuer is not the name" in found["identity.trust_file"]["what"]
 
 
 def test_plain_http_to_another_machine(installation: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

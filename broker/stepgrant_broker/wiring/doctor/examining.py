@@ -71,5 +71,7 @@ async def _guarded(name: str, look: Callable[[], AsyncIterator[Found]]) -> Async
     try:
         async for found in look():
             yield found
+    except SettingsError as error:
+        yield SETTINGS.fail(name, "; ".join(error.problems), "correct these settings")
     except StepgrantFault as fault:
         yield Area(name).fail(name, fault.detail, "the message says what is missing; then look again")

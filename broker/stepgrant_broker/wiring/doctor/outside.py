@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from stepgrant import canonical
 from stepgrant._keys import JoseError
 from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.domain.errors import StepgrantFault
 from stepgrant_broker.policy.findings import PolicyInvalid
 from stepgrant_broker.wiring.doctor.findings import Area, Found
+from stepgrant_broker.wiring.doctor.versions import version_of
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
@@ -54,8 +56,10 @@ async def _opa(settings: Settings, broker: Broker | None) -> AsyncIterator[Found
     except SettingsError as error:
         yield OPA.fail("settings", "; ".join(error.problems), "correct these settings")
         return
+    version: str | None = None
     try:
         await engine.load("doctor", bundle)
+        version = (await engine.evaluate(canonical.dumps({}))).engine.removeprefix("opa/")
     except PolicyInvalid as invalid:
         yield OPA.fail(
             "answers", invalid.detail, "OPA answers what is no decision: is it data.stepgrant of this policy?"
@@ -66,6 +70,10 @@ async def _opa(settings: Settings, broker: Broker | None) -> AsyncIterator[Found
         yield OPA.ok("revision", f"it decides by {bundle.digest}, as the broker wants")
     finally:
         await engine.close()
+    if version is None:
+        yield OPA.unseen("version", "OPA tells it only with a decision by the broker's policy")
+    else:
+        yield version_of(OPA, version, "OPA")
 
 
 async def _vault(settings: Settings, vault: Vault) -> AsyncIterator[Found]:
@@ -77,10 +85,11 @@ async def _vault(settings: Settings, vault: Vault) -> AsyncIterator[Found]:
     except VaultFault as fault:
         yield VAULT.fail("reachable", fault.detail, f"is it up, and is {PREFIX}VAULT_ADDR right?")
         return
+    yield version_of(VAULT, status.get("version"), "Vault", "OpenBao")
     if status.get("sealed") is not False:
         yield VAULT.fail("sealed", "Vault is sealed", "unseal it; grants of its issuers wait until then")
         return
-    yield VAULT.ok("reachable", f"version {str(status.get('version'))[:32]}, unsealed")
+    yield VAULT.ok("reachable", "unsealed")
     try:
         session = data_of(await vault.request("GET", "auth/token/lookup-self"))
     except VaultFault as fault:

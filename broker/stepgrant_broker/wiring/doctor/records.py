@@ -13,7 +13,9 @@ from stepgrant_broker.ledger.seen import FIX
 from stepgrant_broker.policy.check import check
 from stepgrant_broker.policy.findings import Finding, PolicyInvalid, grave
 from stepgrant_broker.usecases.activate_policy import is_in_force
+from stepgrant_broker.wiring.doctor.clocks import apart
 from stepgrant_broker.wiring.doctor.findings import Area, Found
+from stepgrant_broker.wiring.doctor.versions import postgres_says, version_of
 
 if TYPE_CHECKING:
     from stepgrant_broker.config import Settings
@@ -28,7 +30,7 @@ DATABASE, POLICY, WORK = Area("database"), Area("policy"), Area("work")
 
 
 async def schema(settings: Settings) -> AsyncIterator[Found]:
-    """Whether the database is there, is ours, and has this version's schema."""
+    """Whether the database is there, is ours, has this version's schema, and is one that the broker is tested with."""
     from stepgrant_broker.wiring.databases import check_database  # noqa: PLC0415 - it imports every adapter
 
     try:
@@ -37,21 +39,29 @@ async def schema(settings: Settings) -> AsyncIterator[Found]:
         yield DATABASE.fail("schema", fault.detail, "`stepgrant db migrate` brings an older one up; see the message")
     else:
         yield DATABASE.ok("schema", "it has this version's schema")
+    if settings.postgres_url is None:
+        return
+    try:
+        said = await asyncio.to_thread(postgres_says, settings.postgres_url.get_secret_value())
+    except StepgrantFault as fault:
+        yield DATABASE.unseen("version", fault.detail)
+    else:
+        yield version_of(DATABASE, said, "PostgreSQL")
 
 
 async def clock(broker: Broker) -> AsyncIterator[Found]:
     """How far this host's clock is from the store's."""
     before = time.time()
     there = await broker.ports.reads.now()
-    apart = there - round((before + time.time()) * 500)
+    ahead_ms = round(apart(there, before * 1000, time.time() * 1000))
     leeway = broker.ports.limits.leeway_ms
-    if abs(apart) > leeway:
+    if abs(ahead_ms) > leeway:
         yield DATABASE.fail(
-            "clock", f"the store's clock is {apart} ms from this host's, over the leeway of {leeway} ms",
+            "clock", f"the store's clock is {ahead_ms} ms from this host's, over the leeway of {leeway} ms",
             "set both by NTP; leases and proofs are judged by them",
         )  # fmt: skip
     else:
-        yield DATABASE.ok("clock", f"{abs(apart)} ms between the store's clock and this host's")
+        yield DATABASE.ok("clock", f"{abs(ahead_ms)} ms between the store's clock and this host's")
     for tenant in await broker.ports.reads.tenants():
         ahead = tenant.last_ts - there
         if ahead > leeway:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from stepgrant_broker.config import PREFIX
+from stepgrant_broker.wiring.doctor.clocks import apart
 from stepgrant_broker.wiring.doctor.findings import Area, Found
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ async def service(settings: Settings, broker: Broker | None) -> AsyncIterator[Fo
     url = settings.public_url
     try:
         async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
-            alive, ready = await client.get(f"{url}/healthz"), await client.get(f"{url}/readyz")
+            before = time.time()
+            alive = await client.get(f"{url}/healthz")
+            after = time.time()
+            ready = await client.get(f"{url}/readyz")
             keys = await client.get(f"{url}/.well-known/jwks.json")
     except httpx.HTTPError as error:
         yield SERVICE.warn(
@@ -61,11 +65,19 @@ async def service(settings: Settings, broker: Broker | None) -> AsyncIterator[Fo
         yield SERVICE.fail(
             "ready", f"not ready: {_failed(ready)}", "the findings here, and not_ready in its log, say why"
         )
-    if "date" in alive.headers:
-        apart = parsedate_to_datetime(alive.headers["date"]).timestamp() - time.time()
-        leeway = settings.leeway_ms / SECOND_MS + 1
-        if abs(apart) > leeway:
-            yield SERVICE.fail("clock", f"its clock is {apart:.0f} s from this host's", "set both by NTP")
+    yield _clock(alive, before, after, settings.leeway_ms / SECOND_MS)
+
+
+def _clock(answer: httpx.Response, before: float, after: float, leeway_s: float) -> Found:
+    """Its time as HTTP tells it: in whole seconds, so that a second more is forgiven."""
+    try:
+        there = parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return SERVICE.unseen("clock", "its answers tell no time", "does a proxy take `Date` away?")
+    ahead = apart(there, before, after)
+    if abs(ahead) > leeway_s + 1:
+        return SERVICE.fail("clock", f"its clock is {ahead:.0f} s from this host's", "set both by NTP")
+    return SERVICE.ok("clock", "it shows this host's time")
 
 
 def _kids(answer: httpx.Response) -> set[str]:
