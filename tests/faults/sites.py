@@ -22,6 +22,7 @@ from faults.processes import Place, Puppet, Target, settings_for
 from stepgrant_broker.testing import start
 from stepgrant_demo_real.gate import Gate, listen
 
+NAMES: Final = ("one", "two", "three", "four")
 AGENTS: Final = ("worker", "rescuer", "stranger")
 
 
@@ -87,7 +88,7 @@ def site(
     environments: Sequence[Mapping[str, str]] = (),
     **settings: Any,  # noqa: ANN401 - fields of the broker's settings
 ) -> Iterator[Site]:
-    """Brokers that run until the block ends. `environments`: more environment for the process of each."""
+    """One to four brokers that run until the block ends. `environments`: more environment for the process of each."""
     (folder / "one").mkdir(mode=0o700, parents=True)
     place, ports = Place.free(), []
     with ExitStack() as stack:
@@ -116,7 +117,7 @@ def site(
                 },
                 "policy": policy, "log": str(folder / "log"), "obey_modes": False,
             }
-            for name, port in zip(("one", "two", "three"), ports, strict=False)
+            for name, port in zip(NAMES[:brokers], ports, strict=True)
         ]  # fmt: skip
         target = stack.enter_context(place.target(url, keys["target"], folder / "book"))
         more = [*environments, *[{}] * (brokers - len(environments))]

@@ -1,14 +1,13 @@
 """PostgreSQL fails under the store: named refusals, nothing half applied, nothing twice, and it goes on after.
 
-The faults are real: servers of our own that are killed, stopped, full, locked or a replica, and cut connections.
+The faults are real: servers of our own that are killed, stopped, locked or read only, and cut connections. What is full
+is in `test_postgres_full.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -16,21 +15,17 @@ import pytest
 
 from conformance.store.adapters import PostgresDatabase
 from conformance.store.making import Chain, a_proof, a_step
+from faults.recovering import BACK_S, there, until_served
 from faults.relay import Relay
 from faults.unsaid import shows_no_secret
-from lateness import lateness
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
 from stepgrant_broker.domain.writes import Query
-from stepgrant_broker.store import schema
 from stepgrant_broker.store.postgres import PostgresStore
 from stepgrant_broker.store.postgres_link import Manner
 
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer
 
-PATIENCE_S: Final = 40.0
-BACK_S: Final = 1.0
-"""How long after its return a server is served again, at the latest."""
 WRITER: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepgrant-writer'"
 ALL: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'stepgrant%'"
 
@@ -50,7 +45,7 @@ class Calling:
 
 @pytest.fixture(scope="module")
 def server(new_postgres: Callable[..., PostgresServer]) -> Iterator[PostgresServer]:
-    with new_postgres(options={"max_connections": "20", "superuser_reserved_connections": "3"}) as made:
+    with new_postgres() as made:
         yield made
 
 
@@ -70,29 +65,6 @@ async def opened() -> AsyncIterator[Callable[..., PostgresStore]]:
     yield open_
     for store in stores:
         await store.close()
-
-
-async def there(store: PostgresStore, chain: Chain) -> int:
-    """How many entries the chain has; rows and entries agree."""
-    run = (await store.load(Query("acme", run=chain.run))).view.run
-    entries = await store.entries("acme", chain.run, limit=10_000)
-    assert [entry.seq for entry in entries] == list(range(0 if run is None else run.seq))
-    return len(entries)
-
-
-async def until_served(call: Callable[[], Any]) -> float:
-    """How long it took until a call was answered, without that by which this machine was late."""
-    started = time.monotonic()
-    async with lateness() as late:
-        while True:
-            try:
-                await call()
-            except StoreUnavailable:
-                assert time.monotonic() - started < PATIENCE_S
-                await asyncio.sleep(0.02)
-            else:
-                break
-    return time.monotonic() - started - late.seconds
 
 
 async def test_killed_under_load_and_recovered(
@@ -222,25 +194,6 @@ async def test_the_reply_to_the_statements_is_lost(
         assert relay.lost.is_set()
         assert await there(store, chain) == 2
         assert len(database.snapshot()["proofs"]) == 1
-
-
-async def test_no_connection_left(
-    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
-) -> None:
-    store, chain = opened(database.location), Chain.of_run()
-    await store.commit(chain.adds(1))
-    with ExitStack() as stack:
-        for _ in range(30):
-            try:
-                stack.enter_context(psycopg.connect(database.location))
-            except psycopg.OperationalError:
-                break
-        # Those that are open still serve; new ones there are none.
-        await store.commit(chain.adds(1))
-        with pytest.raises(StoreUnavailable, match="no connection left; raise max_connections") as caught:
-            schema.check(database.location)
-        shows_no_secret(caught.value, server)
-    assert await until_served(lambda: store.load(Query("acme"))) < BACK_S
 
 
 async def test_a_lock_that_somebody_else_holds(

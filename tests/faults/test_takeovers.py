@@ -1,6 +1,6 @@
 """Who holds a run when several want it: at once, by policy, by a fork, at the end of a lease, past a frozen broker.
 
-Two brokers on one PostgreSQL serve all of it, and agents reach them through a gate.
+Four brokers on one PostgreSQL serve all of it, and agents reach them through a gate.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from stepgrant.receipt import Event, read_event
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer
 
+pytestmark = pytest.mark.timeout(180)
+BROKERS: Final = 4
 LONG_MS: Final = 60_000
 ROUNDS: Final = 10
 SLOW: Final = "usecase.before_commit=sleep:2000"
@@ -41,7 +43,7 @@ TRIES: Final = 5
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Site]:
     folder, url = tmp_path_factory.mktemp("takeovers"), postgres_server.create_database()
-    with site(folder, brokers=2, database_url=url, lease_ms=LONG_MS, sweep_ms=200) as made:
+    with site(folder, brokers=BROKERS, database_url=url, lease_ms=LONG_MS, sweep_ms=200) as made:
         yield made
 
 
@@ -149,7 +151,6 @@ def test_a_forked_child_holds_nothing(cast: Cast) -> None:
 # ------------------------------------------------------------------------------------- brokers that stand still
 
 
-@pytest.mark.timeout(180)
 def test_the_fence_is_checked_by_the_commit(at: Site) -> None:
     """A broker decides, and before it commits another one fences the holder: what was decided is not written."""
     at.nurseries[0].kill()
@@ -182,10 +183,9 @@ def outlived(at: Site, run: str) -> list[str]:
     return [text for _, text in zombies.outlived(evidence)] + [str(one) for one in check(evidence)]
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(FREEZES))
 def test_a_broker_that_stands_still(at: Site, seed: int) -> None:
-    """SIGSTOP anywhere in a call, a takeover through the other broker, SIGCONT: it was before the fence, or never."""
+    """SIGSTOP anywhere in a call, a takeover through another broker, SIGCONT: it was before the fence, or never."""
     chance = random.Random(seed)
     with Post() as post, ThreadPoolExecutor(1) as pool:
         slow = Slow(at, post, chance.choice(HOLDERS), f"frozen-{seed}")
@@ -205,7 +205,6 @@ def test_a_broker_that_stands_still(at: Site, seed: int) -> None:
 # ------------------------------------------------------------------------------------------------ the end of a lease
 
 
-@pytest.mark.timeout(180)
 def test_leases_end_when_they_were_said_to_under_load(at: Site) -> None:
     """Four runs, each wanted by two processes that renew at random times around the end of the lease."""
     for order in at.orders:
