@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -27,7 +28,7 @@ from typing import Any, Final
 
 import containers
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 120.0
 GLANCE_S: Final = 0.2
 INHERITED: Final = ("PATH", "PYTHONPYCACHEPREFIX", "TESTS_OF_STEPGRANT")
 ADMINISTRATOR: Final = ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGSSLMODE")
@@ -60,6 +61,11 @@ class Service:
         if not found.exists():
             raise WrongError(f"{self.name}: bind source path does not exist: {found}")
         return found
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return int(json.loads(self.process.read_text(encoding="utf-8"))["pid"])
 
     @property
     def ours(self) -> bool:
@@ -103,12 +109,15 @@ class Service:
         subprocess.run(self.words(), env=self.environment(), cwd=self.state, check=True)
 
     def start(self) -> None:
-        """In the background, until it is healthy."""
+        """In the background, until it is healthy; anew if it runs with other settings."""
+        given = self.environment()
         if self.process.exists():
-            return
+            if json.loads(self.process.read_text(encoding="utf-8"))["environment"] == given:
+                return
+            self.stop()
         with (self.state / f"{self.name}.log").open("ab") as log:
-            run = subprocess.Popen(self.words(), env=self.environment(), cwd=self.state, stdout=log, stderr=log)
-        self.process.write_text(str(run.pid))
+            run = subprocess.Popen(self.words(), env=given, cwd=self.state, stdout=log, stderr=log)
+        self.process.write_text(json.dumps({"pid": run.pid, "environment": given}), encoding="utf-8")
         _, *check = self.said["healthcheck"]["test"]
         end = time.monotonic() + PATIENCE_S
         check = [self.here(word) if word.startswith("/") else word for word in check]
@@ -122,7 +131,7 @@ class Service:
 
     def stop(self) -> None:
         """End it."""
-        pid = int(self.process.read_text())
+        pid = self.pid
         os.kill(pid, signal.SIGTERM)
         end = time.monotonic() + PATIENCE_S
         while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
@@ -230,7 +239,7 @@ class Pod:
     def inside(self, name: str, command: list[str], more: dict[str, str]) -> None:
         """A command in a container that runs, where its image says that one works."""
         service = self.service(name)
-        os.kill(int(service.process.read_text()), 0)
+        os.kill(service.pid, 0)
         given = service.environment() | {key: service.here(value) for key, value in more.items()}
         subprocess.run(command, env=given, cwd=service.here(DATA), check=True)
 
@@ -245,10 +254,13 @@ def docker(words: list[str]) -> None:
             source, _, target = mount.partition(":")
             given = {name: os.environ[name] for name in INHERITED if name in os.environ}
             subprocess.run(["stepgrant", *command], env=given, cwd=place.replace(target, source), check=True)  # noqa: S607
-        case ["run", "--rm", "-u", "0:0", "--entrypoint", "chown", "-v", mount, _, "-R", _, target]:
-            source, _, where = mount.partition(":")
-            if where != target or not Path(source).is_dir():
-                raise WrongError(f"chown: {target}: no such folder")
+        case ["run", "--rm", "-u", _, "--entrypoint", "chown" | "rm" as program, "-v", mount, _, option, *rest]:
+            source, _, target = mount.partition(":")
+            paths = [Path(source + word.removeprefix(target)) for word in rest if word.startswith(target)]
+            if len(paths) != 1 or not paths[0].exists():
+                raise WrongError(f"{program} {option} {shlex.join(rest)}: no such file or folder")
+            if program == "rm":
+                paths[0].unlink()
         case ["compose", *rest]:
             Pod().compose(rest)
         case _:

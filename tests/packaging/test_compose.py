@@ -40,6 +40,7 @@ docker compose exec -T -e SSL_CERT_FILE=/etc/stepgrant/tls.crt broker \\
   stepgrant workload list --client olga.client.json
 """
 CHANGED: Final = 'sed -i \'s/"report.publish"/"report.print"/\' config/policy/stepgrant_config/data.json\n'
+FORGOTTEN: Final = "docker compose restart vault\n"
 
 
 def repository(folder: Path, ports: Mapping[str, str]) -> Path:
@@ -99,7 +100,7 @@ def test_every_command_works(
         ports = {"5432": database.host_port.rpartition(":")[2]}
         ports |= {port: str(free_port()) for port in ("8181", "8200", "8423")}
         there = repository(tmp_path, ports)
-        script = moved("\n".join([*BLOCKS[:-1], CHANGED, BLOCKS[-1], AFTER]), ports)
+        script = moved("\n".join([*BLOCKS[:-2], CHANGED, BLOCKS[-2], FORGOTTEN, BLOCKS[-1], AFTER]), ports)
         env = environment(
             PATH=os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
             HOME=str(home),
@@ -116,6 +117,9 @@ def test_every_command_works(
     policies = json.loads((folder / "policies.json").read_text())["policies"]
     assert [one["active"] for one in policies] == [True, False], "the changed policy is in force"
     assert "FAIL" not in text, text
+    assert (folder / "broker.env").read_text().count("\nSTEPGRANT_BROKER_VAULT_ROLE_ID=") == 2
+    logged_in = [line for line in (state / "broker.log").read_text().splitlines() if '"vault_logged_in"' in line]
+    assert len(logged_in) == 3, "at the start, after the new policy, after the new login"
     for found in ("opa revision", "vault login", "issuers crm-key", "database clock"):
         assert re.search(rf"^ok +{found} ", text, re.MULTILINE), text
     assert "billing" in text
