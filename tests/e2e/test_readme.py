@@ -72,6 +72,14 @@ def test_every_fence_is_run_or_compared_or_has_a_reason() -> None:
     assert {language for language, _ in fences(README)} == RUN | COMPARED | set(NOT_RUN)
 
 
+@pytest.mark.parametrize(
+    "text", ["```\nmake\n```\n", "```sh\nmake\n", "```sh\nmake\n```python\nimport stepgrant\n```\n"]
+)
+def test_a_fence_that_nobody_would_run_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="fence"):
+        list(fences(text))
+
+
 def test_every_command_of_the_readme_is_run_here_or_by_another_test() -> None:
     assert set(SHELL) == RUN_HERE | RUN_ELSEWHERE
     tests = Path(__file__).read_text(encoding="utf-8")
