@@ -260,8 +260,7 @@ class Sequencer:
     async def _published(self, head: SignedHead, known: KnownHead | None) -> SignedHead:
         """It as it is in the store then. Witnesses take their time: a store that went back meanwhile is given nothing.
 
-        Raises `StoreRolledBack`. A head that counts is kept outside all the same, unless another replica
-        moved that file meanwhile: it shows the loss after a restart.
+        Raises `StoreRolledBack`. A head that counts is kept outside all the same: it shows the loss after a restart.
         """
         try:
             await self._refuse_another_past((await self._store.log_tail(NO_LEAVES)).head)
