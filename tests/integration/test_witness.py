@@ -127,6 +127,7 @@ def test_a_broker_publishes_only_what_its_witness_cosigned(tmp_path: Path) -> No
         with start(data, log_policy_file=policy) as broker:
             counted = wait_for_head(broker.url)
             head, note = tlog.read_signed_head(counted, key.name)
+            assert NAME in {one.name for one in note.signatures}
             assert set(tlog.read_log_policy(policy.read_text()).check(note)) == {"w"}
     with start(data, log_policy_file=policy) as alone:
         alone.enroll("more", agents=["more"])

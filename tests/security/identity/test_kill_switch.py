@@ -34,7 +34,7 @@ async def test_the_switch_stops_its_runs_and_lets_it_open_none(door: Door, metho
         await caller.call("POST", "/v1/runs", {"agent": "agent", "run_key": "other"}),
         await (await running(door, method))[0].call("POST", "/v1/runs", {"agent": "agent", "run_key": "job"}),
     ):
-        assert (response.status_code, response.json()["code"]) == (403, "quarantined"), response.text
+        assert (response.status_code, response.json().get("code")) == (403, "quarantined"), response.text
     assert [one["state"] for one in await door.broker.runs()] == ["quarantined"]
 
 

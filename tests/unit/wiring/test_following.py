@@ -112,10 +112,10 @@ async def test_the_text_in_the_database_is_never_followed(fleet: Fleet, events: 
         first.ports, "default", None, revision=f"2:{bundle_of(text).digest}", text=bundle_of(text).files
     )
 
-    async def told() -> bool:
-        return any(one["event"] == "policy_left_behind" for one in events)
+    async def decided() -> bool:
+        return first.policy.revision != own or any(one["event"] == "policy_left_behind" for one in events)
 
-    await within(told)
+    await within(decided)
     assert first.policy.revision == own
     assert await policy_is(first) == "failed"
 
