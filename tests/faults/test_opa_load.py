@@ -2,7 +2,8 @@
 
 One load for both: each of them goes away alone, is harmed in each way that it can be, and the other one is there.
 `test_services_load.py` does the same to Vault. Nothing is wrongly allowed, nothing that was acknowledged is lost,
-nothing is there twice, and the first call is served within two seconds of the service's return.
+nothing is there twice, and the first call is served within a second of OPA's return, and two of PostgreSQL's. By how
+much this machine is late meanwhile is taken off (`Load.through`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from stepgrant_services import PostgresServer
 
 BEGINS: Final = 2_048
+OPA_BACK_S: Final = 1.0
+"""Less than a database has: the broker keeps nothing of OPA that would have to be built up again."""
 MAIN: Final = {"main.rego": POLICY}
 
 
@@ -50,4 +53,6 @@ def test_opa_and_postgres_go_and_come_back_during_two_thousand_begins(
         )
         load.check()
     assert set(load.story.refused) == {"policy_unavailable", "ledger_unavailable"}
-    assert max(backs) < BACK_S
+    of_opa, of_postgres = backs[::2], backs[1::2]
+    assert max(of_opa) < OPA_BACK_S
+    assert max(of_postgres) < BACK_S
