@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+import everyday
+
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer, VaultServer
 
@@ -64,6 +66,7 @@ def test_every_command_works(
     programs.mkdir()
     for name, program in (("vault", vault_binary), ("opa", opa_binary), ("psql", postgres_binaries / "psql")):
         (programs / name).symlink_to(program)
+    everyday.put_missing(programs)
     # What is installed already is what the page installs; its broker listens where the page says, moved to free ports.
     (programs / "pip").symlink_to("/bin/true")
     script = "set -euo pipefail\n" + "\n".join(BLOCKS)
