@@ -48,7 +48,8 @@ LONG = (
     "integration/test_postgres_replicas", "contract/api/test_codes", "contract/sdk/test_adapter_seam",
     "contract/sdk/test_doubt", "contract/sdk/test_steps", "security/identity/test_forged", "contract/cli/test_people",
     "integrations/test_langgraph_calls", "conformance/policy/test_policy_engine", "soak/test_soak",
-    "packaging/test_setup",
+    "packaging/test_setup", "packaging/test_compose", "migrations/test_rolling_upgrade", "faults/test_postgres_full",
+    "integration/test_deploy_readme", "integration/test_postgres_replicas_doors",
 )  # fmt: skip
 """The test files that take longest, by their seconds; where the next one stands matters little."""
 LOCAL_NAMES = frozenset({"", "localhost"})
