@@ -50,7 +50,7 @@ def witness(folder: Path, *logs: tlog.NoteKey, kill: bool = False) -> Iterator[R
 def witness_here(folder: Path, *logs: tlog.NoteKey) -> Iterator[Running]:
     """The same in a thread of this process, which starts sooner."""
     opened = open_witness(folder, NAME, [log.vkey for log in logs])
-    server = uvicorn.Server(uvicorn.Config(witness_app(opened), port=0, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(witness_app(opened), port=0, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, name="witness")
     thread.start()
     try:
