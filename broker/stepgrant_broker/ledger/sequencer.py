@@ -260,7 +260,7 @@ class Sequencer:
     async def _published(self, head: SignedHead, known: KnownHead | None) -> SignedHead:
         """It as it is in the store then. Witnesses take their time: a store that went back meanwhile is given nothing.
 
-        Raises `StoreRolledBack`. A head that counts is kept outside all the same: it shows the loss after a restart.
+        Raises `StoreRolledBack`. A head that counts is still kept outside, if no replica moved that file meanwhile.
         """
         try:
             await self._refuse_another_past((await self._store.log_tail(NO_LEAVES)).head)
