@@ -7,7 +7,7 @@ import ipaddress
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -84,10 +84,12 @@ class MutualTls:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    said: Mapping[str, bytes] | None = None
+
     def do_GET(self) -> None:
         connection = self.connection
         assert isinstance(connection, ssl.SSLSocket)
-        text = json.dumps(connection.getpeercert()).encode()
+        text = json.dumps(connection.getpeercert()).encode() if self.said is None else self.said[self.path]
         self.send_response(200)
         self.send_header("content-length", str(len(text)))
         self.end_headers()
@@ -100,8 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, context: ssl.SSLContext, handler: type[_Handler] = _Handler) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         # The handshake is done at the first read, in the connection's own thread.
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
@@ -112,18 +114,37 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def mutual_tls(folder: Path, clients: str) -> Iterator[MutualTls]:
     """A server that takes only clients with a certificate of the CA `clients` (PEM)."""
+    context, ca_file = _context(folder)
+    context.load_verify_locations(cadata=clients)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with _serving(_Server(context)) as url:
+        yield MutualTls(url, ca_file)
+
+
+@contextmanager
+def behind_tls(folder: Path, said: Mapping[str, bytes]) -> Iterator[MutualTls]:
+    """A server that says this, by path, to whoever trusts its CA."""
+    context, ca_file = _context(folder)
+    with _serving(_Server(context, type("_Saying", (_Handler,), {"said": said}))) as url:
+        yield MutualTls(url, ca_file)
+
+
+def _context(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """Of a server with a certificate, and the file of the CA that signed it."""
     servers = Authority("CA of the server")
     ca_file = folder / "servers.pem"
     ca_file.write_text(servers.pem)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(servers.server(folder))
-    context.load_verify_locations(cadata=clients)
-    context.verify_mode = ssl.CERT_REQUIRED
-    server = _Server(context)
+    return context, ca_file
+
+
+@contextmanager
+def _serving(server: _Server) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield MutualTls(f"https://127.0.0.1:{server.server_port}", ca_file)
+        yield f"https://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from stepgrant._errors import ConfigurationError
-from stepgrant._http import Answer, safe_url
+from stepgrant._http import Answer, authorities, safe_url
 from stepgrant._http1 import Broken, Exchanges, Request
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ class Address:
             raise ConfigurationError("the broker's URL (url= or STEPGRANT_URL) has no host, or a query or fragment")
         context = None
         if parts.scheme == "https":
-            import httpx  # noqa: PLC0415 - 0.1 s that only https needs
-
-            context = httpx.create_ssl_context()
+            context = authorities()
             context.set_alpn_protocols(["http/1.1"])
         path = parts.path.rstrip("/")
         return cls(f"{parts.scheme}://{parts.netloc}{path}", host, port or _PORTS[parts.scheme], path, context)

@@ -10,6 +10,7 @@ the import: two fifths of what the SDK loaded to start.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from stepgrant._errors import BrokerError, BrokerUnavailable, ConfigurationError
 from stepgrant.canonical import CanonicalError, JsonValue, loads
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 MAX_ANSWER_BYTES: Final = 262_144
@@ -121,6 +124,21 @@ def _check_size(body: bytearray, max_bytes: int, status: int) -> None:
 def _unreachable(request: httpx.Request, error: Exception) -> BrokerUnavailable:
     # `from None` above, and the type only: an httpx exception holds the request, and with it token and proof.
     return BrokerUnavailable(detail=f"{request.method} {request.url.copy_with(query=None)}: {type(error).__name__}")
+
+
+def authorities() -> ssl.SSLContext:
+    """Whom TLS trusts: the file or folder that `SSL_CERT_FILE` or `SSL_CERT_DIR` names, else certifi's list.
+
+    The rest of the environment (proxies, .netrc) is not asked. Raises `ConfigurationError` for a file that holds none.
+    """
+    import httpx  # noqa: PLC0415 - 0.1 s that only https needs
+
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), "certifi")
+        why = error.strerror or type(error).__name__
+        raise ConfigurationError(f"{named}: no certificates of authorities can be read from it ({why})") from None
 
 
 def safe_url(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stepgrant import _http
 from stepgrant_broker.ledger import findings
 from stepgrant_broker.ledger.check_heads import KeptHead
 from stepgrant_broker.ledger.findings import Code, Finding
@@ -68,6 +69,6 @@ def log_at(stack: AsyncExitStack, url: str) -> HttpLog:
     """The log of a running broker. Raises `ConfigurationError` for a URL that is neither https nor loopback."""
     import httpx  # noqa: PLC0415 - 0.1 s that most commands need not wait
 
-    client = httpx.AsyncClient(timeout=10.0, trust_env=False)
+    client = httpx.AsyncClient(verify=_http.authorities(), timeout=10.0, trust_env=False)
     stack.push_async_callback(client.aclose)
     return HttpLog(url, client)

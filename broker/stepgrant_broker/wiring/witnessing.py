@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stepgrant import tlog
+from stepgrant import _http, tlog
 from stepgrant._errors import ConfigurationError
 from stepgrant_broker.config import PREFIX, SettingsError
 from stepgrant_broker.ledger.witness import Witness, witness_app
@@ -32,11 +32,15 @@ def witnesses_of(
     policy = policy_of(settings)
     if policy is None:
         return None
-    try:
-        import httpx  # noqa: PLC0415 - 0.1 s that most commands need not wait
+    import httpx  # noqa: PLC0415 - 0.1 s that most commands need not wait
 
-        client = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
-        stack.push_async_callback(client.aclose)
+    try:
+        authorities = _http.authorities()
+    except ConfigurationError as error:
+        raise SettingsError([str(error)]) from None
+    client = httpx.AsyncClient(verify=authorities, timeout=PATIENCE_S, trust_env=False)
+    stack.push_async_callback(client.aclose)
+    try:
         return HttpWitnesses(policy, client, refused)
     except ConfigurationError as error:
         raise SettingsError([f"{PREFIX}LOG_POLICY_FILE: {settings.log_policy_file}: {error}"]) from None

@@ -137,7 +137,7 @@ class JwksSource:
 
     Args:
         url: the address.
-        client: for sync use; by default one is made per fetch, without proxies or cookies from the environment.
+        client: for sync use; by default one is made per fetch. Of the environment it takes `SSL_CERT_FILE`, no proxies.
         async_client: for async use; likewise.
         timeout_s: of one fetch.
         clock: monotonic seconds.
@@ -180,7 +180,7 @@ class JwksSource:
     def _fetch_sync(self) -> None:
         import httpx  # noqa: PLC0415 - 0.1 s that a server with `StaticKeys`, and the broker, need not wait
 
-        client = self._client or httpx.Client(trust_env=False, timeout=self._timeout_s)
+        client = self._client or httpx.Client(verify=_http.authorities(), trust_env=False, timeout=self._timeout_s)
         try:
             self._take(_http.send(client, self._request(client), max_bytes=MAX_JWKS_BYTES))
         except StepgrantError:
@@ -194,7 +194,9 @@ class JwksSource:
     async def _fetch(self) -> None:
         import httpx  # noqa: PLC0415 - as above
 
-        client = self._async_client or httpx.AsyncClient(trust_env=False, timeout=self._timeout_s)
+        client = self._async_client or httpx.AsyncClient(
+            verify=_http.authorities(), trust_env=False, timeout=self._timeout_s
+        )
         try:
             self._take(await _http.asend(client, self._request(client), max_bytes=MAX_JWKS_BYTES))
         except StepgrantError:

@@ -89,7 +89,7 @@ class BrokerRedeemer:
         workload: this server's enrolled key, or a `TokenFile`; its enrolment, or the broker's trust rule, lists the
             audiences that it serves.
         issuer: the broker's issuer, by default `base_url`.
-        client: for sync use; by default one is kept, without proxies or cookies from the environment.
+        client: for sync use; by default one is kept. Of the environment it takes `SSL_CERT_FILE`, no proxies.
         async_client: for async use; likewise.
         timeout_s: of one request.
         clock: seconds since the epoch.
@@ -122,7 +122,7 @@ class BrokerRedeemer:
         if client is None:
             import httpx  # noqa: PLC0415 - 0.1 s that only who redeems waits
 
-            client = session.client = httpx.Client(trust_env=False, timeout=self._timeout_s)
+            client = session.client = httpx.Client(verify=_http.authorities(), trust_env=False, timeout=self._timeout_s)
         for attempt in range(_TRIES):
             try:
                 with session.lock:
@@ -148,7 +148,9 @@ class BrokerRedeemer:
         if client is None:
             import httpx  # noqa: PLC0415 - as above
 
-            client = session.async_client = httpx.AsyncClient(trust_env=False, timeout=self._timeout_s)
+            client = session.async_client = httpx.AsyncClient(
+                verify=_http.authorities(), trust_env=False, timeout=self._timeout_s
+            )
         for attempt in range(_TRIES):
             try:
                 async with session.async_lock:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from stepgrant._errors import ConfigurationError
+from stepgrant._http import authorities
 from stepgrant_broker.config import PREFIX
 from stepgrant_broker.wiring.doctor.clocks import apart
 from stepgrant_broker.wiring.doctor.findings import Area, Found
@@ -30,12 +32,15 @@ async def service(settings: Settings, broker: Broker | None) -> AsyncIterator[Fo
     """Ask the running broker as an agent would reach it. `broker`: this installation's, where it could be opened."""
     url = settings.public_url
     try:
-        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=authorities(), timeout=PATIENCE_S, trust_env=False) as client:
             before = time.time()
             alive = await client.get(f"{url}/healthz")
             after = time.time()
             ready = await client.get(f"{url}/readyz")
             keys = await client.get(f"{url}/.well-known/jwks.json")
+    except ConfigurationError as error:
+        yield SERVICE.fail("running", str(error), "name a PEM file of certificates that exists, or unset it")
+        return
     except httpx.HTTPError as error:
         yield SERVICE.warn(
             "running", f"nobody answers at {url} ({type(error).__name__})",
