@@ -53,11 +53,18 @@ class Checked:
         for line in self.unseen:
             out.line(plain.visible(line), style="yellow")
         if self.findings:
-            out.line(f"{plain.count(len(self.findings), 'finding')}; this policy cannot be activated", style="bold red")
+            out.line(f"{plain.count(len(self.findings), 'finding')}; {self._sum()}", style="bold red")
         elif self.bundle is not None:
             rules = plain.count(len(self.bundle.modules), "file")
             text = f"{self.name} can be activated: {rules}, {self.bundle.digest}, checked by {self.engine}"
             out.line(text, style="green")
+
+    def _sum(self) -> str:
+        """What comes of the findings."""
+        from stepgrant_broker.policy.findings import grave
+
+        said = "this policy cannot be activated"
+        return said if grave(self.findings, in_force=True) else f"{said} (where it is in force, it stays so)"
 
 
 def checked_policy(folder: Path | None, tool: OpaTool | None, issuers: Collection[str] | None) -> Checked:

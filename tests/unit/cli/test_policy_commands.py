@@ -87,6 +87,7 @@ def test_issuers_are_looked_up_in_the_brokers_file(run: Run, folder: Path, monke
         done = run("policy", "check", *known)
         assert (done.code, f"{place}unknown_setting: " in done.out) == (ExitCode.REFUSED, True)
         assert "; write orders-db\n" in done.out
+        assert "this policy cannot be activated (where it is in force, it stays so)\n" in done.out
         monkeypatch.setenv("STEPGRANT_BROKER_ISSUERS_FILE", str(file))
     settings.write_text(text.replace('{"effect": "read"}', '{"effect": "read", "issuer": "orders-db"}'), "utf-8")
     assert run("policy", "check", "--json").json["findings"] == []
