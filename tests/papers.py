@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from changing import replace
 from logins import broker_token
 from stepgrant._own_key import OwnKey
 from stepgrant_broker.domain.ports import GrantOrder, Issuer, Minted

@@ -21,10 +21,11 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
+
+import msgspec
 
 from stepgrant import _jose
 from stepgrant._errors import ConfigurationError, KeyLost
@@ -127,8 +128,7 @@ class DpopKey:
 # ------------------------------------------------------------------------------------------------------ verification
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(msgspec.Struct, frozen=True):
     """A verified proof: the key's thumbprint, the proof's own id, and when it says it was made (seconds)."""
 
     jkt: str
@@ -142,6 +142,7 @@ def verify_proof(
     method: str,
     url: str,
     token: str | None,
+    ath: str | None = None,
     now_s: float,
     max_age_s: float = 60,
     future_s: float = 5,
@@ -154,6 +155,7 @@ def verify_proof(
         method: the method of the request.
         url: the configured URL of the request; query and fragment do not count.
         token: the access token that came with it; None where there is none (at the token endpoint).
+        ath: the token's `token_hash`, from whoever has made it already.
         now_s: seconds since the epoch.
         max_age_s: how old `iat` may be. With a nonce of limited life it may be as wide as that life.
         future_s: how far `iat` may be ahead.
@@ -177,7 +179,7 @@ def verify_proof(
     if not _same_url(claims.get("htu"), url):
         raise InvalidProof("htu is not the URL of this request", reason="wrong_url")
     made_at = _check_time(claims.get("iat"), now_s - max_age_s, now_s + future_s)
-    _check_token_hash(claims.get("ath"), token)
+    _check_token_hash(claims.get("ath"), None if token is None else ath or token_hash(token))
     if check_nonce is not None:
         nonce = claims.get("nonce")
         check_nonce(nonce if isinstance(nonce, str) else None)
@@ -210,11 +212,11 @@ def _check_time(iat: JsonValue, earliest: float, latest: float) -> int:
     return iat
 
 
-def _check_token_hash(ath: JsonValue, token: str | None) -> None:
-    if token is None:
+def _check_token_hash(ath: JsonValue, expected: str | None) -> None:
+    if expected is None:
         if ath is not None:
             raise InvalidProof("ath without an access token", reason="wrong_token_hash")
-    elif not isinstance(ath, str) or not hmac.compare_digest(ath.encode(), token_hash(token).encode()):
+    elif not isinstance(ath, str) or not hmac.compare_digest(ath.encode(), expected.encode()):
         raise InvalidProof("ath is not the hash of the access token", reason="wrong_token_hash")
 
 

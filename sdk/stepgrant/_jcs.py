@@ -18,6 +18,7 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 """What JSON can say. At run time an array is a `list` or a `tuple`, an object any `Mapping` with `str` keys."""
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
+_MIN_SAFE_INTEGER: Final = -MAX_SAFE_INTEGER
 MAX_DEPTH: Final = 64
 """Nested arrays and objects; `[]` has depth 1."""
 
@@ -70,6 +71,33 @@ def _is_plain(value: object) -> bool:
     prints 1.0 where ECMAScript prints 1. No other types, because msgspec also writes bytes, sets, dates and more, which
     are not JSON. Raises TypeError for a key that is no string, which msgspec would turn into one.
     """
+    # What is inside is put behind, so one pass sees all depths. Few arrays and objects cannot be nested too deeply.
+    found: list[Any] = [value]
+    keys: list[Any] = []
+    nests = 0
+    for item in found:
+        kind = type(item)
+        if kind is str:
+            pass
+        elif kind is dict or kind is list or kind is tuple:
+            if nests == MAX_DEPTH or len(found) > _MAX_LEVEL_WIDTH:
+                return _is_plain_by_level(value)
+            nests += 1
+            if kind is dict:
+                keys += item
+                found += item.values()
+            else:
+                found += item
+        elif kind is int:
+            if not _MIN_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
+                return False
+        elif kind is not bool and item is not None:
+            return False
+    return "".join(keys).isascii()
+
+
+def _is_plain_by_level(value: object) -> bool:
+    """As `_is_plain`, for values of many arrays and objects, whose depth has to be looked at."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -83,7 +111,7 @@ def _is_plain(value: object) -> bool:
                 below += item.values()
             elif kind is list or kind is tuple:
                 below += item
-            elif kind is not int or not -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
+            elif kind is not int or not _MIN_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
                 return False
         if not below:
             return True
@@ -102,7 +130,7 @@ def _emit(value: object, path: str, depth: int, out: list[str]) -> None:
     elif isinstance(value, str):
         out.append(_string(value, path))
     elif isinstance(value, int):
-        if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+        if not _MIN_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
             raise CanonicalError("number_out_of_range", "an integer beyond 2^53-1; send it as a string", path)
         out.append(int.__repr__(value))
     elif isinstance(value, float):

@@ -14,10 +14,11 @@ anything. Failures are `JoseError` with a stable `reason`; each face turns it in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from stepgrant._keys import JoseError, VerifyingKey
 from stepgrant.canonical import CanonicalError, JsonValue, b64u, b64u_decode, dumps, loads
@@ -27,15 +28,20 @@ MAX_HEADER_CHARS: Final = 1024
 _PARTS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Jws:
-    """A parsed, not yet verified, compact JWS. `header` is checked for form and `crit` only."""
+class Jws(msgspec.Struct, frozen=True):
+    """A parsed, not yet verified, compact JWS. `header` is checked for form and `crit` only, and alone is shown."""
 
     header: Mapping[str, JsonValue]
-    header_segment: str = field(repr=False)
-    signing_input: bytes = field(repr=False)
-    payload: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
+    header_segment: str
+    signing_input: bytes
+    payload: bytes
+    signature: bytes
+
+    def __repr__(self) -> str:
+        return f"Jws(header={self.header!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("header", self.header)]
 
     def verified_claims(self, key: VerifyingKey) -> dict[str, JsonValue]:
         """The claims, if the token is signed by `key` under the algorithm of `key`. Raises `JoseError`."""
@@ -60,7 +66,8 @@ def parse(token: str) -> Jws:
     header_segment, payload_segment, signature_segment = parts
     header = parse_header(header_segment)
     payload, signature = _decode(payload_segment), _decode(signature_segment)
-    return Jws(header, header_segment, f"{header_segment}.{payload_segment}".encode("ascii"), payload, signature)
+    signing_input = token[: -len(signature_segment) - 1].encode("ascii")
+    return Jws(header, header_segment, signing_input, payload, signature)
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -88,10 +88,12 @@ class VerifyingKey:
 class SecretKey:
     """A private signing key in memory: masked, not picklable, not copyable."""
 
-    __slots__ = ("_key", "public")
+    __slots__ = ("_es256", "_key", "public")
 
     def __init__(self, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> None:
         self._key = key
+        # Known once: that a key is of an abstract class takes longer to find out than most of what a call does.
+        self._es256 = key if isinstance(key, ec.EllipticCurvePrivateKey) else None
         self.public = _public_of(key)
 
     @classmethod
@@ -131,10 +133,10 @@ class SecretKey:
 
     def sign(self, data: bytes) -> bytes:
         """The JOSE signature: 64 bytes, `r || s` for ES256."""
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            r, s = decode_dss_signature(self._key.sign(data, _ES256))
+        if self._es256 is not None:
+            r, s = decode_dss_signature(self._es256.sign(data, _ES256))
             return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
-        return _eddsa().sign(data, self._key)
+        return _eddsa().sign(data, cast("ed25519.Ed25519PrivateKey", self._key))
 
     def __repr__(self) -> str:
         return f"SecretKey({self.public.alg}, jkt={self.public.jkt}, <masked>)"

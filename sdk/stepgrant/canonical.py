@@ -13,10 +13,10 @@ Rules of this module:
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
 import re
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final, NoReturn
 
@@ -108,7 +108,8 @@ def _plain(raw: bytes) -> Any:  # noqa: ANN401 - a JSON value or `_DOUBT`
 
     msgspec reads strictly but takes the last of two equal members. Without a backslash every quotation mark in the text
     begins or ends a string, and so it does in the text that is written from the value; a member that was dropped is
-    missing there with its two quotation marks at least.
+    missing there with its two quotation marks at least. A text that comes back in its full length lost nothing: what is
+    written is never longer than what was read.
     """
     if not raw.isascii() or b"\\" in raw:
         return _DOUBT
@@ -116,7 +117,8 @@ def _plain(raw: bytes) -> Any:  # noqa: ANN401 - a JSON value or `_DOUBT`
         value = _decode_plain(raw)
     except (msgspec.DecodeError, RecursionError):
         return _DOUBT
-    return value if _encode_again(value).count(b'"') == raw.count(b'"') else _DOUBT
+    again = _encode_again(value)
+    return value if len(again) == len(raw) or again.count(b'"') == raw.count(b'"') else _DOUBT
 
 
 def _object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -195,12 +197,16 @@ def action_digest(tool: str, resource: str | None, args: JsonValue) -> str:
 
 
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+_FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/***")
+"""What base64url has no use for becomes what no base64 has."""
+_ENDS: Final = (b"\n", b"\n", b"==\n", b"=\n")
+"""What `b2a_base64` puts behind the characters, by their number modulo 4; one left over stands for nothing."""
+_LAST: Final = len("AA==\n")
 
 
 def b64u(data: bytes) -> str:
     """Base64url without padding (RFC 7515 §2)."""
-    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_URL_SAFE).decode("ascii")
+    return b2a_base64(data).rstrip(b"=\n").translate(_URL_SAFE).decode()
 
 
 def b64u_decode(text: str) -> bytes:
@@ -209,10 +215,14 @@ def b64u_decode(text: str) -> bytes:
     Padding, characters outside the alphabet and non-zero trailing bits raise `CanonicalError` (not_base64url): two
     texts for one signature would let one token pass twice where tokens are remembered by their text.
     """
+    size = len(text)
+    left = size % 4
     try:
-        data = binascii.a2b_base64((text + "=" * (-len(text) % 4)).encode("ascii").translate(_FROM_URL_SAFE))
+        padded = text.encode("ascii").translate(_FROM_URL_SAFE) + _ENDS[left]
+        data = a2b_base64(padded)
     except ValueError:  # binascii.Error and UnicodeEncodeError are of this kind
         raise CanonicalError("not_base64url", "not base64url") from None
-    if b64u(data) != text:
+    # What is not of the alphabet was left out and is missing; only the last characters can hold bits of no byte.
+    if len(data) != size * 3 // 4 or (left and b2a_base64(data[1 - left :]) != padded[-_LAST:]):
         raise CanonicalError("not_base64url", "not in the one base64url form of its bytes")
     return data

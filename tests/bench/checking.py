@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -138,8 +138,8 @@ class _Life:
 
 
 def vars_of(value: Kept | Wrapped) -> dict[str, Any]:
-    """The members of a dataclass by name."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    """The members of a value by name."""
+    return {name: getattr(value, name) for name in type(value).__match_args__}
 
 
 def _read(db: sqlite3.Connection, table: str, column: str, run: str) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ import statistics
 import sys
 import time
 import uuid
-from dataclasses import replace
 from pathlib import Path
 
+from changing import replace
 from stepgrant import canonical
 from stepgrant_broker.config import explicit_settings
 from stepgrant_broker.domain.caller import AgentCaller, Request

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from changing import replace
 from stepgrant import canonical, errors
 from stepgrant._dpop import DpopKey
 from stepgrant.verify import Action, GrantVerifier, JwksSource, Presented, Redeemed, Redemption

@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from changing import replace
 from e2e.rehearsing import environment
 from stepgrant.receipt import Event
 from stepgrant_broker.commands.rehearse import scenarios, trace, workspace

@@ -5,9 +5,10 @@ It is no second store: it holds the view that the journal of each act leaves beh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from changing import replace
 from stepgrant import canonical
 from stepgrant_broker.domain import approvals, deciding, duplicates, leasing, outcomes, redeeming, runs, steps
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller

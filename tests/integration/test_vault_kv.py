@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from changing import replace
 from conformance.issuer.adapters import ORDER
 from papers import API_KEY, KvLab, kv_lab
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable

@@ -1,10 +1,12 @@
 """Canonical JSON against an independent implementation, and the promise that what is written reads back."""
 
+import base64
 import json
+from contextlib import suppress
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stepgrant import canonical
@@ -66,6 +68,30 @@ def test_base64url_text_is_refused_or_stands_for_itself(text: str) -> None:
     except canonical.CanonicalError:
         return
     assert canonical.b64u(data) == text
+
+
+near_base64url = st.lists(
+    st.sampled_from([*"ABQgwxyz089-_", "+", "/", "=", "==", "\n", " ", "*", "\x00", "é", "\ud800"]), max_size=12
+).map("".join)
+
+
+@given(near_base64url)
+@example("QQ==")
+@example("QR")
+@example("QUJDRA\n")
+@example("QU*JD")
+@example("QUJD=QUJD")
+def test_base64url_is_what_it_would_be_written_as(text: str) -> None:
+    """The definition: some bytes are written as this text."""
+    data: bytes | None = None
+    with suppress(ValueError):
+        padded = (text + "=" * (-len(text) % 4)).encode("ascii")
+        data = base64.b64decode(padded, altchars=b"-_")
+    if data is not None and base64.urlsafe_b64encode(data).rstrip(b"=").decode() == text:
+        assert canonical.b64u_decode(text) == data
+    else:
+        with pytest.raises(canonical.CanonicalError, match="not_base64url"):
+            canonical.b64u_decode(text)
 
 
 @given(st.binary())

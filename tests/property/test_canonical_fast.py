@@ -65,6 +65,13 @@ odd_scalar = (
     | st.sampled_from([*Word, *Number, *Shouted, Text("text"), Object(held=2), MappingProxyType({"a": 1})])
     | st.sampled_from([b"bytes", frozenset((1,)), uuid.UUID(int=1), dt.date(2026, 1, 1), 1j, object()])
 )  # fmt: skip
+
+
+def several(value: object) -> list[object]:
+    """So many arrays and objects that their depth is looked at."""
+    return [*([[], {"a": {}}] * (MAX_DEPTH // 2)), value]
+
+
 odd_values = st.recursive(
     odd_scalar,
     lambda inner: (
@@ -106,9 +113,19 @@ def written_exactly(value: object) -> bytes:
 @example(nested(MAX_DEPTH, {}))
 @example(nested(MAX_DEPTH + 1, 1))
 @example({chr(code): chr(code) for code in range(0x80)})
+@example(several(nested(MAX_DEPTH - 1, 1)))
+@example(several(nested(MAX_DEPTH - 1, {})))
+@example(several(nested(MAX_DEPTH, {})))
 def test_the_fast_writer_gives_what_the_exact_one_gives(value: object) -> None:
     assert outcome(lambda: canonical.dumps(cast("canonical.JsonValue", value))) == outcome(
         lambda: written_exactly(value)
+    )
+
+
+@given(odd_values)
+def test_so_it_is_in_values_of_many_arrays_and_objects(value: object) -> None:
+    assert outcome(lambda: canonical.dumps(cast("canonical.JsonValue", several(value)))) == outcome(
+        lambda: written_exactly(several(value))
     )
 
 
@@ -121,6 +138,18 @@ def test_the_fast_writer_gives_what_the_exact_one_gives(value: object) -> None:
         ({"a": MAX_SAFE_INTEGER + 1}, False),
         ({"a": b"bytes"}, False),
         (nested(MAX_DEPTH, {}), False),
+        (nested(MAX_DEPTH - 1, {}), True),
+        (nested(MAX_DEPTH, 1), True),
+        ([[], {}] * MAX_DEPTH, True),
+        ([nested(MAX_DEPTH - 2, {})] * 3, True),
+        ([nested(MAX_DEPTH - 1, {})] * 3, False),
+        ([[]] * MAX_DEPTH + [1.0], False),
+        ([[]] * MAX_DEPTH + [{"ä": 1}], False),
+        ([Object(held=2)], False),
+        ([frozenset((1,))], False),
+        ({"a": Word.ONE}, False),
+        ({"a": {"b": Text("x")}}, False),
+        ([Number.ONE], False),
     ],
 )
 def test_only_what_is_plain_takes_the_fast_writer(value: object, *, plain: bool) -> None:
@@ -149,6 +178,8 @@ fragments = st.lists(
 @given(spelt_values | doubled | fragments | st.text())
 @example('{"a":1,"a":2}')
 @example('{"a":{"b":1},"a":{"b":1}}')
+@example('{"a":-0,"a":1}')
+@example('{"a":"\x7f","a":1 }')
 @example('{"a":"\\u0022\\u0022","a":1}')
 @example("[" * 8 + "]" * 8)
 @example("[" * 9 + "]" * 9)

@@ -11,6 +11,7 @@ from jwt.algorithms import OKPAlgorithm
 
 from stepgrant import errors
 from stepgrant._dpop import DpopKey, normal_url, token_hash, verify_proof
+from stepgrant._verification_errors import InvalidProof
 
 NOW = 1_790_000_000.5
 URL = "https://broker.example/v1/runs"
@@ -50,6 +51,15 @@ def test_the_proofs_printed_in_rfc9449_verify() -> None:
 
 def test_token_hash_vector() -> None:
     assert token_hash(RFC_ACCESS_TOKEN) == "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
+
+
+def test_the_hash_that_is_known_already_is_what_counts() -> None:
+    proof = DpopKey().proof("POST", URL, token="tok", now=NOW)
+    verify_proof(proof, method="POST", url=URL, token="tok", ath=token_hash("tok"), now_s=NOW)
+    with pytest.raises(InvalidProof, match="ath is not the hash"):
+        verify_proof(proof, method="POST", url=URL, token="tok", ath=token_hash("other"), now_s=NOW)
+    with pytest.raises(InvalidProof, match="without an access token"):
+        verify_proof(proof, method="POST", url=URL, token=None, ath=token_hash("tok"), now_s=NOW)
 
 
 def test_our_proof_verifies_here_and_with_another_library() -> None:

@@ -17,8 +17,7 @@ from fakes.tale import whole_life
 from stepgrant import canonical
 from stepgrant._receipt_entries import commitments, read_event
 from stepgrant_broker.domain import aad
-from stepgrant_broker.domain.chain_keys import data_key
-from stepgrant_broker.domain.commitments import opening
+from stepgrant_broker.domain.commitments import data_key, opening
 from stepgrant_broker.domain.ports import Wrapped
 from stepgrant_broker.signing.wrap import LocalWrap, WrapError
 from stepgrant_broker.usecases.erase import erase_run

@@ -24,7 +24,7 @@ from stepgrant.verify import Presented
 from stepgrant_broker.api.messages import Answer
 from stepgrant_broker.domain.caller import Request
 from stepgrant_broker.domain.chain_keys import Keys
-from stepgrant_broker.domain.commitments import Committer
+from stepgrant_broker.domain.commitments import ChainSecret, Committer, Kept, Payload
 from stepgrant_broker.domain.ports import Minted
 from stepgrant_broker.signing.local import LocalSigner
 from stepgrant_broker.signing.wrap import LocalWrap
@@ -53,7 +53,7 @@ def live() -> LiveSecrets:
 
 def keys() -> Keys:
     made = Keys()
-    made._kept["acme", "run_1", b""] = VALUE.encode()
+    made._kept["acme", "run_1", b"", b""] = ChainSecret(VALUE.encode())
     return made
 
 
@@ -72,6 +72,7 @@ FIXED: Final[dict[str, Callable[[], object]]] = {
     "SetSecret": lambda: _wire.SetSecret(value=VALUE, hosts=["tool.example"]),
     "Client": lambda: Client("https://broker.example", VALUE, "a file"),
     "Minted": lambda: Minted("static", {"value": VALUE, "header": "X-Key"}, 1),
+    "ChainSecret": lambda: ChainSecret(VALUE.encode()),
     "Committer": lambda: Committer(VALUE.encode()),
     "Keys": keys,
 }
@@ -82,6 +83,8 @@ SHOWN: Final[dict[str, Callable[[], object]]] = {
     "an exchange": exchanged,
     "Presented": lambda: Presented.of("POST", "https://tool.example", HEADERS),
     "an answer of the API": lambda: Answer(200, VALUE.encode()),
+    "a payload": lambda: Payload("c", "field", "value", VALUE.encode()),
+    "a payload at rest": lambda: Kept("c", "field", "value", VALUE.encode()),
     "a request to a use case": lambda: Request("key", VALUE.encode()),
 }
 """These hold something of the above, or live for one call; they are shown masked."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+from changing import replace
 from conformance.issuer.adapters import LOGIN
 from logins import REVOCATION, ROLE, DatabaseLab, database_lab
 from stepgrant_broker.domain.errors import IssuerRefused

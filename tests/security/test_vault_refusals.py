@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from changing import replace
 from conformance.issuer.adapters import LOGIN
 from heard import capture_logs
 from logins import CREATION, ROLE, TERMINATION, DatabaseLab, database_lab

@@ -16,12 +16,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from changing import replace
 from fakes.clock import ArmedFailpoints, StandingClock
 from fakes.erased_tale import erased_life, kept_life
 from fakes.hand import Hand

@@ -12,12 +12,12 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from stepgrant._dpop import token_hash
 from stepgrant._jose import check_times, check_type, encode_segment, parse
 from stepgrant._keys import JoseError, VerifyingKey, verifying_key
 from stepgrant.canonical import JsonValue, b64u
@@ -69,7 +69,7 @@ class AccessTokens:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._issuer = ports.limits.issuer_url
-        self._held: OrderedDict[bytes, Held] = OrderedDict()
+        self._held: OrderedDict[str, Held] = OrderedDict()
 
     async def make(self, seen: Attestation, workload: Workload, jkt: str) -> tuple[str, int]:
         """A token and its life in seconds. Raises `SignerUnavailable`."""
@@ -102,9 +102,10 @@ class AccessTokens:
             return f"{signing_input}.{b64u(signature.value)}", expires - issued
         raise SignerUnavailable("there is no key to sign access tokens with")
 
-    async def read(self, token: str) -> Held:
-        """Who holds this token. Raises `InvalidToken`."""
-        name = hashlib.sha256(token.encode("latin-1", "replace")).digest()
+    async def read(self, token: str, name: str | None = None) -> Held:
+        """Who holds this token; `name` is its `token_hash`, if it is known. Raises `InvalidToken`."""
+        # What is no ASCII is hashed as question marks, and no token that is held has one.
+        name = name or token_hash(token)
         now = self._ports.clock.now()
         held = self._held.get(name)
         if held is not None and not await self._is_ours(held.kid):
@@ -145,7 +146,7 @@ class AccessTokens:
         return Held(seen, enrolled, jkt, now, str(kid))
 
     async def _is_ours(self, kid: str) -> bool:
-        return any(key.kid == kid for key in await self._ports.signer.public_keys(PURPOSE))
+        return kid in [key.kid for key in await self._ports.signer.public_keys(PURPOSE)]
 
     async def _key(self, kid: object) -> VerifyingKey:
         for key in await self._ports.signer.public_keys(PURPOSE):

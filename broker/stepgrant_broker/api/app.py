@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import msgspec
 from fastapi import FastAPI
@@ -26,7 +26,7 @@ from stepgrant_broker.api.limiting import Buckets
 from stepgrant_broker.api.messages import NO_STORE, SECURITY_HEADERS
 from stepgrant_broker.api.metrics import MeteredStore, Metrics
 from stepgrant_broker.api.openapi import document
-from stepgrant_broker.api.routing import Endpoint, routes
+from stepgrant_broker.api.routing import Endpoint, Served, routes
 from stepgrant_broker.api.token import Exchange, Identities
 from stepgrant_broker.domain.errors import NotFound, StepgrantFault
 from stepgrant_broker.usecases.context import Ports
@@ -64,18 +64,21 @@ class App(FastAPI):
         self.router.routes.extend(found)
         hot = {endpoint.path for endpoint in HOT}
         self._hot = {
-            _shape(route.path): route for route in self.routes if isinstance(route, Route) and route.path in hot
+            _shape(route.path): (route.methods or set(), route.path_regex, cast("Served", route.app))
+            for route in self.routes
+            if isinstance(route, Route) and route.path in hot
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Of ASGI."""
+        """Of ASGI. A coroutine function, because by that servers tell this version of it."""
         if scope["type"] == "http" and not scope.get("root_path"):
-            route = self._hot.get(_shape(scope["path"]))
-            if route is not None and route.methods is not None and scope["method"] in route.methods:
-                named = route.path_regex.match(scope["path"])
-                if named is not None:
+            path = scope["path"]
+            found = self._hot.get(_shape(path))
+            if found is not None:
+                methods, pattern, app = found
+                if scope["method"] in methods and (named := pattern.match(path)) is not None:
                     scope["path_params"] = named.groupdict()
-                    await route.app(scope, receive, send)
+                    await app(scope, receive, send)
                     return
         await super().__call__(scope, receive, send)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final, Protocol
 
-from stepgrant._dpop import Proof, verify_proof
+from stepgrant._dpop import Proof, token_hash, verify_proof
 from stepgrant._verification_errors import InvalidProof as ProofRefused
 from stepgrant._verification_errors import VerificationUnavailable
 from stepgrant.verify import ProcessMemory
@@ -65,8 +65,11 @@ class Proofs:
         self._reads = ProcessMemory(max_uses=READS_KEPT)
         self._exchanges = ProcessMemory(max_uses=EXCHANGES_KEPT)
 
-    def check(self, incoming: Incoming, token: str | None) -> Proof:
-        """The proof of this request. Raises `InvalidProof`, `NonceRequired`; hands out a new nonce in time."""
+    def check(self, incoming: Incoming, token: str | None, ath: str | None = None) -> Proof:
+        """The proof of this request; `ath` as in `verify_proof`. It hands out a new nonce in time.
+
+        Raises `InvalidProof`, `NonceRequired`.
+        """
         proofs = incoming.headers(b"dpop")
         if len(proofs) != 1:
             raise InvalidProof("send exactly one DPoP header", field="DPoP")
@@ -84,6 +87,7 @@ class Proofs:
                 method=incoming.method,
                 url=self._url + incoming.path,
                 token=token,
+                ath=ath,
                 now_s=now_s,
                 max_age_s=IAT_WINDOW_S,
                 future_s=IAT_WINDOW_S,
@@ -150,8 +154,10 @@ class Callers:
         return caller
 
     async def _agent(self, incoming: Incoming, token: str) -> AgentCaller:
-        held = await self._tokens.read(token)
-        proof = self._proofs.check(incoming, token)
+        # Hashed once: by it the token is remembered here, and the proof names it so.
+        ath = token_hash(token)
+        held = await self._tokens.read(token, ath)
+        proof = self._proofs.check(incoming, token, ath)
         if proof.jkt != held.jkt:
             raise InvalidProof("the proof is by another key than the token's", field="DPoP")
         use = self._proofs.use(proof)

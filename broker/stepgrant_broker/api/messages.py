@@ -43,18 +43,19 @@ class ClientGoneError(Exception):
     """The connection ended before the request did; there is nobody to answer."""
 
 
-@dataclass(slots=True)
 class Incoming:
     """A request on its way in. `nonce` is set when the client should use another DPoP nonce from now on."""
 
-    scope: Scope
-    receive: Receive
-    nonce: str | None = None
+    __slots__ = ("_by_name", "_repeated", "method", "nonce", "receive", "scope")
 
-    @property
-    def method(self) -> str:
-        """The method, as it was sent."""
-        return str(self.scope["method"])
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.nonce: str | None = None
+        # Several headers are asked for; one dict for all of them, as long as none of the request's stands there twice.
+        self._by_name: dict[bytes, bytes] = dict(scope["headers"])
+        self._repeated = len(self._by_name) != len(scope["headers"])
 
     @property
     def path(self) -> str:
@@ -65,20 +66,25 @@ class Incoming:
 
     def headers(self, name: bytes) -> list[bytes]:
         """All values of a header; `name` in lower case."""
-        return [value for key, value in self.scope["headers"] if key == name]
+        if self._repeated:
+            return [value for key, value in self.scope["headers"] if key == name]
+        value = self._by_name.get(name)
+        return [] if value is None else [value]
 
     def header(self, name: bytes) -> str | None:
         """The one value of a header, or `None`. Raises `InvalidRequest` for two."""
-        values = self.headers(name)
-        if not values:
+        value = self._by_name.get(name)
+        if value is None:
             return None
-        if len(values) > 1:
+        if self._repeated and len(self.headers(name)) > 1:
             raise InvalidRequest("this header may stand there only once", field=name.decode())
-        return values[0].decode("latin-1")
+        return value.decode("latin-1")
 
     def require_type(self, expected: bytes) -> None:
         """Raises `UnsupportedMediaType` unless the body is of this type (and, if it says so, UTF-8)."""
         values = self.headers(b"content-type")
+        if values == [expected]:
+            return
         if len(values) == 1:
             kind, _, parameters = values[0].lower().partition(b";")
             if kind.strip() == expected and parameters.strip() in {b"", b"charset=utf-8", b'charset="utf-8"'}:

@@ -41,6 +41,8 @@ TEXT_MAX: Final = 500
 KEY_MAX: Final = 200
 OBJECT_MAX: Final = 65_536
 MAX_TTL_S: Final = 86_400
+EFFECTS: Final = {one.value: one for one in Effect}
+ID_SOURCES: Final = {one.value: one for one in IdSource}
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _MISSING: Final = re.compile(r"required field `(?P<name>[^`]*)`")
@@ -123,7 +125,9 @@ def small(value: Mapping[str, Any], name: str) -> None:
 
 def body_bytes(value: Mapping[str, Any]) -> bytes:
     """What an Idempotency-Key stands for: the body without `not_received`, which only the repeated call carries."""
-    return canonical.dumps({name: member for name, member in value.items() if name != "not_received"})
+    if "not_received" in value:
+        value = {name: member for name, member in value.items() if name != "not_received"}
+    return canonical.dumps(value)
 
 
 def result(value: Any, *, withheld: bool = False) -> Result:  # noqa: ANN401 - any JSON value or UNSET
@@ -139,9 +143,12 @@ def step_call(step: str, body: _wire.StepCall, limits: Limits) -> StepCall:
     """The domain's call. Raises `DigestMismatch`, `TooLarge`, `InvalidRequest`."""
     action = body.action
     short(action.tool, "action.tool")
-    short(action.resource, "action.resource", 2 * TEXT_MAX)
-    short(body.idempotency_key, "idempotency_key", KEY_MAX)
-    short(body.issuer, "issuer", KEY_MAX)
+    if action.resource is not None:
+        short(action.resource, "action.resource", 2 * TEXT_MAX)
+    if body.idempotency_key is not None:
+        short(body.idempotency_key, "idempotency_key", KEY_MAX)
+    if body.issuer is not None:
+        short(body.issuer, "issuer", KEY_MAX)
     if not 0 <= body.settle_s * 1000 <= limits.settle_max_ms:
         raise InvalidRequest(f"settle_s is 0 to {limits.settle_max_ms // 1000}", field="settle_s")
     if body.ttl_s is not None and not 1 <= body.ttl_s <= MAX_TTL_S:
@@ -157,8 +164,8 @@ def step_call(step: str, body: _wire.StepCall, limits: Limits) -> StepCall:
         args=args,
         digest=digest,
         preimage=preimage,
-        effect=Effect(body.effect),
-        id_source=IdSource(body.id_source),
+        effect=EFFECTS[body.effect],
+        id_source=ID_SOURCES[body.id_source],
         idempotency_key=body.idempotency_key,
         issuer=body.issuer,
         ttl_s=body.ttl_s,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -54,15 +54,17 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Neither body nor query."""
 
 
-@dataclass(frozen=True, slots=True)
 class Call(Generic[C, Taken]):
     """A parsed call: who, what (body or query), and where to. `raw` is the body as JSON."""
 
-    caller: C
-    taken: Taken
-    path: Mapping[str, str]
-    raw: Mapping[str, Any] = field(repr=False)
-    key: str
+    __slots__ = ("caller", "key", "path", "raw", "taken")
+
+    def __init__(self, caller: C, taken: Taken, path: Mapping[str, str], raw: Mapping[str, Any], key: str) -> None:
+        self.caller = caller
+        self.taken = taken
+        self.path = path
+        self.raw = raw
+        self.key = key
 
     def segment(self, name: str) -> str:
         """A key in the path. Raises `InvalidRequest`."""

@@ -32,19 +32,19 @@ StepBody = Call[AgentCaller, _wire.StepCall]
 Verb = Callable[[Ports, AgentCaller, str, StepCall, Request], Awaitable[Answer]]
 
 
-async def begin_(api: Api, call: StepBody) -> Answer:
+def begin_(api: Api, call: StepBody) -> Awaitable[Answer]:
     """Prepare and start in one call: decide, and mint if policy allows it."""
-    return await _step(api, call, "begin", begin)
+    return _step(api, call, "begin", begin)
 
 
-async def start_(api: Api, call: StepBody) -> Answer:
+def start_(api: Api, call: StepBody) -> Awaitable[Answer]:
     """Decide again for a prepared step, and mint if policy allows it."""
-    return await _step(api, call, "start", start)
+    return _step(api, call, "start", start)
 
 
-async def prepare_(api: Api, call: StepBody) -> Answer:
+def prepare_(api: Api, call: StepBody) -> Awaitable[Answer]:
     """Record the step and ask policy; mints nothing."""
-    return await _step(api, call, "prepare", prepare)
+    return _step(api, call, "prepare", prepare)
 
 
 async def _step(api: Api, call: StepBody, name: str, verb: Verb) -> Answer:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from stepgrant import canonical
 from stepgrant_broker.domain.caller import PersonCaller
 from stepgrant_broker.domain.decisions import ApprovalSpec, Decision, Deny, Effect, Json, RequireApproval
@@ -101,8 +103,7 @@ def shown_to_policy(journal: Journal, step: str) -> Approval | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What exists for a binding: a usable approval, a standing denial, an open question, or why to ask (again)."""
 
     approved: Approval | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from stepgrant_broker.domain.writes import ProofUse, Workload
 
 
-@dataclass(frozen=True, slots=True)
-class AgentCaller:
+class AgentCaller(Struct, frozen=True):
     """A workload with an access token bound to its key. Times in ms; `proof` is this call's DPoP proof."""
 
     tenant: str

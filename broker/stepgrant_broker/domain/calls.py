@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from stepgrant_broker.domain.decisions import Effect, Json
 from stepgrant_broker.domain.state import Approval, Grant, IdSource, Step
 
@@ -18,8 +20,7 @@ class CertificateOrder:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class StepCall:
+class StepCall(Struct, frozen=True):
     """The body of prepare, start and begin. `preimage` is the JCS action, or `None` when only its digest came."""
 
     step: str
@@ -42,54 +43,47 @@ class StepCall:
     csr: CertificateOrder | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """Policy allows: prepare's advice, or with a grant the real thing."""
 
     step: Step
     grant: Grant | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
+class Replayed(Struct, frozen=True):
     """The recorded outcome: a result (`step.result_c`) or a failure (`step.error_c`)."""
 
     step: Step
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Policy, or a person, says no."""
 
     reasons: tuple[str, ...]
     decision_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """A person must answer first."""
 
     approval: Approval
 
 
-@dataclass(frozen=True, slots=True)
-class Doubtful:
+class Doubtful(Struct, frozen=True):
     """The step's outcome is not known. `blocked`: the call is another one, which has to wait for that."""
 
     step: Step
     blocked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Suspected:
+class Suspected(Struct, frozen=True):
     """The step may be the completed step `of` once more; a person says which."""
 
     step: Step
     of: str
 
 
-@dataclass(frozen=True, slots=True)
-class BeingRevoked:
+class BeingRevoked(Struct, frozen=True):
     """The credential of an equal call, which nobody received, is being taken back; then the call can come again."""
 
     step: str
@@ -98,8 +92,7 @@ class BeingRevoked:
 Settled: TypeAlias = Ready | Replayed | Refusal | Waiting | Doubtful | Suspected
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Policy must decide: for this attempt of this step. `equal_to`: the completed step that it may be once more."""
 
     attempt: int

@@ -2,48 +2,46 @@
 
 Rules:
 * A key is known by its wrapped form: one that was wrapped anew, or that comes back after erasure, is another key here.
-* What is derived from a chain's key dies with it: `data_key` encrypts payloads, so destroying the one key that is at
-  rest makes commitments and payloads worthless together.
+* What is derived from a chain's key dies with it (`ChainSecret`): `data_key` encrypts payloads, so destroying the one
+  key that is at rest makes commitments and payloads worthless together.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from stepgrant_broker.domain import aad
+from stepgrant_broker.domain.commitments import ChainSecret
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import KeyWrap
     from stepgrant_broker.domain.writes import ChainKey
 
 KEYS_KEPT: Final = 4096
-_DATA_KEY: Final = b"stepgrant payload key v1"
-
-
-def data_key(chain_key: bytes) -> bytes:
-    """The key of a chain's payloads (32 bytes)."""
-    return hmac.digest(chain_key, _DATA_KEY, hashlib.sha256)
 
 
 class Keys:
     """The keys. Threads share it: a store opens payloads on the thread that reads them. Each step of it is atomic."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str, bytes], bytes] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, bytes, bytes], ChainSecret] = OrderedDict()
 
-    def unwrap(self, key: ChainKey, wrap: KeyWrap) -> bytes:
-        """The plain key. Raises `StoreUnavailable` when what rests does not unwrap."""
-        name = (key.tenant, key.run, key.wrapped.nonce + key.wrapped.ciphertext)
-        plain = self._kept.get(name)
-        if plain is None:
-            plain = wrap.unwrap(key.wrapped, aad.chain_key(key.tenant, key.run))
-            self._kept[name] = plain
+    def secret(self, key: ChainKey, wrap: KeyWrap) -> ChainSecret:
+        """The plain key with what is made from it. Raises `StoreUnavailable` when what rests does not unwrap."""
+        wrapped = key.wrapped
+        name = (key.tenant, key.run, wrapped.nonce, wrapped.ciphertext)
+        secret = self._kept.get(name)
+        if secret is None:
+            secret = ChainSecret(wrap.unwrap(wrapped, aad.chain_key(key.tenant, key.run)))
+            self._kept[name] = secret
             if len(self._kept) > KEYS_KEPT:
                 self._kept.popitem(last=False)
-        return plain
+        return secret
+
+    def unwrap(self, key: ChainKey, wrap: KeyWrap) -> bytes:
+        """The plain key alone. Raises as `secret`."""
+        return self.secret(key, wrap).key
 
     def forget(self, tenant: str, run: str) -> None:
         """Drop a chain's key, as erasure must."""

@@ -9,14 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from collections.abc import Callable
+from typing import Any, Final, Literal, NoReturn
+
+import msgspec
 
 from stepgrant import canonical
 
+_DATA_KEY: Final = b"stepgrant payload key v1"
+_BLOCK: Final = 64
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Payload:
+
+class _Unshown(msgspec.Struct, frozen=True):
+    """Shows nothing of what it holds."""
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class Payload(_Unshown, frozen=True):
     """A value behind a commitment, at rest. `form` says how the committed value follows from `body`.
 
     `value`: body is the value's JCS bytes. `preimage`: the value is the `sha-256:…` digest of body.
@@ -32,8 +48,7 @@ class Payload:
         return self.body if self.form == "value" else canonical.dumps(canonical.digest_bytes(self.body))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Kept:
+class Kept(_Unshown, frozen=True):
     """A payload as it rests. `body` is encrypted under the key `key_id` of its chain, or in clear (`None`)."""
 
     c: str
@@ -46,25 +61,68 @@ class Kept:
 
 def opening(key: bytes, name: str, value: bytes) -> bytes:
     """The `r` that opens one commitment and tells nothing of others."""
-    return hmac.digest(key, name.encode() + b"\x00" + value, hashlib.sha256)
+    return ChainSecret(key).opening(name, value)
 
 
-@dataclass(slots=True, repr=False)
+def data_key(chain_key: bytes) -> bytes:
+    """The key of a chain's payloads (32 bytes)."""
+    return hmac.digest(chain_key, _DATA_KEY, hashlib.sha256)
+
+
+class ChainSecret:
+    """A chain's plain key, and what is made from it once instead of in every call. All of it dies with the key."""
+
+    __slots__ = ("_inner", "_outer", "_sealing", "key", "peeked")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        block = (key if len(key) <= _BLOCK else hashlib.sha256(key).digest()).ljust(_BLOCK, b"\x00")
+        self._inner = hashlib.sha256(block.translate(_INNER))
+        self._outer = hashlib.sha256(block.translate(_OUTER))
+        self._sealing: Any = None
+        self.peeked = ("", b"", "")
+        """The last field, value and commitment that were asked for: of a run, its holder in each call."""
+
+    def opening(self, name: str, value: bytes) -> bytes:
+        """The `r` that opens one commitment: HMAC, with the key's two blocks hashed beforehand (RFC 2104 §4)."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(name.encode() + b"\x00" + value)
+        outer.update(inner.digest())
+        return outer.digest()
+
+    def sealing(self, make: Callable[[bytes], Any]) -> Any:  # noqa: ANN401 - the cipher of whoever seals
+        """What `make` gives for the data key of this chain."""
+        if self._sealing is None:
+            self._sealing = make(data_key(self.key))
+        return self._sealing
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a chain's key can be neither pickled nor copied")
+
+
 class Committer:
     """Commits under one run's (or tenant's) key and collects the payloads that belong to it."""
 
-    key: bytes
-    payloads: dict[str, Payload] = field(default_factory=dict)
+    __slots__ = ("payloads", "secret")
+
+    def __init__(self, secret: ChainSecret | bytes) -> None:
+        self.secret = secret if isinstance(secret, ChainSecret) else ChainSecret(secret)
+        self.payloads: dict[str, Payload] = {}
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a chain's key can be neither pickled nor copied")
 
     def _commit(self, name: str, value: bytes) -> str:
-        return canonical.b64u(hmac.digest(opening(self.key, name, value), value, hashlib.sha256))
+        return canonical.b64u(hmac.digest(self.secret.opening(name, value), value, "sha256"))
 
     def peek(self, name: str, value: canonical.JsonValue) -> str:
         """The commitment alone; nothing is kept."""
-        return self._commit(name, canonical.dumps(value))
+        secret, body = self.secret, canonical.dumps(value)
+        field, known, c = secret.peeked
+        if body != known or name != field:
+            c = self._commit(name, body)
+            secret.peeked = (name, body, c)
+        return c
 
     def value(self, name: str, value: canonical.JsonValue) -> str:
         """Commit to a value and keep it as a payload."""

@@ -10,8 +10,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from stepgrant_broker.domain import approvals
 from stepgrant_broker.domain.calls import Ask, Ready, Refusal, StepCall, Suspected, Waiting
@@ -37,8 +38,7 @@ from stepgrant_broker.domain.state import Approval
 LOOSENESS = {Effect.ONCE: 0, Effect.IDEMPOTENT: 1, Effect.READ: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class IssuerFacts:
+class IssuerFacts(Struct, frozen=True):
     """What the machine must know of the chosen issuer."""
 
     name: str
@@ -48,8 +48,7 @@ class IssuerFacts:
     tokens_of_ours: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(Struct, frozen=True):
     """Policy (and, where it asked, people) consent; ready to issue."""
 
     allow: Allow
@@ -229,11 +228,11 @@ def issue(
 ) -> Ready:
     """Write the grant; with `handle`, an outside issuer's intent. The credential is made only after this is durable."""
     spec, held = allowed.allow.grant, counted_meters(journal, call.step)
-    prior = next((g for g in journal.view.grants.values() if g.request == request), None)
+    prior = [grant.jti for grant in journal.view.grants.values() if grant.request == request]
     body: dict[str, Any] = {
         "audience": audience,
-        "redeem": redeem.value,
-        "revocation": issuer.revocation.value,
+        "redeem": str(redeem),
+        "revocation": str(issuer.revocation),
         "issued_at": journal.now,
         "labels": sorted(set(allowed.allow.labels) - counted_labels(journal, call.step)),
         "meters": {
@@ -246,8 +245,8 @@ def issue(
         "intent": issuer.outside,
         "request": request,
     }
-    if prior is not None:
-        body["inherits"] = prior.jti
+    if prior:
+        body["inherits"] = prior[0]
         body["not_received"] = call.not_received
     if call.csr is not None:
         body["csr_key"] = call.csr.key

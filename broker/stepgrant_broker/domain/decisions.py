@@ -10,14 +10,18 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 Duplicate: TypeAlias = Literal["ask", "replay", "run"]
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 MICRO: Final = 1_000_000
 """Meters are kept as whole millionths, so that taking one back leaves exactly nothing behind."""
@@ -36,6 +40,10 @@ class Effect(StrEnum):
         return self is not Effect.READ
 
 
+EFFECTS: Final[Mapping[str, Effect]] = {effect.value: effect for effect in Effect}
+"""By their words; `Effect(word)` costs twenty times more."""
+
+
 class RedeemMode(StrEnum):
     """Whether a resource server must redeem a grant before it acts (`protocol.md` §3)."""
 
@@ -48,8 +56,10 @@ class RedeemMode(StrEnum):
         return cls.REQUIRED if effect.effectful else cls.OPTIONAL
 
 
-@dataclass(frozen=True, slots=True)
-class GrantSpec:
+REDEEM_MODES: Final[Mapping[str, RedeemMode]] = {mode.value: mode for mode in RedeemMode}
+
+
+class GrantSpec(Struct, frozen=True):
     """What a grant may be, as policy said it; `None` means the default of the broker or issuer.
 
     `duplicate`: what to do with a call that may be a completed step once more.
@@ -60,7 +70,7 @@ class GrantSpec:
     ttl_s: int | None = None
     redeem: RedeemMode | None = None
     audience: str | None = None
-    params: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
+    params: Mapping[str, Json] = NOTHING
     digest_only: bool = False
     duplicate: Duplicate = "ask"
 
@@ -79,32 +89,29 @@ class ApprovalSpec:
         return frozenset(self.groups) == frozenset(asked.groups) and self.quorum <= asked.quorum
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(Struct, frozen=True):
     """Policy consents, for these reasons (never empty), to this grant; `meters` in millionths."""
 
     reasons: tuple[str, ...]
     grant: GrantSpec
     labels: tuple[str, ...] = ()
-    meters: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    meters: Mapping[str, int] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(Struct, frozen=True):
     """Policy refuses, for these reasons (never empty)."""
 
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RequireApproval:
+class RequireApproval(Struct, frozen=True):
     """Policy wants people to answer; once they did, the rest reads as an `Allow`."""
 
     reasons: tuple[str, ...]
     approval: ApprovalSpec
     grant: GrantSpec
     labels: tuple[str, ...] = ()
-    meters: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    meters: Mapping[str, int] = NOTHING
 
     def met(self, approval_id: str) -> Allow:
         """The allow that this decision becomes once approval `approval_id` answers it."""
@@ -126,8 +133,7 @@ def effect_of(decision: Decision) -> DecisionEffect:
             return "require_approval"
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(Struct, frozen=True):
     """A decision together with what proves it later: revision, id, engine, and the exact input bytes (JCS)."""
 
     decision: Decision

@@ -24,9 +24,11 @@ VERDICTS = frozenset({"replay", "run"})
 
 def replay_by_policy(journal: Journal, call: StepCall, ask: Ask, decided: Decided, *, phase: str) -> Replayed | None:
     """The completed step's outcome, if policy says that this call is it; `None` if policy does not."""
+    completed = None if ask.equal_to is None else journal.view.steps.get(ask.equal_to)
+    if completed is None:
+        return None
     decision = deciding.close(decided.decision, call)
-    completed = journal.view.steps.get(ask.equal_to or "")
-    if completed is None or deciding.word_on_duplicate(ask, decision) != "replay":
+    if deciding.word_on_duplicate(ask, decision) != "replay":
         return None
     action = journal.action_of(completed)
     member = deciding.decision_member(journal, decided, decision)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from stepgrant import canonical
 
@@ -132,8 +133,7 @@ _KNOWN: Final = ALWAYS | OPTIONAL
 _BODY_KNOWN: Final = {kind: required | optional for kind, (required, optional) in BODY.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """Where a chain stands: the next position, and the hash of the newest entry."""
 
     tenant: str
@@ -143,9 +143,8 @@ class Head:
     last_ts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A sealed entry: its bytes are what is hashed, stored and given to auditors."""
+class Entry(msgspec.Struct, frozen=True):
+    """A sealed entry: its bytes are what is hashed, stored and given to auditors. `link`: `hash` as the next `prev`."""
 
     tenant: str
     run: str | None
@@ -154,6 +153,7 @@ class Entry:
     type: EntryType
     step: str | None
     hash: bytes
+    link: str
     data: bytes
     fields: Fields
 
@@ -174,18 +174,35 @@ def check_members(fields: Fields) -> EntryType:
     return kind
 
 
+_SHAPES_KEPT: Final = 1024
+_shapes: Final[dict[tuple[Any, ...], EntryType]] = {}
+
+
+def _kind_of(draft: Fields) -> EntryType:
+    """As `check_members`. Names that fitted are remembered: every call brings the same few, in the same order."""
+    body = draft.get("body", ())
+    shape = (draft.get("type"), len(body), *body, *draft)
+    kind = _shapes.get(shape)
+    if kind is None:
+        kind = check_members(draft)
+        if len(_shapes) < _SHAPES_KEPT:
+            _shapes[shape] = kind
+    return kind
+
+
 def seal(head: Head, drafts: Sequence[Fields], salts: Sequence[bytes], now: int) -> tuple[tuple[Entry, ...], Head]:
     """Give drafts their place, time, salt and hash. Raises `EntryMalformed` and `CanonicalError`."""
     sealed: list[Entry] = []
-    seq, prev, ts = head.seq, head.prev, max(now, head.last_ts)
+    tenant, run, seq, prev, ts = head.tenant, head.run, head.seq, head.prev, max(now, head.last_ts)
     for draft, salt in zip(drafts, salts, strict=True):
         fields = {
-            **draft, "v": VERSION, "tenant": head.tenant, "run": head.run, "seq": seq, "ts": ts,
+            **draft, "v": VERSION, "tenant": tenant, "run": run, "seq": seq, "ts": ts,
             "prev": prev, "salt": canonical.b64u(salt),
         }  # fmt: skip
-        kind = check_members(fields)
+        kind = _kind_of(fields)
         data = canonical.dumps(fields)
         digest = hashlib.sha256(data).digest()
-        sealed.append(Entry(head.tenant, head.run, seq, ts, kind, fields["step"], digest, data, fields))
-        seq, prev = seq + 1, canonical.b64u(digest)
-    return tuple(sealed), Head(head.tenant, head.run, seq, prev, ts)
+        prev = canonical.b64u(digest)
+        sealed.append(Entry(tenant, run, seq, ts, kind, fields["step"], digest, prev, data, fields))
+        seq += 1
+    return tuple(sealed), Head(tenant, run, seq, prev, ts)

@@ -7,8 +7,9 @@ thrown away, so nothing half done can be written. What changed between the first
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from stepgrant_broker.domain import fold
 from stepgrant_broker.domain.commitments import Committer
@@ -19,8 +20,7 @@ from stepgrant_broker.domain.writes import Row
 MODE: Final = "enforce"
 
 
-@dataclass(frozen=True, slots=True)
-class By:
+class By(Struct, frozen=True):
     """Who caused an entry: `workload`, `person`, `resource_server` or `broker`; `subject` only for the first three."""
 
     kind: str
@@ -82,19 +82,20 @@ class Journal:
     ) -> Entry:
         """Seal one entry at the head and fold it into the view. Optional members that are `None` are left out."""
         run, who = self.view.run, by or self.by
-        fields = {
-            "type": kind.value,
+        fields: dict[str, Any] = {
+            "type": str(kind),
             "step": step,
             "attempt": attempt,
-            "epoch": epoch if epoch is not None else (run.epoch if run else None),
+            "epoch": epoch if epoch is not None or run is None else run.epoch,
             "by": {"kind": who.kind, "subject_c": self._subject_c(who)},
             "agent": agent if agent is not None else self._agent(),
             "mode": MODE,
             "action": action,
             "decision": decision,
             "body": body or {},
-            **{name: value for name, value in optional.items() if value is not None},
         }
+        if optional:
+            fields |= {name: value for name, value in optional.items() if value is not None}
         (entry,), self.head = seal(self.head, [fields], [self._random(SALT_BYTES)], self.now)
         self.entries.append(entry)
         if entry.run is not None:
@@ -133,7 +134,7 @@ class Journal:
         step = what if isinstance(what, Step) else self.view.steps.get(what.step)
         resource_c = step.resource_c if step is not None else None
         return {
-            "tool": what.tool, "resource_c": resource_c, "digest_c": what.digest_c, "effect": what.effect.value,
+            "tool": what.tool, "resource_c": resource_c, "digest_c": what.digest_c, "effect": str(what.effect),
         }  # fmt: skip
 
     def changed(self) -> tuple[Row, ...]:
@@ -141,8 +142,11 @@ class Journal:
         rows: list[Row] = []
         if self.view.run is not None and self.view.run is not self.before.run:
             rows.append(self.view.run)
-        for name in ("steps", "grants", "approvals", "epochs"):
-            old, new = getattr(self.before, name), getattr(self.view, name)
+        was, now = self.before, self.view
+        kinds: tuple[tuple[Mapping[Any, Row], Mapping[Any, Row]], ...] = (
+            (was.steps, now.steps), (was.grants, now.grants), (was.approvals, now.approvals), (was.epochs, now.epochs),
+        )  # fmt: skip
+        for old, new in kinds:
             if old is not new:
-                rows.extend(row for key, row in new.items() if old.get(key) is not row)
+                rows += [row for key, row in new.items() if old.get(key) is not row]
         return tuple(rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from stepgrant.merkle import EMPTY_ROOT
 
@@ -26,8 +26,7 @@ class TreeHead:
     ts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """An entry that has no leaf index yet. `chain` is a run's id, or empty for the tenant's own chain."""
 
     tenant: str

@@ -14,7 +14,8 @@ Rules (`protocol.md` §4):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from stepgrant import canonical
 from stepgrant_broker.domain.calls import StepCall
@@ -22,8 +23,7 @@ from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.entries import EntryType
 from stepgrant_broker.domain.fold.approvals import UNDECIDED
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.releasing import IN_FLIGHT
-from stepgrant_broker.domain.state import FailStatus, IdSource, Run, Step, StepState
+from stepgrant_broker.domain.state import IN_FLIGHT, FailStatus, IdSource, Run, Step, StepState
 from stepgrant_broker.domain.writes import Loaded, Query, Sought
 
 Peek = Callable[[str, canonical.JsonValue], str]

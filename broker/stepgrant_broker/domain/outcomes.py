@@ -27,9 +27,9 @@ from stepgrant_broker.domain.errors import (
 from stepgrant_broker.domain.grants import dead_at, provably_unused
 from stepgrant_broker.domain.ids import default_idempotency_key, parent_of
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.releasing import IN_FLIGHT, doubt, revoke
+from stepgrant_broker.domain.releasing import doubt, revoke
 from stepgrant_broker.domain.settings import Limits
-from stepgrant_broker.domain.state import FailStatus, IdSource, Step, StepState
+from stepgrant_broker.domain.state import IN_FLIGHT, FailStatus, IdSource, Step, StepState
 from stepgrant_broker.domain.steps import refuse_bad_key, replay
 
 VERDICTS = frozenset({"done", "not_done", "unknown"})

@@ -113,7 +113,7 @@ def for_step(
             "resource": call.resource,
             "args": call.args if call.preimage is not None else None,
             "digest": call.digest,
-            "effect": call.effect.value,
+            "effect": str(call.effect),
             "idempotency_key": step.idempotency_key if step is not None else call.idempotency_key,
         },
         "history": _history(run.history, counted_meters(journal, call.step)),

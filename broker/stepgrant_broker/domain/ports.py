@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.decisions import Json
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """A policy engine's raw answer: `raw` is JSON bytes, or `None` when the query was undefined."""
 
     raw: bytes | None
@@ -52,8 +53,10 @@ class Revocation(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class GrantOrder:
+REVOCATIONS: Final[Mapping[str, Revocation]] = {one.value: one for one in Revocation}
+
+
+class GrantOrder(Struct, frozen=True):
     """All that an issuer is told about the grant it mints for. Times in milliseconds since the epoch."""
 
     tenant: str
@@ -127,8 +130,7 @@ class Issuer(Protocol):
         """Revoke; True only when death is confirmed. `now`: the store's clock (ms), as all times of grants."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """A raw signature (ES256: 64 bytes r||s, EdDSA: 64 bytes) with the key that made it."""
 
     kid: str
@@ -171,8 +173,7 @@ class SigningKeys(Signer, Protocol):
         """From now on these keys, and of withdrawn ones only these, neither sign nor are they published."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wrapped:
+class Wrapped(Struct, frozen=True):
     """A small secret, encrypted at rest (AES-256-GCM)."""
 
     key_id: str

@@ -12,9 +12,8 @@ from stepgrant_broker.domain.grants import is_open, provably_unused
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.ports import Revocation
 from stepgrant_broker.domain.resume_table import Next, next_for
-from stepgrant_broker.domain.state import Grant, GrantStatus, Step, StepState
+from stepgrant_broker.domain.state import IN_FLIGHT, Grant, GrantStatus, Step, StepState
 
-IN_FLIGHT = frozenset({StepState.STARTED, StepState.SUSPENDED})
 SETTLED = frozenset({Next.RECORDED_RESULT, Next.RECORDED_FAILURE})
 
 

@@ -3,21 +3,21 @@
 Rules:
 * Everything that can be personal or guessed stands here only as a commitment (`…_c`, `protocol.md` §6).
 * Times are milliseconds since the epoch; the lease is the one thing that entries do not carry (heartbeats).
-* The values that folds change have no slots: `fold.common.evolve` copies them five times faster that way.
+* What every call makes or changes is a `Struct`, here and elsewhere: it is made in C, ten times faster than a frozen
+  dataclass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
+
+from msgspec import Struct, field
 
 from stepgrant_broker.domain.decisions import Effect, Json, RedeemMode
 from stepgrant_broker.domain.ports import Revocation
-
-NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class RunState(StrEnum):
@@ -33,7 +33,10 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         """Final states."""
-        return self in {RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}
+        return self in _ENDED
+
+
+_ENDED: Final = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
 
 
 class StepState(StrEnum):
@@ -54,7 +57,11 @@ class StepState(StrEnum):
     @property
     def done(self) -> bool:
         """True when the step has a result that is never made again."""
-        return self in {StepState.COMPLETED, StepState.RECORDED}
+        return self in _DONE
+
+
+IN_FLIGHT: Final = frozenset({StepState.STARTED, StepState.SUSPENDED})
+_DONE: Final = frozenset({StepState.COMPLETED, StepState.RECORDED})
 
 
 class IdSource(StrEnum):
@@ -63,6 +70,9 @@ class IdSource(StrEnum):
     CALL_ID = "call_id"
     EXPLICIT = "explicit"
     ORDINAL = "ordinal"
+
+
+ID_SOURCES: Final[Mapping[str, IdSource]] = {source.value: source for source in IdSource}
 
 
 class FailStatus(StrEnum):
@@ -93,8 +103,7 @@ class ApprovalStatus(StrEnum):
     VOID = "void"
 
 
-@dataclass(frozen=True)
-class History:
+class History(Struct, frozen=True):
     """What policy may know of a run's past. Counts are of grants and records; `meters` in millionths."""
 
     tools: Mapping[str, int] = field(default_factory=dict)
@@ -106,8 +115,7 @@ class History:
     in_flight: int = 0
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Struct, frozen=True):
     """One execution of an agent. `seq` is the number of its entries so far, and the version that commits compare.
 
     `tries`: how often it was opened since a step last got a result (`fold/runs.py`). `erased_at`: since when its
@@ -144,8 +152,7 @@ class Run:
     erased_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
+class Epoch(Struct, frozen=True):
     """One holding of a run: the key of an epoch is new to the run, so that a zombie never looks like its heir."""
 
     run: str
@@ -157,8 +164,7 @@ class Epoch:
     at: int
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """One intended action with its newest attempt, or a recorded step (`tool` is its name, no credential).
 
     `same_as`: the step that this one is only another name of. `adopted_epoch`: when a call last got to be this step
@@ -204,8 +210,7 @@ class Step:
     duplicate: str | None = None
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """The permission record of one credential, with what it counted and how it was used."""
 
     jti: str
@@ -253,8 +258,7 @@ class Answer:
     at: int
 
 
-@dataclass(frozen=True)
-class Approval:
+class Approval(Struct, frozen=True):
     """A question to people about one exact action of one step. `binding_c` commits to all that it is bound to."""
 
     id: str
@@ -280,8 +284,7 @@ class Approval:
     consumed_by: str | None = None
 
 
-@dataclass(frozen=True)
-class View:
+class View(Struct, frozen=True):
     """What was loaded of a run, or what it became: a step that is absent was either not asked for or does not exist."""
 
     run: Run | None = None

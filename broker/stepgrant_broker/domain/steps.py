@@ -11,8 +11,9 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from stepgrant_broker.domain import lost_ids
 from stepgrant_broker.domain.calls import Ask, BeingRevoked, Doubtful, Replayed, Settled, StepCall
@@ -221,7 +222,7 @@ def prepare(journal: Journal, call: StepCall, ask: Ask) -> dict[str, Any]:
         "tool": call.tool,
         "resource_c": journal.commit.maybe("action.resource", call.resource),
         "digest_c": _digest_c(journal, call),
-        "effect": call.effect.value,
+        "effect": str(call.effect),
     }
     step = journal.view.steps.get(call.step)
     if step is not None and not ask.new and step.attempt == ask.attempt:
@@ -230,7 +231,7 @@ def prepare(journal: Journal, call: StepCall, ask: Ask) -> dict[str, Any]:
     key = call.idempotency_key or default_idempotency_key(journal.run.id, call.step)
     body: dict[str, Any] = {
         "idempotency_key": step.idempotency_key if step is not None else key,
-        "id_source": call.id_source.value,
+        "id_source": str(call.id_source),
         "settle_ms": call.settle_ms,
         "retry_failed": call.retry_failed,
         "digest_only": call.preimage is None,

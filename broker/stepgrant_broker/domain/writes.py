@@ -9,8 +9,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from stepgrant_broker.domain.commitments import Kept, Payload
 from stepgrant_broker.domain.entries import Entry, Head
@@ -18,8 +20,7 @@ from stepgrant_broker.domain.ports import SecretRecord, Wrapped
 from stepgrant_broker.domain.state import Approval, Epoch, Grant, Run, Step, View
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
+class Tenant(Struct, frozen=True):
     """A tenant's own chain and guard. Every grant's commit compares `guard`; the kill switch raises it."""
 
     id: str
@@ -61,8 +62,7 @@ class Operator:
     removed_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantine:
+class Quarantine(Struct, frozen=True):
     """A kill switch thrown on an agent name, a workload or an issuer of the tenant.
 
     It holds until `released_at` (ms; `None`: for ever), which may lie in the future: a removed workload is held for as
@@ -88,8 +88,7 @@ class PolicyText:
     text: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ChainKey:
+class ChainKey(Struct, frozen=True):
     """The wrapped `k_run` of a run (`run` is a run id) or of a tenant's own chain (`run` is empty)."""
 
     tenant: str
@@ -97,8 +96,7 @@ class ChainKey:
     wrapped: Wrapped
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class StoredAnswer(Struct, frozen=True):
     """What an Idempotency-Key was answered: `body_c` commits to the request, `answer_c` names the payload."""
 
     scope: str
@@ -110,8 +108,7 @@ class StoredAnswer:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProofUse:
+class ProofUse(Struct, frozen=True):
     """One use of a DPoP proof; `id` is the SHA-256 of key thumbprint and `jti`."""
 
     id: str
@@ -124,8 +121,7 @@ Row: TypeAlias = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class WriteSet:
+class WriteSet(Struct, frozen=True):
     """One call's whole change to one chain. `run` is `None` for the tenant's own chain.
 
     `expect_seq` is the chain's length that the decision saw (0: the run must not exist yet). `lease_until` moves the
@@ -170,8 +166,7 @@ class Sought:
     doubt: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """What a use case needs. A run is named by `run`, by `run_key` (agent, key), by `grant` or by `approval`.
 
     `step`: that step (and `also`), its grants and approvals, and older epochs' effectful grants that may live.
@@ -196,8 +191,7 @@ class Query:
     sought: Sought | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """One consistent view. `now` is the store's clock; `key` the chain's wrapped key (the tenant's without a run)."""
 
     now: int

@@ -33,12 +33,18 @@ class Nonces:
             raise ValueError("the nonce key has at least 32 bytes, an epoch at least a second")
         self._key = key
         self._epoch_s = epoch_s
+        self._newest: tuple[int | None, str] = (None, "")
         self.lifetime_s = 2 * epoch_s
         """The longest time for which one nonce can be used."""
 
     def current(self, now_s: float) -> str:
         """The nonce to hand out now."""
-        return self._make(int(now_s // self._epoch_s))
+        epoch = int(now_s // self._epoch_s)
+        known, nonce = self._newest
+        if known != epoch:
+            nonce = self._make(epoch)
+            self._newest = (epoch, nonce)
+        return nonce
 
     def check(self, nonce: str | None, now_s: float) -> None:
         """Raises `NonceRequired` unless it is the nonce of this epoch or of the last one."""

@@ -83,7 +83,7 @@ def _entry(stored: StoredEntry, event: Event, tenant: str, run: str | None) -> E
         raise _broken(Code.ENTRY_UNREADABLE, tenant, run, event.seq, str(error)) from None
     digest = canonical.b64u_decode(event.hash)
     kind = EntryType(event.type)
-    return Entry(tenant, run, event.seq, event.ts, kind, event.step, digest, stored.data, event.fields)
+    return Entry(tenant, run, event.seq, event.ts, kind, event.step, digest, event.hash, stored.data, event.fields)
 
 
 def unfoldable(entry: Entry, error: Exception) -> Broken:

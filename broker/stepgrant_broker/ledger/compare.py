@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stepgrant import canonical
@@ -40,8 +39,9 @@ def compare(at: Callable[[Key], Place], folded: Mapping[Key, object], rows: Mapp
 
 def differing(one: object, other: object) -> list[str]:
     """The names of members that differ (never their values, which may be personal)."""
-    if is_dataclass(one) and type(one) is type(other):
-        return [member.name for member in fields(one) if getattr(one, member.name) != getattr(other, member.name)]
+    names: tuple[str, ...] = getattr(type(one), "__match_args__", ())
+    if names and type(one) is type(other):
+        return [name for name in names if getattr(one, name) != getattr(other, name)]
     return ["the row"]
 
 

@@ -56,7 +56,8 @@ class Chain:
             raise EntryInvalid("not the members of its type", reason="entry_malformed", position=position) from None
         self._before = event
         digest = canonical.b64u_decode(event.hash)
-        return Entry(tenant, self.run, event.seq, event.ts, kind, event.step, digest, data, event.fields), event
+        seq, ts, step, link = event.seq, event.ts, event.step, event.hash
+        return Entry(tenant, self.run, seq, ts, kind, step, digest, link, data, event.fields), event
 
 
 def _bytes(text: str) -> bytes:

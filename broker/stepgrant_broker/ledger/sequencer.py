@@ -34,7 +34,7 @@ from stepgrant.canonical import b64u_decode
 from stepgrant_broker.domain.errors import SignerUnavailable
 from stepgrant_broker.domain.log import SignedHead, TreeHead
 from stepgrant_broker.domain.restoring import KnownHead, StoreRolledBack, follows
-from stepgrant_broker.ledger.growing import grow
+from stepgrant_broker.ledger.growing import Grower
 from stepgrant_broker.ledger.newest import contradicted
 from stepgrant_broker.ledger.pacing import Pace
 
@@ -90,7 +90,7 @@ class Sequencer:
         self.rolled_back: str | None = None
         """Why the store does not continue what was seen of it, while it does not."""
         self._store = store
-        self._pace = Pace(lambda: store.commits)
+        self._pace, self._grower = Pace(lambda: store.commits), Grower()
         self._signer = signer
         self._clock = clock
         self._witnesses = witnesses
@@ -169,7 +169,7 @@ class Sequencer:
                 await self._refuse_another_past(tail.head)
             if not tail.leaves:
                 return integrated
-            growth = await asyncio.to_thread(grow, tail, self._clock.now())
+            growth = await asyncio.to_thread(self._grower.grow, tail, self._clock.now())
             if not await self._store.log_append(growth):
                 return integrated  # another sequencer is at it
             integrated, done = integrated + len(growth.leaves), done + 1
@@ -184,9 +184,9 @@ class Sequencer:
         counted = self.counted
         here = None if counted is None else KnownHead(self.origin, counted.size, counted.root, "this process")
         out = None if self._out is None else KnownHead(self.origin, self._out.size, self._out.root, "this process")
-        for known in (here, out, outside):
-            if known is None:
-                continue
+        # Mostly they are one head, whose root is hashed anew from the store's tiles each time.
+        heads = {(one.origin, one.size, one.root): one for one in (outside, out, here) if one is not None}
+        for known in reversed(heads.values()):
             why = await contradicted(self._store, self.origin, known, self.keys, head=head)
             if why is not None and follows(known.origin, self.origin):
                 raise StoreRolledBack(f"the log has another name by now ({known.origin!r}): restart this broker")

@@ -6,6 +6,8 @@ Rules:
 * Whoever waits longer than the deadline is answered. The process is killed only when the running query itself has taken
   that long, so that a long queue alone costs no process.
 * When the process is gone, the query that ran is refused and the others are handed back unanswered.
+* One timer watches the deadlines of all queries: nearly every query is answered long before, and a timer of its own
+  would cost more than all else here.
 """
 
 from __future__ import annotations
@@ -21,27 +23,75 @@ ON_THEIR_WAY: Final = 4
 
 
 class Query:
-    """One input and whoever waits for its decision."""
+    """One input and whoever waits for its decision. `over`: it does not run and never will."""
+
+    __slots__ = ("answered", "channel", "deadline_s", "over", "policy_input", "until")
 
     def __init__(self, policy_input: bytes, deadline_s: float, loop: asyncio.AbstractEventLoop) -> None:
         self.policy_input = policy_input
         self.deadline_s = deadline_s
+        self.until = loop.time() + deadline_s
         self.answered: asyncio.Future[Answer] = loop.create_future()
         self.channel: Channel | None = None
-        # It outlives a caller that goes away: the query may still run.
-        self._timer = loop.call_later(deadline_s, self._expire)
+        self.over = False
 
     def answer(self, answer: Answer) -> None:
         """Tell whoever still waits."""
-        self._timer.cancel()
+        self.over = True
         if not self.answered.done():
             self.answered.set_result(answer)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Its deadline has come. It counts for a caller that went away, too: the query may still run."""
         if not self.answered.done():
             self.answered.set_result(Answer("", error=f"no decision within {self.deadline_s} s"))
         if self.channel is not None:
             self.channel.watch(self)
+
+
+class Deadlines:
+    """Expires queries in time. The timer runs on when they are answered; it then finds nothing to do."""
+
+    def __init__(self) -> None:
+        self._queries: deque[Query] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = 0.0
+
+    def watch(self, query: Query, loop: asyncio.AbstractEventLoop) -> None:
+        """Expire it at its deadline unless it is over by then."""
+        while self._queries and self._queries[0].over:
+            self._queries.popleft()
+        self._queries.append(query)
+        if self._timer is None or query.until < self._at:
+            self._set(query.until, loop)
+
+    def stop(self) -> None:
+        """Expire nothing any more."""
+        self._queries.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self, at: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at = at
+        self._timer = loop.call_at(at, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        left = deque[Query]()
+        for query in self._queries:
+            if query.over:
+                continue
+            if query.until > now:
+                left.append(query)
+            else:
+                query.expire()
+        self._queries = left
+        if left:
+            self._set(min(query.until for query in left), loop)
 
 
 class Channel(asyncio.Protocol):
@@ -81,6 +131,7 @@ class Channel(asyncio.Protocol):
         while self._queued and len(self._sent) < ON_THEIR_WAY:
             query = self._queued.popleft()
             if query.answered.done():
+                query.over = True
                 continue
             if not self._sent:
                 self._running_since = self._loop.time()
@@ -135,11 +186,14 @@ class Channel(asyncio.Protocol):
             self._transport.abort()
 
     def _next(self) -> None:
-        self._running_since = self._loop.time()
-        self._fill()
-        if self._sent and self._sent[0].answered.done():
-            self.watch(self._sent[0])
-        self._close_if_idle()
+        if self._queued:
+            self._fill()
+        if self._sent:
+            self._running_since = self._loop.time()
+            if self._sent[0].answered.done():
+                self.watch(self._sent[0])
+        elif self._retired:
+            self._close_if_idle()
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._sent and not self._queued:

@@ -15,12 +15,15 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NoReturn, TypeVar
 
 from stepgrant import canonical
 from stepgrant_broker.domain.decisions import (
+    EFFECTS,
     MICRO,
+    REDEEM_MODES,
     Allow,
     ApprovalSpec,
     Decision,
@@ -36,6 +39,7 @@ from stepgrant_broker.domain.errors import PolicyUnavailable
 
 MAX_BYTES: Final = 65_536
 MAX_DEPTH: Final = 16
+KEPT: Final = 64
 MAX_REASONS: Final = 32
 MAX_LABELS: Final = 32
 MAX_METERS: Final = 16
@@ -61,9 +65,7 @@ LONG: Final = 512
 TOP: Final = frozenset({"effect", "reasons", "grant", "labels", "meters", "approval"})
 GRANT: Final = frozenset({"issuer", "effect", "ttl", "redeem", "audience", "params", "digest_only", "duplicate"})
 _DEFAULT: Final = GrantSpec()
-_EFFECTS: Final = {effect.value: effect for effect in Effect}
 _DUPLICATES: Final[Mapping[str, Duplicate]] = {"ask": "ask", "replay": "replay", "run": "run"}
-_REDEEM_MODES: Final = {mode.value: mode for mode in RedeemMode}
 T = TypeVar("T")
 APPROVAL: Final = frozenset({"groups", "quorum", "answer_within", "valid_for"})
 
@@ -72,6 +74,12 @@ def parse(raw: bytes | None) -> Decision:
     """The decision in an engine's raw JSON answer; `None` (undefined) is a `Deny`. Raises `PolicyUnavailable`."""
     if raw is None:
         return Deny(("policy_undefined",))
+    return _parsed(raw)
+
+
+@lru_cache(maxsize=KEPT)
+def _parsed(raw: bytes) -> Decision:
+    """The same bytes are the same decision, and a policy gives few different answers: no call changes what it gets."""
     try:
         answer = canonical.loads(raw, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
     except canonical.CanonicalError as error:
@@ -155,12 +163,12 @@ def _params(value: object) -> Mapping[str, Json]:
 
 
 def _effect(value: object, place: str) -> Effect:
-    found = _EFFECTS.get(value) if isinstance(value, str) else None
+    found = EFFECTS.get(value) if isinstance(value, str) else None
     return found or _refuse(place, "must be read, idempotent or once")
 
 
 def _redeem(value: object, place: str) -> RedeemMode:
-    found = _REDEEM_MODES.get(value) if isinstance(value, str) else None
+    found = REDEEM_MODES.get(value) if isinstance(value, str) else None
     return found or _refuse(place, "must be required or optional")
 
 

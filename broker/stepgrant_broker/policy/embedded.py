@@ -20,7 +20,7 @@ from typing import Final
 from stepgrant_broker.domain.errors import PolicyUnavailable
 from stepgrant_broker.domain.ports import Evaluation
 from stepgrant_broker.policy.bundle import Bundle
-from stepgrant_broker.policy.channel import Channel, Query
+from stepgrant_broker.policy.channel import Channel, Deadlines, Query
 from stepgrant_broker.policy.engine_process import Answer, EngineFailed, EngineProcess
 from stepgrant_broker.policy.probes import proven
 from stepgrant_broker.policy.rego import ENGINE
@@ -54,6 +54,7 @@ class EmbeddedEngine:
         self._losses: deque[float] = deque(maxlen=max_losses)
         self._active: tuple[str, Bundle] | None = None
         self._channel: Channel | None = None
+        self._deadlines = Deadlines()
         self._held: list[Query] = []
         """Queries that wait for a process."""
         self._waiting = 0
@@ -89,7 +90,9 @@ class EmbeddedEngine:
             raise PolicyUnavailable("too many decisions are waiting", retry_after_ms=RETRY_AFTER_MS)
         if self._channel is None:
             self._replace()
-        query = Query(policy_input, self._deadline_s, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        query = Query(policy_input, self._deadline_s, loop)
+        self._deadlines.watch(query, loop)
         self._waiting += 1
         try:
             if self._channel is not None:
@@ -111,6 +114,7 @@ class EmbeddedEngine:
         if channel is not None:
             channel.close()
             await channel.gone.wait()
+        self._deadlines.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
 

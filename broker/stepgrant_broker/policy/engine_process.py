@@ -12,11 +12,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import regorus
 
 from stepgrant import canonical
@@ -29,6 +28,9 @@ START_S: Final = 10.0
 QUERY_S: Final = 2.0
 """How long a query may run when nobody watches it (see `engine_child`)."""
 MEMORY_BYTES: Final = 1 << 30
+LENGTH: Final = engine_child.LENGTH
+LONGEST: Final = LENGTH + engine_child.MAX_VALUE + 1
+"""The longest frame of an answer: a letter and a value."""
 _CHUNK: Final = 65_536
 _PROGRAM: Final = engine_child.__file__
 _LIBRARY: Final = str(Path(regorus.__file__).parents[1])
@@ -38,8 +40,7 @@ class EngineFailed(Exception):
     """The process did not become ready: `str()` says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What came of a query: `raw`, or an `error` that quotes nothing of the input."""
 
     revision: str
@@ -49,21 +50,21 @@ class Answer:
 
 def frame(body: bytes) -> bytes:
     """One frame of the child's protocol."""
-    return len(body).to_bytes(engine_child.LENGTH, "big") + body
+    return len(body).to_bytes(LENGTH, "big") + body
 
 
-def unframed(buffer: bytearray) -> Iterable[bytes]:
+def unframed(buffer: bytearray) -> list[bytes]:
     """Take every whole frame out of the buffer. Raises `ValueError` for a length that no answer has."""
-    while len(buffer) >= engine_child.LENGTH:
-        size = int.from_bytes(buffer[: engine_child.LENGTH], "big")
-        if not 1 <= size <= engine_child.MAX_VALUE + 1:
+    found: list[bytes] = []
+    while len(buffer) >= LENGTH:
+        end = LENGTH + int.from_bytes(buffer[:LENGTH], "big")
+        if not LENGTH < end <= LONGEST:
             raise ValueError("no answer is that long")
-        end = engine_child.LENGTH + size
         if len(buffer) < end:
-            return
-        body = bytes(buffer[engine_child.LENGTH : end])
+            break
+        found.append(bytes(buffer[LENGTH:end]))
         del buffer[:end]
-        yield body
+    return found
 
 
 def read_answer(body: bytes, revision: str) -> Answer:

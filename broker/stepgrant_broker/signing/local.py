@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,10 @@ class LocalSigner:
         self._timing = timing
         self._withdrawn: frozenset[str] = frozenset()
         self._seen: dict[str, float] = {}
+        self._alone: dict[str, LocalKey] = {}
+        self._noting = threading.Lock()
         self._note_seen()
+        self._note_alone()
 
     @classmethod
     def open(
@@ -99,7 +103,7 @@ class LocalSigner:
 
     async def sign(self, purpose: str, data: bytes) -> Signature:
         """As `Signer`."""
-        return _signature(self._signing(purpose)[0], data)
+        return _signature(self._alone.get(purpose) or self._signing(purpose)[0], data)
 
     async def sign_all(self, purpose: str, data: bytes) -> tuple[Signature, ...]:
         """As `SigningKeys`."""
@@ -107,6 +111,9 @@ class LocalSigner:
 
     async def public_keys(self, purpose: str) -> tuple[PublicKey, ...]:
         """As `Signer`. Withdrawn ones, and of tokens those whose last one is over, are left out."""
+        alone = self._alone.get(purpose)
+        if alone is not None:
+            return (alone.epoch.key,)
         keys = [key for key in self._of(purpose) if key.kid not in self._withdrawn]
         if len(keys) > 1:
             newer = [*keys[:1], *keys]
@@ -125,6 +132,7 @@ class LocalSigner:
     def withdraw(self, kids: Collection[str]) -> None:
         """As `SigningKeys`."""
         self._withdrawn = frozenset(kids)
+        self._note_alone()
 
     def make(self, purpose: str, *, at_once: bool = False) -> KeyEpoch:
         """Make a newer key of this purpose, which signs once it has settled; `at_once` where nothing else may sign.
@@ -165,6 +173,7 @@ class LocalSigner:
         if stamp != self._stamp:
             opened = KeyFolder(folder.path)
             self._keys = {purpose: local_keys(opened, purpose, alg) for purpose, alg in ALGORITHMS.items()}
+            self._note_alone()
             self._stamp = stamp
             self._note_seen()
 
@@ -173,6 +182,16 @@ class LocalSigner:
         for keys in self._keys.values():
             for key in keys:
                 self._seen.setdefault(key.kid, now)
+
+    def _note_alone(self) -> None:
+        """Note the one key that a purpose has, if it can sign: no clock has a say there, and each call asks for it."""
+        # Keys change on a thread, withdrawals come on the loop: who is second has to see what both left.
+        with self._noting:
+            self._alone = {
+                purpose: keys[0]
+                for purpose, keys in self._keys.items()
+                if len(keys) == 1 and keys[0].secret is not None and keys[0].kid not in self._withdrawn
+            }
 
     def _of(self, purpose: str) -> tuple[LocalKey, ...]:
         keys = self._keys.get(purpose, ())

@@ -10,9 +10,9 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain as joined
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy.dialects import sqlite
 
@@ -23,56 +23,62 @@ from stepgrant_broker.domain.state import Run
 from stepgrant_broker.domain.writes import Tenant
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.breaking import AFTER, AFTER_ENTRIES, AFTER_PROOF, AFTER_ROW
-from stepgrant_broker.store.checking import chain_row
+from stepgrant_broker.store.checking import CHAINS, chain_row
 from stepgrant_broker.store.faults import WriteSetMalformed
 from stepgrant_broker.store.statements import FIXED, PORTION, ROWS_AT_ONCE, RUN_FIXED, Statements, Text, sqlite_dialect
 from stepgrant_broker.store.tables.ledger import ERASED
 
 if TYPE_CHECKING:
-    from stepgrant_broker.domain.commitments import Payload
     from stepgrant_broker.domain.ports import Failpoints
     from stepgrant_broker.domain.writes import Row, WriteSet
 
 SQL: Final = Statements(sqlite_dialect(), sqlite.insert)
+NULL: Final = float("nan")
+"""SQLite keeps it as NULL. For each `None` and each `bytes` that sqlite3 is given it looks for an adapter in four ways,
+which takes longer than all else it does with them; for what is exactly a float or a bytearray it looks for none."""
+Blob: TypeAlias = Callable[[bytes], object]
+"""What a driver is given for bytes."""
+_fixed_of_run = attrgetter(*RUN_FIXED)
 
 
 def apply(db: sqlite3.Connection, writes: WriteSet, now: int, failpoints: Failpoints | None = None) -> None:
     """Write the set. Raises `ProofReplayed`, `GuardMoved`, `VersionMoved`, `AnswerTaken`, and what sqlite3 raises."""
-    _spend_proof(db, writes)
+    cursor = db.cursor()
+    _spend_proof(cursor, writes)
     if failpoints is not None:
         failpoints.hit(AFTER_PROOF)
-    _compare_guard(db, writes)
+    _compare_guard(cursor, writes)
     if writes.run is None:
-        _move_tenant(db, writes)
+        _move_tenant(cursor, writes)
     else:
-        _move_run(db, writes, writes.run)
+        _move_run(cursor, writes, writes.run)
     if writes.raise_guard:
-        _touched(db, SQL.guard_raise, rows.TENANT.encode(Tenant(writes.tenant, 0, GENESIS, 0, guard=1)))
-    _take_answer(db, writes, now)
+        _named(cursor, SQL.guard_raise, rows.TENANT.encode(Tenant(writes.tenant, 0, GENESIS, 0, guard=1)))
+    _take_answer(cursor, writes, now)
     for row in writes.rows:
-        if not isinstance(row, Run | Tenant):
-            _write(db, row)
+        kind = type(row)
+        if kind not in CHAINS:
+            _write(cursor, kind, row)
             if failpoints is not None:
-                failpoints.hit(AFTER.get(type(row), AFTER_ROW))
-    _write_many(db, SQL.entries, entry_rows(writes))
+                failpoints.hit(AFTER.get(kind, AFTER_ROW))
+    _write_many(cursor, SQL.entries, entry_rows(writes, NULL, bytearray))
     if failpoints is not None:
         failpoints.hit(AFTER_ENTRIES)
-    _write_many(db, SQL.payloads, payload_rows(writes))
+    _write_many(cursor, SQL.payloads, payload_rows(writes, NULL, bytearray))
     for c in writes.erase:
-        _touched(db, SQL.erase, {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c})
+        _named(cursor, SQL.erase, {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c})
     for text, binds in destruction(SQL, writes):
-        _touched(db, text, binds)
+        _named(cursor, text, binds)
 
 
-def _write(db: sqlite3.Connection, row: Row) -> None:
-    kind = type(row)
-    if db.execute(SQL.whole[kind].sql, rows.WHOLE[kind].places(row)).rowcount < 1:
+def _write(cursor: sqlite3.Cursor, kind: type[Any], row: Row) -> None:
+    if not _touched(cursor, SQL.whole[kind], rows.WHOLE[kind].places(row, NULL)):
         raise WriteSetMalformed(f"a {kind.__name__} may not change {', '.join(FIXED[kind])}")
 
 
-def _write_many(db: sqlite3.Connection, texts: Mapping[int, Text], places: Sequence[tuple[Any, ...]]) -> None:
+def _write_many(cursor: sqlite3.Cursor, texts: Mapping[int, Text], places: Sequence[tuple[Any, ...]]) -> None:
     for some in in_portions(places):
-        db.execute(texts[len(some)].sql, tuple(joined.from_iterable(some)))
+        _touched(cursor, texts[len(some)], sum(some, ()))
 
 
 def in_portions(places: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
@@ -91,94 +97,118 @@ def destruction(sql: Statements, writes: WriteSet) -> Iterator[tuple[Text, dict[
             yield sql.drop_answer, {"w_tenant": writes.tenant, "w_scope": scope}
 
 
-def entry_rows(writes: WriteSet) -> list[tuple[Any, ...]]:
-    """The rows of the entries, in the order of `statements.ENTRY_COLUMNS`."""
+def entry_rows(writes: WriteSet, null: object = None, blob: Blob = bytes) -> list[tuple[Any, ...]]:
+    """The rows of the entries, in the order of `statements.ENTRY_COLUMNS`. `null`: as of `Codec.places`."""
     chain = writes.run or ""
     return [
-        (entry.tenant, chain, entry.seq, entry.type._value_, entry.step, entry.ts, entry.hash, entry.data)
+        (
+            entry.tenant,
+            chain,
+            entry.seq,
+            entry.type._value_,
+            null if entry.step is None else entry.step,
+            entry.ts,
+            blob(entry.hash),
+            blob(entry.data),
+        )
         for entry in writes.entries
     ]
 
 
-def payload_rows(writes: WriteSet) -> list[tuple[Any, ...]]:
-    """The rows of the payloads, each once; the body of the stored answer passes with it, everything else stays."""
+def payload_rows(writes: WriteSet, null: object = None, blob: Blob = bytes) -> list[tuple[Any, ...]]:
+    """The rows of the payloads, each once, in the order of `statements.PAYLOAD_COLUMNS`. `null`: as above.
+
+    The body of the stored answer passes with it, everything else stays.
+    """
     answer = writes.answer
-    passing, until = (None, None) if answer is None else (answer.answer_c, answer.expires_at)
-    chain = writes.run or ""
-    return [
-        (writes.tenant, chain, *rows.PAYLOAD.places(_kept(payload)), until if c == passing else None)
-        for c, payload in {payload.c: payload for payload in writes.payloads}.items()
-    ]
+    passing, until = (None, null) if answer is None else (answer.answer_c, answer.expires_at)
+    tenant, chain = writes.tenant, writes.run or ""
+    found = []
+    for kept in {payload.c: payload for payload in writes.payloads}.values():
+        # What nobody sealed rests in clear (`sealing.Clear`).
+        key_id, nonce = (kept.key_id, kept.nonce) if type(kept) is Kept else (None, None)
+        sealed = (null if key_id is None else key_id, null if nonce is None else blob(nonce))
+        passes = until if kept.c == passing else null
+        found.append((tenant, chain, kept.c, kept.field, kept.form, blob(kept.body), *sealed, passes))
+    return found
 
 
-def _kept(payload: Payload | Kept) -> Kept:
-    """As it rests: what nobody sealed rests in clear (`sealing.Clear`)."""
-    return payload if isinstance(payload, Kept) else Kept(payload.c, payload.field, payload.form, payload.body)
-
-
-def _spend_proof(db: sqlite3.Connection, writes: WriteSet) -> None:
-    if writes.proof is not None and not _touched(db, SQL.proof, rows.PROOF.encode(writes.proof)):
+def _spend_proof(cursor: sqlite3.Cursor, writes: WriteSet) -> None:
+    if writes.proof is not None and not _touched(cursor, SQL.proof, rows.PROOF.places(writes.proof)):
         raise ProofReplayed("the proof was used before")
 
 
-def _compare_guard(db: sqlite3.Connection, writes: WriteSet) -> None:
+def _compare_guard(cursor: sqlite3.Cursor, writes: WriteSet) -> None:
     if writes.guard is None:
         return
-    found = _first(db, SQL.tenant_stands, {"w_tenant": writes.tenant})
+    found = _first(cursor, SQL.tenant_stands, (writes.tenant,))
     if (found[1] if found is not None else 0) != writes.guard:
         raise GuardMoved("the kill switch was thrown since the tenant was read")
 
 
-def _move_run(db: sqlite3.Connection, writes: WriteSet, run: str) -> None:
-    text, binds = run_move(SQL, writes, run)
-    if not (_first(db, text, binds) is not None if text is SQL.run_stands else _touched(db, text, binds)):
+def _move_run(cursor: sqlite3.Cursor, writes: WriteSet, run: str) -> None:
+    text, places = run_move(SQL, writes, run, NULL)
+    stands = text is SQL.run_stands
+    if not (_first(cursor, text, places) is not None if stands else _touched(cursor, text, places)):
         raise VersionMoved("the run is not where it was read")
 
 
-def run_move(sql: Statements, writes: WriteSet, run: str) -> tuple[Text, Mapping[str, Any]]:
-    """The statement that compares and moves a run; `run_stands` answers with a row, the others touch one."""
+def run_move(sql: Statements, writes: WriteSet, run: str, null: object = None) -> tuple[Text, tuple[Any, ...]]:
+    """The statement that compares and moves a run; `run_stands` answers with a row, the others touch one.
+
+    `null`: as of `Codec.places`.
+    """
     row = chain_row(writes)
-    here = {"w_tenant": writes.tenant, "w_run": run, "w_seq": writes.expect_seq, "w_lease": writes.lease_until}
-    if isinstance(row, Run) and writes.expect_seq == 0:
-        return sql.run_first, {**rows.RUN.encode(row), "lease_until": writes.lease_until or 0}
-    if isinstance(row, Run):
-        fixed = {f"w_{name}": getattr(row, name) for name in RUN_FIXED}
-        return (sql.run_move if row.ended_at is None else sql.run_end), {**rows.RUN.encode(row), **here, **fixed}
-    return (sql.run_stands if writes.lease_until is None else sql.run_lease), here
+    if type(row) is Run and writes.expect_seq:
+        lease = null if writes.lease_until is None else writes.lease_until
+        binds = (*rows.RUN.places(row, null), writes.tenant, run, writes.expect_seq, lease, *_fixed_of_run(row))
+        if row.ended_at is None:
+            return sql.run_move, sql.run_move_places(binds)
+        return sql.run_end, sql.run_end_places(binds)
+    if type(row) is Run:
+        return sql.run_first, sql.run_first.places({**rows.RUN.encode(row), "lease_until": writes.lease_until or 0})
+    text = sql.run_stands if writes.lease_until is None else sql.run_lease
+    named = {"w_tenant": writes.tenant, "w_run": run, "w_seq": writes.expect_seq, "w_lease": writes.lease_until}
+    return text, text.places(named)
 
 
-def _move_tenant(db: sqlite3.Connection, writes: WriteSet) -> None:
-    text, binds = tenant_move(SQL, writes)
+def _move_tenant(cursor: sqlite3.Cursor, writes: WriteSet) -> None:
+    text, places = tenant_move(SQL, writes)
     if text is SQL.tenant_stands:
-        found = _first(db, text, binds)
+        found = _first(cursor, text, places)
         moved = (found[0] if found is not None else 0) == writes.expect_seq
     else:
-        moved = _touched(db, text, binds)
+        moved = _touched(cursor, text, places)
     if not moved:
         raise VersionMoved("the tenant's chain is not where it was read")
 
 
-def tenant_move(sql: Statements, writes: WriteSet) -> tuple[Text, Mapping[str, Any]]:
+def tenant_move(sql: Statements, writes: WriteSet) -> tuple[Text, tuple[Any, ...]]:
     """The statement that compares and moves a tenant's own chain; `tenant_stands` only shows where it stands."""
     row = chain_row(writes)
-    here: dict[str, Any] = {"w_tenant": writes.tenant, "w_seq": writes.expect_seq}
-    if not isinstance(row, Tenant):
-        return sql.tenant_stands, here
-    if writes.expect_seq == 0:
-        return sql.tenant_first, {**rows.TENANT.encode(row), "guard": 0, **here}
-    return sql.tenant_move, {**rows.TENANT.encode(row), **here}
+    binds: dict[str, Any] = {"w_tenant": writes.tenant, "w_seq": writes.expect_seq}
+    text = sql.tenant_stands
+    if isinstance(row, Tenant):
+        text = sql.tenant_move if writes.expect_seq else sql.tenant_first
+        binds = {**rows.TENANT.encode(row), "guard": 0, **binds}
+    return text, text.places(binds)
 
 
-def _take_answer(db: sqlite3.Connection, writes: WriteSet, now: int) -> None:
+def _take_answer(cursor: sqlite3.Cursor, writes: WriteSet, now: int) -> None:
     answer = writes.answer
-    if answer is not None and not _touched(db, SQL.answer, {**rows.ANSWER.encode(answer), "w_now": now}):
+    if answer is not None and not _touched(cursor, SQL.answer, (*rows.ANSWER.places(answer, NULL), now)):
         raise AnswerTaken("an equal call was answered beside this one")
 
 
-def _touched(db: sqlite3.Connection, text: Text, binds: Mapping[str, Any]) -> bool:
-    return db.execute(text.sql, text.places(binds)).rowcount > 0
+def _named(cursor: sqlite3.Cursor, text: Text, binds: Mapping[str, Any]) -> None:
+    _touched(cursor, text, text.places(binds))
 
 
-def _first(db: sqlite3.Connection, text: Text, binds: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    found: tuple[Any, ...] | None = db.execute(text.sql, text.places(binds)).fetchone()
-    return found
+def _touched(cursor: sqlite3.Cursor, text: Text, places: tuple[Any, ...]) -> bool:
+    return cursor.execute(text.sql, places).rowcount > 0
+
+
+def _first(cursor: sqlite3.Cursor, text: Text, places: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The only row of the answer. All of it is fetched, or the statement would go on reading beside what follows."""
+    found: list[tuple[Any, ...]] = cursor.execute(text.sql, places).fetchall()
+    return found[0] if found else None

@@ -65,11 +65,12 @@ class DatabaseFile:
     def __init__(self, path: Path, busy_ms: int) -> None:
         self.path = path.absolute()
         self.busy_ms = busy_ms
+        self._name = str(self.path)
         self._known = self._now()
 
     def _now(self) -> tuple[int, int]:
         try:
-            found = self.path.stat()
+            found = os.stat(self._name)  # noqa: PTH116 - before each batch; a Path makes its name anew each time
         except OSError as error:
             raise StoreUnavailable(f"the database file {self.path.name} is gone ({error.strerror})") from None
         return found.st_dev, found.st_ino

@@ -8,6 +8,8 @@ Rules:
   looks for the one that lives longest. So the cost of `begin` is bounded however fast the run was before its resume.
 * Of the steps that are sought by their action the oldest few are read: the rules take the oldest.
 * What the first statement shows to be empty is not asked for again: a new step costs one statement.
+* A call that names a step and has no answer to be looked up speaks of a step that is there. Its grants are asked for
+  with the first statement: where more than one is needed, the view begins before the first.
 """
 
 from __future__ import annotations
@@ -44,13 +46,14 @@ class _Loader:
         self._given = now
         self._seal = seal
         self._now = 0
-        self._tenant = Tenant(query.tenant, 0, GENESIS, 0)
+        self._tenant: Tenant | None = None
         self._keys: dict[str, ChainKey] = {}
         self._answer: StoredAnswer | None = None
         self._run: Run | None = None
         self._lease = 0
-        self._names = dict.fromkeys(name for name in (query.step, *query.also) if name is not None)
+        self._names = dict.fromkeys(query.also if query.step is None else (query.step, *query.also))
         self._has_approvals = self._has_quarantines = False
+        self._expected = query.run is not None and query.step is not None and query.answer is None
         self._steps: dict[str, Step] = {}
         self._grants: dict[str, Grant] = {}
         self._approvals: dict[str, Approval] = {}
@@ -60,21 +63,24 @@ class _Loader:
         self._asked: set[str] = set()
 
     def load(self) -> Plan[Loaded]:
-        found = yield from self._named()
+        query = self._query
+        found: list[str | None] = [] if query.run is None else [query.run]
+        if query.grant is not None or query.approval is not None:
+            yield from self._named(found)
         yield from self._head(found)
         asked = self._questions()
         if asked:
             answers = yield [question for question, _ in asked]
             for (_, keep), answer in zip(asked, answers, strict=True):
                 keep(answer)
-        later = [*self._spent_approvals(), *self._revealed_by_approval(), *self._of_sought()]
+        later = self._later()
         if later:
             answers = yield [question for question, _ in later]
             for (_, keep), answer in zip(later, answers, strict=True):
                 keep(answer)
         return Loaded(
             now=self._now,
-            tenant=self._tenant,
+            tenant=self._tenant or Tenant(query.tenant, 0, GENESIS, 0),
             view=self._view(),
             lease_until=self._lease,
             key=self._keys.get("" if self._run is None else self._run.id),
@@ -89,10 +95,9 @@ class _Loader:
             return View()
         return View(self._run, self._steps, self._grants, self._approvals, self._epochs)
 
-    def _named(self) -> Plan[list[str | None]]:
-        """The runs that the query's names stand for; a named grant or approval brings its step along."""
+    def _named(self, found: list[str | None]) -> Plan[None]:
+        """Adds the runs that the named grant and approval are of; each brings its step along."""
         query, tenant = self._query, self._query.tenant
-        found: list[str | None] = [] if query.run is None else [query.run]
         if query.grant is not None:
             grant = yield from one(rows.GRANT, ask(self._sql.grant, tenant=tenant, jti=query.grant))
             found.append(None if grant is None else grant.run)
@@ -105,7 +110,6 @@ class _Loader:
             if approval is not None:
                 self._approvals[approval.id] = approval
                 self._names[approval.step] = None
-        return found
 
     def _head(self, found: list[str | None]) -> Plan[None]:
         """The first statement: everything of which there is one. A run that a name does not mean is none."""
@@ -117,20 +121,25 @@ class _Loader:
         else:
             head = self._sql.by_id
             binds["id"] = found[0] if found else None
-        ((row,),) = yield [head.ask(**binds)]
+        first = [head.ask(**binds)]
+        if self._expected:
+            first.append(self._about(self._sql.grants_of_step, run=query.run, step=query.step))
+        (row,), *grants = yield first
         self._now = row[0]
-        self._tenant = head.part(row, "tenant") or self._tenant
+        self._tenant = head.part(row, "tenant")
         self._answer = head.part(row, "answer")
-        self._keep_key(head.part(row, "tenant_key"))
+        self._keep_key(head.part(row, "tenant_key", query.tenant, ""))
         lease, has_approvals, self._has_quarantines = head.rest(row)
         run: Run | None = head.part(row, "run")
-        if run is None or any(name != run.id for name in found):
+        if run is None or found.count(run.id) != len(found):
             return
         self._run, self._lease, self._has_approvals = run, lease, has_approvals
-        self._keep_key(head.part(row, "key"))
+        self._keep_key(head.part(row, "key", query.tenant, run.id))
         step: Step | None = head.part(row, "step")
         if step is not None:
             self._steps[step.key] = step
+        for some in grants:
+            self._keep_grants(some)
 
     def _questions(self) -> list[tuple[Ask, Keep]]:
         """Everything that the first statement showed to be there, and what has not been asked for."""
@@ -154,6 +163,16 @@ class _Loader:
             asked += self._sought(self._run)
         return asked
 
+    def _later(self) -> list[tuple[Ask, Keep]]:
+        """What the answers made known, each for one kind of query."""
+        query = self._query
+        asked = self._spent_approvals() if query.unfinished else []
+        if query.approval is not None:
+            asked += self._revealed_by_approval()
+        if query.sought is not None:
+            asked += self._of_sought()
+        return asked
+
     def _about(self, text: Any, **binds: object) -> Ask:  # noqa: ANN401 - a Text
         return ask(text, tenant=self._query.tenant, **binds)
 
@@ -163,7 +182,7 @@ class _Loader:
         mine = name == self._query.step
         if not mine:
             asked.append((self._about(self._sql.step, run=run.id, key=name), self._keep_steps))
-        if not mine or name in self._steps:
+        if not mine or (name in self._steps and not self._expected):
             asked.append((self._about(self._sql.grants_of_step, run=run.id, step=name), self._keep_grants))
         if not mine or self._has_approvals:
             asked.append((self._about(self._sql.approvals_of_step, run=run.id, step=name), self._keep_approvals))
@@ -202,7 +221,7 @@ class _Loader:
     def _of_sought(self) -> list[tuple[Ask, Keep]]:
         """What belongs to the steps that were found so, in case that the call is one of them."""
         run = self._run
-        if run is None or self._query.sought is None:
+        if run is None:
             return []
         asked: list[tuple[Ask, Keep]] = []
         for step in [step for step in self._steps.values() if step.key not in self._names]:
@@ -222,7 +241,7 @@ class _Loader:
         approval = self._approvals.get(self._query.approval or "")
         if approval is not None:
             wanted.append(approval.binding_c)
-        return [asked for c in dict.fromkeys(wanted) for asked in self._payload(run.id, c)]
+        return [asked for c in wanted if c is not None for asked in self._payload(run.id, c)]
 
     def _revealed_by_approval(self) -> list[tuple[Ask, Keep]]:
         """For a named approval also the action and resource that people are shown."""
@@ -234,7 +253,7 @@ class _Loader:
 
     def _spent_approvals(self) -> list[tuple[Ask, Keep]]:
         """The approvals that open grants have spent: they come back if such a grant turns out to be unused."""
-        if not self._query.unfinished or self._run is None:
+        if self._run is None:
             return []
         spent = [grant.approval for grant in self._grants.values() if grant.approval is not None and is_open(grant)]
         missing = [name for name in dict.fromkeys(spent) if name not in self._approvals]

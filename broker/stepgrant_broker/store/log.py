@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias, cast
 
+from sqlalchemy import ColumnElement, and_, bindparam, literal_column, or_, select, update
 from sqlalchemy import Table as CoreTable
-from sqlalchemy import and_, bindparam, literal_column, or_, select, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -63,8 +63,11 @@ class LogStatements:
         self.rename = self._text(named, ["origin"])
         moving = update(LOG).where(LOG.c.size == bindparam("w_size"), LOG.c.root == bindparam("w_root"))
         self.move = self._text(moving, ["size", "root", "ts"])
-        here = and_(*(ENTRIES.c[name] == bindparam(f"w_{name}") for name in ("tenant", "chain", "seq")))
-        self.mark = self._text(update(ENTRIES).where(here, literal_column(WAITING)), ["leaf_index"])
+        chain = and_(ENTRIES.c.tenant == bindparam("w_tenant"), ENTRIES.c.chain == bindparam("w_chain"))
+        stretch = ENTRIES.c.seq.between(bindparam("w_first"), bindparam("w_last"))
+        indexes: ColumnElement[int] = ENTRIES.c.seq + bindparam("w_shift")
+        marked = update(ENTRIES).where(chain, stretch, literal_column(WAITING)).values(leaf_index=indexes)
+        self.mark = self._text(marked, ())
         leaves = (
             select(ENTRIES.c.hash)
             .where(literal_column(INTEGRATED), ENTRIES.c.leaf_index >= bindparam("first"))
@@ -117,15 +120,17 @@ class LogStatements:
         )
 
 
-def one_by_one(sql: LogStatements, first: int, leaves: Sequence[Leaf]) -> Steps:
-    """A statement for each leaf: where asking costs nothing."""
-    return [
-        (
-            sql.mark,
-            sql.mark.places({"leaf_index": first + at, "w_tenant": one.tenant, "w_chain": one.chain, "w_seq": one.seq}),
-        )
-        for at, one in enumerate(leaves)
-    ]
+def by_stretch(sql: LogStatements, first: int, leaves: Sequence[Leaf]) -> Steps:
+    """A statement for each stretch of a chain, where asking costs nothing. What one call wrote is one stretch."""
+    steps: Steps = []
+    start = 0
+    for end, last in enumerate(leaves, 1):
+        one, after = leaves[start], leaves[end] if end < len(leaves) else None
+        if after is None or (after.tenant, after.chain, after.seq) != (last.tenant, last.chain, last.seq + 1):
+            binds = {"w_tenant": one.tenant, "w_chain": one.chain, "w_first": one.seq, "w_last": last.seq}
+            steps.append((sql.mark, sql.mark.places({**binds, "w_shift": first + start - one.seq})))
+            start = end
+    return steps
 
 
 def tail(sql: LogStatements, limit: int) -> Plan[Tail]:

@@ -135,7 +135,7 @@ def _before(writes: WriteSet) -> list[Part]:
     """Proof and guard."""
     found: list[Part] = []
     if writes.proof is not None:
-        found.append(Part(Ask(WRITES.proof, WRITES.proof.places(rows.PROOF.encode(writes.proof))), _replayed))
+        found.append(Part(Ask(WRITES.proof, rows.PROOF.places(writes.proof)), _replayed))
     if writes.guard is not None:
         stands = Ask(WRITES.tenant_stands, (writes.tenant,))
         found.append(Part(stands, _guard(writes.guard)))
@@ -149,19 +149,18 @@ def _behind(writes: WriteSet, now: int | None) -> list[Part]:
         raised = rows.TENANT.encode(Tenant(writes.tenant, 0, GENESIS, 0, guard=1))
         found.append(Part(Ask(WRITES.guard_raise, WRITES.guard_raise.places(raised)), _fine))
     if writes.answer is not None:
-        binds = {**rows.ANSWER.encode(writes.answer), "w_now": now}
-        found.append(Part(Ask(WRITES.answer, WRITES.answer.places(binds)), _taken))
+        found.append(Part(Ask(WRITES.answer, (*rows.ANSWER.places(writes.answer), now)), _taken))
     return found
 
 
 def _chain(writes: WriteSet) -> Part:
     """The compare-and-move of the set's chain."""
     if writes.run is None:
-        text, binds = tenant_move(WRITES, writes)
+        text, places = tenant_move(WRITES, writes)
         still = text is WRITES.tenant_stands
-        return Part(Ask(text, text.places(binds)), _stands(writes.expect_seq) if still else _tenant_moved)
-    text, binds = run_move(WRITES, writes, writes.run)
-    return Part(Ask(text, text.places(binds)), _run_gone if text is WRITES.run_stands else _run_moved)
+        return Part(Ask(text, places), _stands(writes.expect_seq) if still else _tenant_moved)
+    text, places = run_move(WRITES, writes, writes.run)
+    return Part(Ask(text, places), _run_gone if text is WRITES.run_stands else _run_moved)
 
 
 def _writes(writes: WriteSet) -> list[Part]:

@@ -17,8 +17,7 @@ from sqlalchemy.sql import ClauseElement, FromClause
 
 from stepgrant_broker.domain.decisions import Effect
 from stepgrant_broker.domain.fold.approvals import UNDECIDED
-from stepgrant_broker.domain.releasing import IN_FLIGHT
-from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, RunState, StepState
+from stepgrant_broker.domain.state import IN_FLIGHT, ApprovalStatus, FailStatus, RunState, StepState
 from stepgrant_broker.store import rows
 from stepgrant_broker.store.heads import Head
 from stepgrant_broker.store.statements import ENTRIES, Moment, Text, at_most, by_index, columns_of, compile_for, given

@@ -1,4 +1,4 @@
-"""Domain value <-> row: one place, generated from the dataclasses' fields, so that no field can be forgotten.
+"""Domain value <-> row: one place, generated from the values' fields, so that no field can be forgotten.
 
 Rules:
 * Every column of a table is a field of its value, is derived here, or is named as the store's own; every field has a
@@ -10,22 +10,22 @@ Rules:
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
+import msgspec
 from sqlalchemy import Table as CoreTable
 
 from stepgrant_broker.domain.commitments import Kept
 from stepgrant_broker.domain.grants import due_at, is_open, quiet_at
 from stepgrant_broker.domain.keys import SigningKey
 from stepgrant_broker.domain.ports import SecretRecord, Wrapped
-from stepgrant_broker.domain.state import Answer, Approval, Epoch, Grant, History, Run, Step
+from stepgrant_broker.domain.state import Answer, Approval, Epoch, Grant, History, Run, Step, StepState
 from stepgrant_broker.domain.writes import (
     ChainKey,
     Operator,
@@ -47,7 +47,10 @@ LEEWAY_MAX_MS: Final = 120_000
 FOREVER: Final = 1 << 62
 
 _write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict).encode
-_WRAPPED: Final = tuple(field.name for field in dataclasses.fields(Wrapped))
+_write_plain = msgspec.json.Encoder(order="sorted", enc_hook=dict).encode
+_parse = msgspec.json.Decoder().decode
+
+_WRAPPED: Final = tuple(typing.get_type_hints(Wrapped))
 
 
 class RowDamaged(Exception):
@@ -71,48 +74,57 @@ class Codec(Generic[T]):
     ) -> None:
         self.table = cast("CoreTable", vars(row)["__table__"])
         self.value = value
-        self._encoders: list[tuple[int, Code]] = []
         self._decoders: list[tuple[int, Code]] = []
         self._wrapped: int | None = None
-        paths = self._read_fields()
-        self._get = attrgetter(*paths.values())
+        paths, encoders = self._read_fields()
         self.columns = tuple(paths)
-        self._derive = tuple((derived or {}).values())
-        written = [*self.columns, *(derived or {})]
+        derive = derived or {}
+        written = {*self.columns, *derive}
         there = {column.name for column in self.table.columns}
         if there != {*written, *own}:
             raise TypeError(f"{self.table.name} does not fit {value.__name__}: {sorted(there ^ {*written, *own})}")
         self.bound = tuple(column.name for column in self.table.columns if column.name not in own)
-        self._arrange = itemgetter(*(written.index(name) for name in self.bound))
+        # All is read at once, in the table's order; where a derived column goes, any value stands until it is known.
+        self._get = attrgetter(*(paths.get(name, paths[self.columns[0]]) for name in self.bound))
+        self._encoders = [(at, encoders[name]) for at, name in enumerate(self.bound) if name in encoders]
+        self._derive = [(at, derive[name]) for at, name in enumerate(self.bound) if name in derive]
+        self._nullable = [at for at, name in enumerate(self.bound) if self.table.c[name].nullable]
 
-    def _read_fields(self) -> dict[str, str]:
-        """Each column with the path to what stands in it."""
-        hints = typing.get_type_hints(self.value)
+    def _read_fields(self) -> tuple[dict[str, str], dict[str, Code]]:
+        """Each column with the path to what stands in it, and those that do not rest as they are with their code."""
         paths: dict[str, str] = {}
-        for field in dataclasses.fields(cast("Any", self.value)):
-            hint, at = hints[field.name], len(paths)
+        encoders: dict[str, Code] = {}
+        for name, hint in typing.get_type_hints(self.value).items():
+            at = len(paths)
             if hint is Wrapped:
                 self._wrapped = at
-                paths.update((member, f"{field.name}.{member}") for member in _WRAPPED)
+                paths.update((member, f"{name}.{member}") for member in _WRAPPED)
                 continue
             encode, decode = _codes(hint)
-            # An enum's own `value` is a property written in Python; every grant has six of them.
-            enum = isinstance(hint, type) and issubclass(hint, StrEnum)
-            paths[field.name] = f"{field.name}._value_" if enum else field.name
-            if encode is not None and not enum:
-                self._encoders.append((at, encode))
+            inner = _inner(hint)
+            paths[name] = name if inner is None else f"{name}.{inner}"
+            if encode is not None and inner is None:
+                encoders[name] = encode
             if decode is not None:
                 self._decoders.append((at, decode))
-        return paths
+        return paths, encoders
 
-    def places(self, value: T) -> tuple[Any, ...]:
-        """The row of a value in the order of `bound`, derived columns included, the store's own columns not."""
+    def places(self, value: T, null: object = None) -> tuple[Any, ...]:
+        """The row of a value in the order of `bound`, derived columns included, the store's own columns not.
+
+        `null`: what the driver is given for `None`.
+        """
         row = list(self._get(value))
         for at, code in self._encoders:
             if row[at] is not None:
                 row[at] = code(row[at])
-        row += [derive(value) for derive in self._derive]
-        return cast("tuple[Any, ...]", self._arrange(row))
+        for at, code in self._derive:
+            row[at] = code(value)
+        if null is not None:
+            for at in self._nullable:
+                if row[at] is None:
+                    row[at] = null
+        return tuple(row)
 
     def encode(self, value: T) -> Row:
         """The same by name."""
@@ -131,6 +143,14 @@ class Codec(Generic[T]):
             return self.value(*values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RowDamaged(f"a row of {self.table.name} is damaged ({type(error).__name__})") from None
+
+
+def _inner(hint: Any) -> str | None:  # noqa: ANN401 - any type hint
+    """The attribute of such a value that is what rests of it, if it has one: nothing has to be called for it."""
+    if hint is bool:
+        return "real"
+    # An enum's own `value` is a property written in Python; every grant has six of them.
+    return "_value_" if isinstance(hint, type) and issubclass(hint, StrEnum) else None
 
 
 def _codes(hint: Any) -> tuple[Code | None, Code | None]:  # noqa: ANN401 - any type hint
@@ -160,7 +180,7 @@ _READ_BOOL: Final = {0: False, 1: True}
 
 
 def _read(text: str, kind: type[T]) -> T:
-    value = json.loads(text)
+    value = json.loads(text) if "\\u" in text else _parse(text)
     if not isinstance(value, kind):
         raise TypeError(kind.__name__)
     return value
@@ -183,7 +203,9 @@ def _read_tuple(text: str) -> tuple[str, ...]:
 
 
 def _write_history(value: History) -> str:
-    return _write(vars(value))
+    text = _write_plain(value).decode()
+    # It only counts under names, so that these are all that the two encoders write differently.
+    return text if text.isascii() and "\x7f" not in text else _write(msgspec.to_builtins(value, enc_hook=dict))
 
 
 def _read_history(text: str) -> History:
@@ -191,7 +213,7 @@ def _read_history(text: str) -> History:
 
 
 def _write_answers(value: tuple[Answer, ...]) -> str:
-    return _write([dataclasses.asdict(answer) for answer in value]) if value else "[]"
+    return _write(msgspec.to_builtins(value)) if value else "[]"
 
 
 def _read_answers(text: str) -> tuple[Answer, ...]:
@@ -210,10 +232,12 @@ def _due_at(grant: Grant) -> int:
     return min(due_at(grant) or 0, FOREVER)
 
 
+_DONE: Final = tuple(state for state in StepState if state.done)
+
 RUN: Final = Codec(tables.RunRow, Run, own=("lease_until", "rests_seq", "rests_until"))
 EPOCH: Final = Codec(tables.EpochRow, Epoch, own=("over",))
 STEP: Final = Codec(
-    tables.StepRow, Step, derived={"done": lambda step: int(step.state.done or step.same_as is not None)}
+    tables.StepRow, Step, derived={"done": lambda step: int(step.state in _DONE or step.same_as is not None)}
 )
 GRANT: Final = Codec(
     tables.GrantRow,

@@ -11,14 +11,14 @@ Rules:
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec.structs import replace
 
 from stepgrant_broker.domain import aad
-from stepgrant_broker.domain.chain_keys import Keys, data_key
+from stepgrant_broker.domain.chain_keys import Keys
 from stepgrant_broker.domain.commitments import Kept, Payload
 from stepgrant_broker.domain.errors import PayloadDamaged, StoreUnavailable
 from stepgrant_broker.domain.writes import ChainKey
@@ -96,14 +96,15 @@ class Seal(Clear):
         return found
 
     def _cipher(self, key: ChainKey) -> AESGCM:
-        return AESGCM(data_key(self._keys.unwrap(key, self._wrap)))
+        cipher: AESGCM = self._keys.secret(key, self._wrap).sealing(AESGCM)
+        return cipher
 
 
 def _sealed(cipher: AESGCM, key: ChainKey, payload: Payload) -> Kept:
     nonce = os.urandom(NONCE_BYTES)
-    place = aad.payload(key.tenant, key.run, payload.c, payload.field, payload.form)
-    body = cipher.encrypt(nonce, payload.body, place)
-    return Kept(payload.c, payload.field, payload.form, body, KEY_ID, nonce)
+    c, field, form = payload.c, payload.field, payload.form
+    body = cipher.encrypt(nonce, payload.body, aad.payload(key.tenant, key.run, c, field, form))
+    return Kept(c, field, form, body, KEY_ID, nonce)
 
 
 def _opened(cipher: AESGCM, key: ChainKey, kept: Kept) -> bytes:

@@ -23,7 +23,7 @@ from stepgrant_broker.store.forgetting import Forgetting, Run
 from stepgrant_broker.store.keeping import Keeping
 from stepgrant_broker.store.keys import KeyStatements
 from stepgrant_broker.store.loading import load
-from stepgrant_broker.store.log import LogStatements, one_by_one
+from stepgrant_broker.store.log import LogStatements, by_stretch
 from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.readers import Readers
 from stepgrant_broker.store.rewrapping import RewrapStatements
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SQL: Final = Queries(sqlite_dialect())
-LOG: Final = LogStatements(sqlite_dialect(), sqlite.insert, one_by_one)
+LOG: Final = LogStatements(sqlite_dialect(), sqlite.insert, by_stretch)
 KEYS: Final = KeyStatements(sqlite_dialect(), sqlite.insert)
 REWRAP: Final = RewrapStatements(sqlite_dialect())
 ERASING: Final = ErasingQueries(sqlite_dialect())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import (
@@ -51,6 +52,10 @@ FIXED: Final[Mapping[type, tuple[str, ...]]] = {
     Approval: ("run", "step", "requested_at"),
 }
 """What no later row may change: a set that tries touches no row. It also spares the indexes that hold these columns."""
+
+
+RUN_BINDS: Final = (*rows.RUN.bound, "w_tenant", "w_run", "w_seq", "w_lease", *(f"w_{name}" for name in RUN_FIXED))
+"""What `run_move` and `run_end` take their binds from by their places."""
 
 
 class _Compiler(SQLiteCompiler):
@@ -126,7 +131,7 @@ class Statements:
     def __init__(self, dialect: Dialect, insert: Callable[[CoreTable], Any], moment: Moment = given) -> None:
         self._dialect = dialect
         self._insert = insert
-        self.proof = self._new(rows.PROOF.table, rows.PROOF.columns)
+        self.proof = _in_order(self._new(rows.PROOF.table, rows.PROOF.columns), rows.PROOF.bound)
         self.answer = self._answer(moment)
         self._chain_of_runs()
         self._chain_of_tenants()
@@ -178,6 +183,7 @@ class Statements:
         self.run_first = self._new(table, columns)
         self.run_move = self._text(goes_on, moved)
         self.run_end = self._text(update(table).where(same).values(lease_until=lease), [*moved, "ended_at"])
+        self.run_move_places, self.run_end_places = _places_of(self.run_move), _places_of(self.run_end)
         self.run_lease = self._text(update(table).where(here).values(lease_until=bindparam("w_lease")), ())
         self.run_stands = self._text(select(table.c.seq).where(here))
 
@@ -202,12 +208,12 @@ class Statements:
         )
 
     def _answer(self, moment: Moment) -> Text:
-        """INSERT; an expired one is replaced; 0 rows when a living one is there."""
+        """INSERT; an expired one is replaced; 0 rows when one lives. Bound as its codec gives it, then now."""
         table, insert = rows.ANSWER.table, self._insert(rows.ANSWER.table)
         moved = {name: insert.excluded[name] for name in rows.ANSWER.columns if name not in {"tenant", "scope"}}
         over = table.c.expires_at <= moment("w_now")
         replacing = insert.on_conflict_do_update(index_elements=["tenant", "scope"], set_=moved, where=over)
-        return self._text(replacing, rows.ANSWER.columns)
+        return _in_order(self._text(replacing, rows.ANSWER.columns), [*rows.ANSWER.bound, "w_now"])
 
     def _entries(self, count: int) -> Text:
         """INSERT of so many entries; the binds of one stand behind those of the other."""
@@ -249,6 +255,11 @@ def _in_order(text: Text, names: Sequence[str]) -> Text:
     if text.names != tuple(names):
         raise TypeError(f"the binds of {text.sql[:40]!r} stand in another order")
     return text
+
+
+def _places_of(text: Text) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Puts what stands in the order of `RUN_BINDS` into the places of the text."""
+    return itemgetter(*(RUN_BINDS.index(name) for name in text.names))
 
 
 class Walk:

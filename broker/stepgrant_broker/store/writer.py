@@ -17,9 +17,8 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
 from stepgrant_broker.domain.refusals import StoreRefusal
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
     from stepgrant_broker.store.asking import Look
 
+A = TypeVar("A")
 Work: TypeAlias = Callable[[sqlite3.Connection, int], Any]
 """Changes the database inside a savepoint, at a time in milliseconds; what it returns is the outcome."""
 
@@ -66,7 +66,6 @@ class Chore:
         return self.work(db, now)
 
 
-LONG: Final = (Chore, Truncation)
 BATCH_MAX: Final = 128
 TRUNCATION_MS: Final = 100
 SWIFT_S: Final = 0.012
@@ -105,14 +104,15 @@ class Writer:
     def _turn(self) -> bool:
         """One batch; its sets are not kept while waiting for the next."""
         jobs = self.inbox.take(BATCH_MAX)
-        brief = min(self._took, default=0.0) < SWIFT_S and not any(isinstance(job.work, LONG) for job in jobs)
+        kinds = [type(job.work) for job in jobs]
+        brief = min(self._took, default=0.0) < SWIFT_S and Chore not in kinds and Truncation not in kinds
         self._until = monotonic() + SWIFT_S if brief else 0.0
         looks = [(job, job.work.look) for job in jobs if isinstance(job.work, Glance)]
-        answer([(job, self._between(partial(look_at, look=look))) for job, look in looks])
+        answer([(job, self._between(look_at, look)) for job, look in looks])
         sets: list[Job[Work]] = []
         for job in jobs:
             if isinstance(job.work, Truncation):
-                answer([(job, self._between(partial(self._truncated, whole=job.work.whole)))])
+                answer([(job, self._between(self._truncated, job.work.whole))])
             elif not isinstance(job.work, Glance):
                 sets.append(cast("Job[Work]", job))
         if sets:
@@ -124,15 +124,15 @@ class Writer:
                 self._checkpoint(self._failpoints)
         return bool(jobs)
 
-    def _between(self, work: Callable[[sqlite3.Connection], object]) -> object:
+    def _between(self, work: Callable[[sqlite3.Connection, A], object], how: A) -> object:
         """The outcome of what is done outside of any transaction that writes."""
         try:
-            return work(self._connected())
+            return work(self._connected(), how)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told and the thread lives on
             self._recover(error)
             return Failed(told(error))
 
-    def _truncated(self, db: sqlite3.Connection, *, whole: bool) -> bool:
+    def _truncated(self, db: sqlite3.Connection, whole: bool) -> bool:  # noqa: FBT001 - called by `_between`
         if whole:
             db.execute("VACUUM")
         # It has to wait for readers of older states, and everybody waits for it: better to try again later.

@@ -42,7 +42,7 @@ class Ports:
 
     def committer(self, key: ChainKey) -> Committer:
         """A committer under this chain's key."""
-        return Committer(self.keys.unwrap(key, self.wrap))
+        return Committer(self.keys.secret(key, self.wrap))
 
     def new_chain_key(self, tenant: str, run: str) -> ChainKey:
         """A fresh `k_run`, wrapped for rest."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from stepgrant_broker.domain import duplicates
 from stepgrant_broker.domain.caller import PersonCaller, Request

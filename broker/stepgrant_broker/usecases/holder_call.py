@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.holding import require_holder

@@ -6,8 +6,9 @@ before the commit that records its intent, and released after a second one that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from stepgrant_broker.domain import deciding
 from stepgrant_broker.domain.caller import AgentCaller
@@ -26,8 +27,7 @@ from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.transact import Change, Repeat, journal_for, transact
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """What one try of a call comes to: its answer and, where a grant was recorded, what is to be minted for it."""
 
     answer: dict[str, Any]
@@ -35,8 +35,7 @@ class Granted:
     order: GrantOrder | None = None
 
 
-@dataclass(slots=True)
-class Desk:
+class Desk(Struct):
     """One call on its way. `intents`: what was prepared outside, in all tries; at most one of them gets recorded.
 
     `call` is one of the step that it is about, once that is known.
@@ -52,6 +51,8 @@ class Desk:
 
     def intent_of(self, granted: Granted) -> leases.Intent | None:
         """What was prepared for the grant that got recorded."""
+        if not self.intents:
+            return None
         wanted = granted.order.jti if granted.order is not None else None
         return next((intent for intent in self.intents if intent.order.jti == wanted), None)
 
@@ -85,7 +86,7 @@ async def issue(desk: Desk, allowed: deciding.Allowed, loaded: Loaded, journal: 
         # Nobody can redeem where no server is enrolled: that nobody did would prove nothing.
         served = await ports.served.has(ports.reads, caller.tenant, audience, loaded.now)
         redeem = RedeemMode.REQUIRED if served else RedeemMode.OPTIONAL
-    order = _order(desk, allowed, journal, exp, audience, redeem.value)
+    order = _order(desk, allowed, journal, exp, audience, str(redeem))
     if ports.failpoints is not None:
         ports.failpoints.hit("usecase.before_intend")
     intent = await leases.prepare(issuer, order)
@@ -132,7 +133,7 @@ def _order(
         tool=call.tool,
         resource=call.resource,
         args_digest=call.digest,
-        effect=call.effect.value,
+        effect=str(call.effect),
         idempotency_key=journal.step(call.step).idempotency_key,
         redeem=redeem,
         issued_at=journal.now,

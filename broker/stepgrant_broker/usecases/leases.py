@@ -67,18 +67,18 @@ async def transact_and_take_back(
 
 def taken_back(journals: Iterable[Journal]) -> list[Grant]:
     """The grants with something outside that these journals ended."""
-    return [grant for journal in journals for grant in _taken_back(journal)]
-
-
-def _taken_back(journal: Journal) -> list[Grant]:
-    before = journal.before.grants
     return [
         grant
-        for jti, grant in journal.view.grants.items()
-        if grant.handle_c is not None
-        and grant.status in {GrantStatus.REVOKED, GrantStatus.FAILED}
-        and (jti not in before or before[jti].status is not grant.status)
+        for journal in journals
+        for grant in journal.view.grants.values()
+        if grant.handle_c is not None and _was_ended(journal, grant)
     ]
+
+
+def _was_ended(journal: Journal, grant: Grant) -> bool:
+    before = journal.before.grants.get(grant.jti)
+    over = grant.status in {GrantStatus.REVOKED, GrantStatus.FAILED}
+    return over and (before is None or before.status is not grant.status)
 
 
 async def take_back(ports: Ports, grants: Iterable[Grant]) -> bool:

@@ -11,7 +11,7 @@ from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.errors import InvalidRequest, NotFound
 from stepgrant_broker.domain.ids import NAME
 from stepgrant_broker.domain.journal import Journal
-from stepgrant_broker.domain.ports import SecretRecord
+from stepgrant_broker.domain.ports import SecretRecord, Wrapped
 from stepgrant_broker.domain.writes import Loaded
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.tenant_call import Effectuated, operator_action, require_operator, tenant_call
@@ -73,7 +73,7 @@ async def remove_secret(
         raise NotFound("no such secret")
 
     def act(journal: Journal, _: Loaded) -> Effectuated:
-        empty = replace(known.wrapped, nonce=b"", ciphertext=b"")
+        empty = Wrapped(known.wrapped.key_id, nonce=b"", ciphertext=b"")
         gone = replace(known, wrapped=empty, removed_at=journal.now)
         operator_action(journal, "secret_removed", target=name)
         return Effectuated(view(gone), (gone,))

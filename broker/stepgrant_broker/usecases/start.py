@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from stepgrant_broker.domain.caller import AgentCaller, Request
@@ -10,6 +11,8 @@ from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.step_call import run_call
 
 
-async def start(ports: Ports, caller: AgentCaller, run: str, call: StepCall, request: Request) -> dict[str, Any]:
+def start(
+    ports: Ports, caller: AgentCaller, run: str, call: StepCall, request: Request
+) -> Coroutine[Any, Any, dict[str, Any]]:
     """The outcome on the wire (`protocol.md` §2). Raises the errors of `step_call.run_call`."""
-    return await run_call(ports, caller, run, call, request, "start")
+    return run_call(ports, caller, run, call, request, "start")

@@ -6,6 +6,7 @@ budget. The credential is minted after the commit: a grant that is not recorded 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final, Literal
 
 from stepgrant_broker.domain import approvals, deciding, duplicates, lost_ids, policy_input, steps
@@ -55,34 +56,33 @@ async def run_call(
     query = Query(caller.tenant, run=run, step=call.step, answer=scope)
     desk = Desk(ports, caller, call, scope)
 
-    async def work(loaded: Loaded) -> Change[Granted] | Repeat[Granted]:
-        wider = lost_ids.wider(query, loaded, call, lambda: ports.committer(present(loaded.key)).peek)
-        if wider is not None:
-            loaded = await ports.store.load(wider)
-        return await _decide(desk, call, request, phase, loaded)
-
-    async def decided() -> Granted:
-        return await leases.transact_and_take_back(ports, query, work, proof=caller.proof, request=request)
-
+    work = partial(_decide, desk, query, call, request, phase)
+    granted: Granted | None = None
+    tried = False
     try:
-        try:
-            granted = await decided()
-        except PriorCredentialLive:
-            # What older epochs held is killed here and now, if it can be, before the caller is told to wait.
-            if desk.taking_back or not await leases.confirm_older(ports, caller.tenant, run):
-                raise
-            granted = await decided()
+        while granted is None:
+            try:
+                granted = await leases.transact_and_take_back(ports, query, work, proof=caller.proof, request=request)
+            except PriorCredentialLive:
+                # What older epochs held is killed here and now, if it can be, before the caller is told to wait.
+                if tried or desk.taking_back or not await leases.confirm_older(ports, caller.tenant, run):
+                    raise
+                tried = True
     except BaseException:
         await leases.forget(desk.intents)
         raise
-    await leases.forget(desk.unused(granted))
+    if desk.intents:
+        await leases.forget(desk.unused(granted))
     return await release(desk, granted)
 
 
 async def _decide(
-    desk: Desk, call: StepCall, request: Request, phase: Phase, loaded: Loaded
+    desk: Desk, query: Query, call: StepCall, request: Request, phase: Phase, loaded: Loaded
 ) -> Change[Granted] | Repeat[Granted]:
     ports, caller = desk.ports, desk.caller
+    wider = lost_ids.wider(query, loaded, call, lambda: ports.committer(present(loaded.key)).peek)
+    if wider is not None:
+        loaded = await ports.store.load(wider)
     require_holder(loaded, caller, call.epoch)
     before = answered_before(ports, loaded, request)
     if before is not None:
@@ -170,8 +170,10 @@ async def _decided(
     active = loaded.tenant.policy_revision
     document = policy_input.for_step(journal, caller, call, ask, shown, principal)
     decided = await decide(ports, document, active)
+    if shown is None:
+        return decided, None
     allowed = deciding.close(decided.decision, call)
-    if shown is not None and isinstance(allowed, Allow) and not deciding.is_bound(journal, call, allowed, shown):
+    if isinstance(allowed, Allow) and not deciding.is_bound(journal, call, allowed, shown):
         # Policy allowed because it saw an answer that is about something else: it decides again without it.
         document = policy_input.for_step(journal, caller, call, ask, None, principal)
         return await decide(ports, document, active), None

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from stepgrant import canonical
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
@@ -38,8 +40,7 @@ T = TypeVar("T")
 MAX_KEY = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[T]):
+class Change(Struct, Generic[T], frozen=True):
     """What one decision wants written, and what is answered once it is durable.
 
     `lease_until`: the run's new lease. `guarded`: refuse if the kill switch moved. `raising`: a fault to raise after
@@ -62,8 +63,7 @@ class Change(Generic[T]):
     answers_over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat(Generic[T]):
+class Repeat(Struct, Generic[T], frozen=True):
     """The stored answer of an equal call before; nothing is written but the use of the caller's proof."""
 
     answer: T
@@ -137,7 +137,7 @@ async def transact(
     `StoreUnavailable`, when the clock is behind the ledger.
     """
     place = (query.tenant, query.run) if query.run is not None else None
-    exhausted: StepgrantFault = RetriesExhausted("others changed the run at every try; try again", retry_after_ms=200)
+    moved: str | None = None
     in_turn = False
     try:
         for tries in range(ports.limits.max_tries):
@@ -150,8 +150,8 @@ async def transact(
                 refuse_clock_doubt(loaded, ports.limits)
             try:
                 change = await decide(loaded)
-            except RevisionMoved as moved:
-                exhausted = PolicyUnavailable(str(moved), retry_after_ms=1000)
+            except RevisionMoved as refused:
+                moved = str(refused)
                 continue
             if isinstance(change, Repeat):
                 writes = _proof_alone(loaded, proof)
@@ -160,7 +160,9 @@ async def transact(
             if writes is None or await _committed(ports, writes):
                 break
         else:
-            raise exhausted
+            if moved is not None:
+                raise PolicyUnavailable(moved, retry_after_ms=1000)
+            raise RetriesExhausted("others changed the run at every try; try again", retry_after_ms=200)
     finally:
         if place is not None and in_turn:
             ports.turns.give(place)
@@ -212,8 +214,9 @@ def write_set(
     # What an erased run's last entry commits to goes with the rest.
     payloads = () if change.destroy else tuple(journal.commit.payloads.values())
     rows = (*journal.changed(), *change.rows)
-    new = (row for row in change.rows if isinstance(row, ChainKey))
-    known = loaded.tenant_key if journal.head.run is None else loaded.key
+    key = loaded.tenant_key if journal.head.run is None else loaded.key
+    if change.rows:
+        key = next((row for row in change.rows if isinstance(row, ChainKey)), key)
     start = journal.entries[0].seq if journal.entries else journal.head.seq
     if journal.head.run is None and journal.entries and not any(isinstance(row, Tenant) for row in rows):
         head = journal.head
@@ -231,7 +234,7 @@ def write_set(
         proof=proof,
         answer=answer,
         erase=change.erase,
-        key=next(new, known),
+        key=key,
         destroy=change.destroy,
         answers_over=change.answers_over,
     )
@@ -246,7 +249,7 @@ def _stored(
     tenant = ports.committer(present(loaded.tenant_key))
     payload = None
     if change.stored is not None:
-        kept = Committer(change.journal.commit.key)
+        kept = Committer(change.journal.commit.secret)
         payload = kept.payloads[kept.value("request.answer", change.stored)]
     answer = StoredAnswer(
         scope=scope,

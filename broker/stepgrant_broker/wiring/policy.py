@@ -14,10 +14,10 @@ Rules (in this order, so that no grant is decided under one revision and recorde
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import structlog
 
@@ -72,24 +72,25 @@ class Serving:
         self.engine = engine
         self.bundle = bundle
         self._open = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
+        """Set when the last question is answered, once somebody waits for that."""
 
     async def evaluate(self, policy_input: bytes) -> Evaluation:
         """As the port says."""
         self._open += 1
-        self._idle.clear()
         try:
             return await self.engine.evaluate(policy_input)
         finally:
             self._open -= 1
-            if self._open == 0:
+            if self._idle is not None and self._open == 0:
                 self._idle.set()
 
     async def retire(self) -> None:
         """End it once its questions are answered. They have a deadline; what is longer overdue is given up."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), RETIRE_S)
+        if self._open:
+            self._idle = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), RETIRE_S)
         await self.engine.close()
 
 
@@ -114,11 +115,11 @@ class ActivePolicy:
         """The policy that decides now."""
         return self._serving.bundle if self._serving is not None else None
 
-    async def evaluate(self, policy_input: bytes) -> Evaluation:
+    def evaluate(self, policy_input: bytes) -> Coroutine[Any, Any, Evaluation]:
         """As the port says."""
         if self._serving is None:
             raise PolicyUnavailable(self.waits_for or "no policy is active yet", retry_after_ms=1000)
-        return await self._serving.evaluate(policy_input)
+        return self._serving.evaluate(policy_input)
 
     async def activate(
         self,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import pytest
 
+from changing import replace
 from fakes.lying_vault import LyingVault
 from fakes.outside import OutsideIssuer
 from logins import ROLE, database_lab, nowhere

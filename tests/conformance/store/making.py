@@ -7,10 +7,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
+from changing import replace
 from stepgrant import canonical
 from stepgrant_broker.domain.commitments import Payload
 from stepgrant_broker.domain.decisions import Effect, RedeemMode

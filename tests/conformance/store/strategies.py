@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from collections.abc import Mapping
@@ -31,9 +30,7 @@ JSON = st.recursive(
 def of(value: type[Any], **fixed: Any) -> st.SearchStrategy[Any]:
     """Values of a dataclass; `fixed` are its fields with a given value."""
     hints = typing.get_type_hints(value)
-    fields = {
-        f.name: st.just(fixed[f.name]) if f.name in fixed else _of(hints[f.name]) for f in dataclasses.fields(value)
-    }
+    fields = {name: st.just(fixed[name]) if name in fixed else _of(hint) for name, hint in hints.items()}
     return st.builds(value, **fields)
 
 

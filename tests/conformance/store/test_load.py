@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from changing import replace
 from conformance.store import strategies
 from conformance.store.adapters import AnyStore
 from conformance.store.making import (

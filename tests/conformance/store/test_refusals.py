@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from changing import replace
 from conformance.store.adapters import AnyStore, Database
 from conformance.store.making import (
     NOW,

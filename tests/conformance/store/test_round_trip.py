@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from changing import replace
 from conformance.store import strategies
 from conformance.store.adapters import AnyStore
 from conformance.store.making import NOW, Chain, a_grant, a_payload, an_answer, unique
@@ -37,8 +36,8 @@ def exactly(value: Any) -> Any:
         return {key: exactly(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value).__name__, [exactly(item) for item in value]
-    if dataclasses.is_dataclass(value):
-        return {field.name: exactly(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if names := getattr(type(value), "__match_args__", ()):
+        return {name: exactly(getattr(value, name)) for name in names}
     return type(value).__name__, value
 
 
@@ -77,7 +76,11 @@ async def test_row_of_a_run(store: AnyStore, kind: type[Any], data: st.DataObjec
     row = data.draw(strategies.of(kind, **mine))
     sets = [chain.adds(1, rows=(row,))]
     if second:
-        names = {Step: ["key", "position"], Grant: ["jti", "step", "issued_at"], Epoch: ["epoch"]}
+        names: dict[type[Any], list[str]] = {
+            Step: ["key", "position"],
+            Grant: ["jti", "step", "issued_at"],
+            Epoch: ["epoch"],
+        }
         fixed = {name: getattr(row, name) for name in names.get(kind, ["id", "step", "requested_at"])}
         row = data.draw(strategies.of(kind, **mine, **fixed))
         sets.append(chain.adds(1, rows=(row,)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
+from changing import replace
 from conformance.store.adapters import AnyStore, Database
 from conformance.store.making import NOW, Chain, SetClock, a_payload, an_answer
 from stepgrant_broker.domain import aad

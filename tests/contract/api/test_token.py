@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from changing import replace
 from fakes.served import URL, Broker, Caller, enrolled, served
 from stepgrant import _jose
 from stepgrant._dpop import DpopKey

@@ -1,9 +1,8 @@
 """Approvals: binding, one use, expiry, quorum, groups, denial, asking again."""
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.world import World, agent, allow, ask_people, call, person
 from stepgrant_broker.domain import approvals
 from stepgrant_broker.domain.calls import Ready, Refusal, Waiting

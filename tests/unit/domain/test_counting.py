@@ -1,9 +1,8 @@
 """What a grant counts, and when it ends."""
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.world import JWT, World, agent, allow, call
 from stepgrant import canonical
 from stepgrant_broker.domain import policy_input

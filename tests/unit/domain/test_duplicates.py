@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.lost_calls import crash, done, lost, named, types, used
 from fakes.world import World, agent, allow, ask_people, call
 from stepgrant import canonical

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from fakes.world import World, call
 from stepgrant import canonical
 from stepgrant_broker.domain import aad
-from stepgrant_broker.domain.commitments import Committer, opening
+from stepgrant_broker.domain.commitments import ChainSecret, Committer, opening
 from stepgrant_broker.domain.entries import ALWAYS, GENESIS, EntryMalformed, EntryType, Head, check_members, seal
-from stepgrant_broker.domain.ids import STEP_KEY, default_idempotency_key, parent_of, safe_step_key, ulid
+from stepgrant_broker.domain.ids import CROCKFORD, STEP_KEY, default_idempotency_key, parent_of, safe_step_key, ulid
 from stepgrant_broker.domain.journal import MODE, Journal
 
 
@@ -36,6 +36,15 @@ def test_a_malformed_draft_is_never_sealed(change: dict[str, object]) -> None:
         seal(Head("t", "r", 0, GENESIS, 0), [draft(**change)], [b"s" * 16], 1)
 
 
+def test_a_malformed_draft_is_refused_also_behind_a_good_one_of_its_type() -> None:
+    with pytest.raises(EntryMalformed):
+        seal(Head("t", "r", 0, GENESIS, 0), [draft(), draft(body={"detail_c": "x"})], [b"s" * 16] * 2, 1)
+    members = {name: value for name, value in draft().items() if name != "agent"}
+    for change in ({"agent": None, "type": "run_ended"}, {}, {"reason": "x"}):
+        with pytest.raises(EntryMalformed):
+            seal(Head("t", "r", 0, GENESIS, 0), [draft(), {**members, **change}], [b"s" * 16] * 2, 1)
+
+
 def test_a_draft_without_a_member_is_refused() -> None:
     with pytest.raises(EntryMalformed):
         check_members({"type": "run_parked"})
@@ -54,6 +63,18 @@ def test_the_chain_is_by_hash_and_time_never_falls() -> None:
 
 def test_the_first_entry_follows_thirty_two_zero_bytes() -> None:
     assert canonical.b64u_decode(GENESIS) == bytes(32)
+
+
+@pytest.mark.parametrize("size", [0, 1, 32, 63, 64, 65, 200])
+def test_an_opening_is_the_hmac_of_field_and_value(size: int) -> None:
+    key = b"k" * size
+    assert ChainSecret(key).opening("field", b"value") == hmac.digest(key, b"field\x00value", "sha256")
+
+
+def test_what_was_asked_for_before_is_told_again_and_never_for_another_field_or_value() -> None:
+    one = Committer(b"k" * 32)
+    asked = [("f", "a"), ("f", "a"), ("g", "a"), ("f", "b"), ("f", "a"), ("", ""), ("", None)]
+    assert [one.peek(*ask) for ask in asked] == [Committer(b"k" * 32).peek(*ask) for ask in asked]
 
 
 def test_a_commitment_is_the_protocols_formula() -> None:
@@ -90,6 +111,13 @@ def test_step_keys_and_parents() -> None:
     assert STEP_KEY.fullmatch(safe_step_key("a b/ü\ud800"))
     assert safe_step_key("a b") != safe_step_key("a  b")
     assert [parent_of(key) for key in ("a", "a~b", "a~b~c", "~resume")] == [None, "a", "a~b", None]
+
+
+@pytest.mark.parametrize("now", [0, 1, 1023, 1 << 20, 1_700_000_000_000, (1 << 48) - 1, 1 << 48])
+@pytest.mark.parametrize("entropy", [bytes(10), b"\xff" * 10, b"0123456789", b"0123456789and more"])
+def test_a_ulid_is_time_and_randomness_in_crockfords_base32(now: int, entropy: bytes) -> None:
+    value = (now & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy[:10], "big")
+    assert ulid(now, entropy) == "".join(CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
 def test_a_ulid_sorts_by_time_and_idempotency_keys_differ_by_step() -> None:

@@ -1,9 +1,8 @@
 """When a grant is unused, quiet, dead and open: each class of issuer for itself (`protocol.md` §4)."""
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.world import STATIC, World, call
 from stepgrant_broker.domain.decisions import Effect, RedeemMode
 from stepgrant_broker.domain.grants import (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
+from changing import replace
 from fakes.world import World, agent, allow, ask_people, call
 from stepgrant import canonical
 from stepgrant_broker.domain import policy_input, steps

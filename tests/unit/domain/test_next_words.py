@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.lost_calls import crash, done, lost
 from fakes.world import agent, allow, ask_people, call, person
 from stepgrant_broker.domain.calls import Suspected

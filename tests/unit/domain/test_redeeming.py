@@ -1,9 +1,8 @@
 """Redeeming: the one use of a grant."""
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.world import World, agent, call, server
 from stepgrant_broker.domain import runs
 from stepgrant_broker.domain.errors import (

@@ -1,9 +1,8 @@
 """The test of the table is the table (`protocol.md` §4), written out as it stands there."""
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.world import AUDIENCE, World, agent, allow, ask_people, call
 from stepgrant_broker.domain.calls import Doubtful, Ready, Replayed
 from stepgrant_broker.domain.decisions import Effect, RedeemMode

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.world import START, World
 from stepgrant_broker.domain.ids import RESUME_STEP
 from stepgrant_broker.domain.standing import (

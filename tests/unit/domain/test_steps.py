@@ -1,9 +1,8 @@
 """Preparing, starting and replaying a step; drift; revisions; prior credentials; lost replies."""
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.world import JWT, STATIC, World, agent, allow, ask_people, call
 from stepgrant_broker.domain.calls import Doubtful, Ready, Refusal, Replayed, Waiting
 from stepgrant_broker.domain.deciding import IssuerFacts

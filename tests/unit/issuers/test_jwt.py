@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from changing import replace
 from conformance.issuer.adapters import NOW, ORDER
 from forging import ForgersKey, es256
 from stepgrant._jose import parse

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from changing import replace
 from conformance.issuer.adapters import ORDER, SECRET, Secrets
 from stepgrant_broker.domain import aad
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from changing import replace
 from conformance.issuer.adapters import LOGIN
 from fakes.lying_logins import CREATE, CREDS, ROLE, changed, mint
 from fakes.lying_vault import Lie, LyingVault

@@ -101,8 +101,8 @@ def folded(name: str) -> View:
         event = read_event(data)
         members, kind = dict(event.fields), EntryType(event.type)
         digest = canonical.b64u_decode(event.hash)
-        run = str(members["run"])
-        view = fold.apply(view, Entry("acme", run, event.seq, event.ts, kind, event.step, digest, data, members))
+        place = ("acme", str(members["run"]), event.seq, event.ts, kind, event.step)
+        view = fold.apply(view, Entry(*place, digest, event.hash, data, members))
     return view
 
 

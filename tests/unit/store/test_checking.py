@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
+from changing import replace
 from conformance.store.making import NOW, Chain, a_grant, a_run, a_step, an_answer, an_approval, an_epoch
 from stepgrant_broker.domain.ports import Wrapped
 from stepgrant_broker.domain.writes import ChainKey, Quarantine, Tenant, WriteSet
@@ -21,7 +21,7 @@ def whole(chain: Chain) -> WriteSet:
 
 
 def with_rows(chain: Chain, *rows: object) -> WriteSet:
-    return replace(whole(chain), rows=(chain.row, *rows))  # type: ignore[arg-type]
+    return replace(whole(chain), rows=(chain.row, *rows))
 
 
 BROKEN: dict[str, Callable[[Chain, Chain], WriteSet]] = {

@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.store import listing, resting, standings
 from stepgrant_broker.store.applying import SQL as WRITES
 from stepgrant_broker.store.heads import Head
+from stepgrant_broker.store.loading import load
+from stepgrant_broker.store.sealing import Clear
+from stepgrant_broker.store.sqlite import LOG
 from stepgrant_broker.store.sqlite import SQL as READS
 from stepgrant_broker.store.statements import Text
 from stepgrant_broker.wiring.fresh import new_database
@@ -83,6 +87,11 @@ def plan(db: sqlite3.Connection, text: Text) -> list[str]:
 @pytest.mark.parametrize("name", PLANS)
 def test_plan(db: sqlite3.Connection, name: str) -> None:
     assert plan(db, getattr(READS, name)) == PLANS[name]
+
+
+def test_a_stretch_of_a_chain_is_marked_by_its_key(db: sqlite3.Connection) -> None:
+    by = "SEARCH entries USING INDEX sqlite_autoindex_entries_1 (tenant=? AND chain=? AND seq>? AND seq<?)"
+    assert plan(db, LOG.mark) == [by]
 
 
 HEAD = [
@@ -198,3 +207,10 @@ def test_what_expires_is_found_by_its_time_or_on_a_walk_over_the_keys(db: sqlite
             (step,) = plan(db, text)
             assert step.startswith("SEARCH")
             assert "USING PRIMARY KEY" in step
+
+
+@pytest.mark.parametrize(("answer", "many"), [(None, 2), ("of-a-key", 1)])
+def test_what_is_known_to_need_more_is_asked_for_with_the_first_statement(answer: str | None, many: int) -> None:
+    """A plan of one question needs no transaction; one that turns out to need more is begun anew in one."""
+    query = Query("acme", run="run_1", step="s", answer=answer)
+    assert len(next(load(READS, query, 1, Clear()))) == many

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import sqlite3
+import typing
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conformance.store.making import a_grant, a_run, a_step
 from stepgrant_broker.domain import writes
-from stepgrant_broker.domain.state import Run, StepState
+from stepgrant_broker.domain.state import History, Run, StepState
 from stepgrant_broker.domain.writes import Quarantine
 from stepgrant_broker.store import rows, tables
+from stepgrant_broker.store.applying import NULL
 
 CODECS = [codec for codec in vars(rows).values() if isinstance(codec, rows.Codec)]
 
@@ -27,8 +34,7 @@ def test_every_table_but_those_of_the_ledger_has_one_codec() -> None:
 
 
 def test_a_field_without_a_column_stops_the_import() -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Longer(Quarantine):
+    class Longer(Quarantine, frozen=True):
         reason: str = ""
 
     with pytest.raises(TypeError, match=r"quarantines does not fit Longer: \['reason'\]"):
@@ -78,3 +84,26 @@ def test_damaged_json_is_refused(text: object) -> None:
 @pytest.mark.parametrize("state", StepState)
 def test_done_is_what_the_domain_says(state: StepState) -> None:
     assert rows.STEP.encode(a_step(a_run(), state=state))["done"] == int(state.done)
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ["\x7f", "\x00\x1f", '"\\/', "ü"]
+)
+COUNTS = st.dictionaries(NAMES, st.integers(-(2**53), 2**53), max_size=4)
+
+
+@given(st.builds(History, tools=COUNTS, labels=COUNTS, meters=COUNTS, denials=st.integers(0, 2**53)))
+def test_a_history_rests_as_the_slower_encoder_writes_it_and_comes_back(history: History) -> None:
+    row = rows.RUN.encode(a_run(history=history))
+    parts = {name: getattr(history, name) for name in typing.get_type_hints(History)}
+    assert row["history"] == json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    assert rows.RUN.decode([row[name] for name in rows.RUN.columns]).history == history
+
+
+def test_what_stands_for_none_rests_as_null() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        step = a_step(a_run())
+        row = rows.STEP.places(step, NULL)
+        found = db.execute(f"SELECT {', '.join('?' * len(row))}", row).fetchone()
+    assert found == rows.STEP.places(step)
+    assert None in found

@@ -1,12 +1,12 @@
 """A resume that is refused again and again: the record tells of it, and does not grow with each try."""
 
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from changing import replace
 from fakes.hand import REGO, Hand
 from stepgrant_broker.domain.errors import ApprovalNeeded, DuplicateRequest, InvalidProof, PolicyDenied
 from stepgrant_broker.domain.writes import Query, Workload

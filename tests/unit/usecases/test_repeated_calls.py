@@ -1,10 +1,10 @@
 """Repeated and concurrent calls: Idempotency-Keys, lost replies, retries."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
+from changing import replace
 from fakes.hand import Hand, allow, deciding, with_limits
 from fakes.world import call
 from stepgrant_broker.domain.caller import Request

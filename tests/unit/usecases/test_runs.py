@@ -1,10 +1,10 @@
 """Open, resume, take over, heartbeat, park, end, cancel, quarantine, sweep."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
+from changing import replace
 from fakes.hand import Hand, with_limits
 from fakes.world import call
 from stepgrant_broker.domain.caller import AgentCaller

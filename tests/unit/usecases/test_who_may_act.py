@@ -1,9 +1,8 @@
 """Who may act: the fence, proofs, identities, the kill switch between load and commit."""
 
-from dataclasses import replace
-
 import pytest
 
+from changing import replace
 from fakes.hand import Hand, allow, deciding
 from fakes.world import call
 from stepgrant_broker.domain.caller import AgentCaller

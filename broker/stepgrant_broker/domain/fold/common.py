@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final
 
-from stepgrant import canonical
+from msgspec.structs import replace
+
 from stepgrant_broker.domain.entries import Entry
 from stepgrant_broker.domain.state import Approval, Grant, History, Run, Step, View
 
@@ -29,24 +30,11 @@ class At:
 
     def prev_hash(self) -> str:
         """This entry's hash as the next entry's `prev`."""
-        return canonical.b64u(self.entry.hash)
+        return self.entry.link
 
 
-V = TypeVar("V", History, Run, Step, Grant, Approval, View)
-
-
-def evolve(value: V, **changes: Any) -> V:  # noqa: ANN401 - the fields of any state value
-    """`dataclasses.replace` for state values, ten times faster: each entry of each call changes several of them.
-
-    Raises `TypeError` for a name that is no field.
-    """
-    kind, before = type(value), value.__dict__
-    fields = before | changes
-    if len(fields) != len(before):
-        raise TypeError(f"{kind.__name__} has no {sorted(changes.keys() - before.keys())}")
-    made = object.__new__(kind)
-    object.__setattr__(made, "__dict__", fields)
-    return made
+evolve: Final = replace
+"""Each entry of each call changes several values of the state."""
 
 
 def bump(counts: Mapping[str, int], name: str, by: int = 1) -> Mapping[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepgrant_broker.domain.decisions import Effect, RedeemMode
+from stepgrant_broker.domain.decisions import EFFECTS, NOTHING, REDEEM_MODES
 from stepgrant_broker.domain.fold.common import (
     At,
     add_all,
@@ -15,8 +15,8 @@ from stepgrant_broker.domain.fold.common import (
     with_history,
     with_step,
 )
-from stepgrant_broker.domain.ports import Revocation
-from stepgrant_broker.domain.state import NOTHING, ApprovalStatus, Grant, GrantStatus, Run, StepState, View
+from stepgrant_broker.domain.ports import REVOCATIONS
+from stepgrant_broker.domain.state import IN_FLIGHT, ApprovalStatus, Grant, GrantStatus, Run, StepState, View
 
 
 def _grant(run: Run, at: At) -> Grant:
@@ -30,10 +30,10 @@ def _grant(run: Run, at: At) -> Grant:
         attempt=at.f["attempt"],
         epoch=at.f["epoch"],
         issuer=named["issuer"],
-        revocation=Revocation(body["revocation"]),
+        revocation=REVOCATIONS[body["revocation"]],
         tool=action["tool"],
-        effect=Effect(action["effect"]),
-        redeem=RedeemMode(body["redeem"]),
+        effect=EFFECTS[action["effect"]],
+        redeem=REDEEM_MODES[body["redeem"]],
         jkt=body["jkt"],
         audience=body["audience"],
         digest_c=action["digest_c"],
@@ -54,7 +54,7 @@ def issued(view: View, at: At) -> View:
     """A grant is recorded: its step is started, its approval spent, its labels and meters counted."""
     grant = _grant(the_run(view), at)
     step = view.steps[at.step]
-    in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
+    in_flight = step.state in IN_FLIGHT
     step = evolve(
         step,
         state=StepState.STARTED,
@@ -155,7 +155,7 @@ def _give_back(view: View, grant: Grant, *, labels: bool) -> View:
 def _land(view: View, grant: Grant) -> View:
     """Nothing came of the grant: a step that it had started is prepared again."""
     step = view.steps.get(grant.step)
-    if step is None or step.grant != grant.jti or step.state not in {StepState.STARTED, StepState.SUSPENDED}:
+    if step is None or step.grant != grant.jti or step.state not in IN_FLIGHT:
         return view
     view = with_step(view, evolve(step, state=StepState.PREPARED))
     history = the_run(view).history

@@ -22,7 +22,8 @@ def advance(view: View, at: At) -> View:
     """Move the chain's head over this entry."""
     run = the_run(view)
     tries = 0 if at.entry.type in PROGRESS and not is_hook(at.step) else run.tries
-    return with_run(view, evolve(run, seq=at.entry.seq + 1, head=at.prev_hash(), last_ts=at.ts, tries=tries))
+    run = evolve(run, seq=at.entry.seq + 1, head=at.prev_hash(), last_ts=at.ts, tries=tries)
+    return evolve(view, run=run)
 
 
 def _epoch(view: View, at: At) -> View:

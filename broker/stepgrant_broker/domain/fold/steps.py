@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from stepgrant_broker.domain.decisions import Effect
+from collections.abc import Mapping
+from typing import Final
+
+from stepgrant_broker.domain.decisions import EFFECTS
 from stepgrant_broker.domain.fold.approvals import UNDECIDED
 from stepgrant_broker.domain.fold.common import (
     At,
@@ -13,7 +16,13 @@ from stepgrant_broker.domain.fold.common import (
     with_history,
     with_step,
 )
-from stepgrant_broker.domain.state import ApprovalStatus, FailStatus, IdSource, Step, StepState, View
+from stepgrant_broker.domain.state import ID_SOURCES, IN_FLIGHT, ApprovalStatus, FailStatus, Step, StepState, View
+
+DECIDED: Final[Mapping[str, StepState]] = {
+    "allow": StepState.PREPARED,
+    "deny": StepState.DENIED,
+    "require_approval": StepState.AWAITING_APPROVAL,
+}
 
 
 def _outcome(view: View, name: str) -> View:
@@ -34,11 +43,11 @@ def _new(view: View, at: At, *, recorded: bool) -> View:
         key=at.step,
         recorded=recorded,
         tool=action["tool"],
-        effect=Effect(action["effect"]),
+        effect=EFFECTS[action["effect"]],
         idempotency_key=body["idempotency_key"],
         digest_c=action["digest_c"],
         resource_c=action["resource_c"],
-        id_source=IdSource(body["id_source"]),
+        id_source=ID_SOURCES[body["id_source"]],
         parent=body.get("parent"),
         settle_ms=body.get("settle_ms", 0),
         retry_failed=body.get("retry_failed", False),
@@ -61,7 +70,7 @@ def prepared(view: View, at: At) -> View:
         return _new(view, at, recorded=False)
     if at.body["revision"] != known.revision:
         return void_approvals(_new(view, at, recorded=False), at.step)
-    if known.state in {StepState.STARTED, StepState.SUSPENDED}:
+    if known.state in IN_FLIGHT:
         view = _landed(view)
     step = evolve(
         known,
@@ -104,12 +113,7 @@ def decided(view: View, at: At) -> View:
         view = with_history(view, evolve(history, denials=history.denials + 1))
     if step is None or step.state not in UNDECIDED:
         return view
-    state = {
-        "allow": StepState.PREPARED,
-        "deny": StepState.DENIED,
-        "require_approval": StepState.AWAITING_APPROVAL,
-    }[effect]
-    return with_step(view, evolve(step, state=state, epoch=at.f["epoch"], decision=effect))
+    return with_step(view, evolve(step, state=DECIDED[effect], epoch=at.f["epoch"], decision=effect))
 
 
 def recorded(view: View, at: At) -> View:
@@ -128,7 +132,7 @@ def replayed(view: View, at: At) -> View:
 def completed(view: View, at: At) -> View:
     """The step has its result; it is never made again."""
     outcome, step = at.part("outcome"), view.steps[at.step]
-    in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
+    in_flight = step.state in IN_FLIGHT
     step = evolve(
         step,
         state=StepState.COMPLETED,
@@ -146,7 +150,7 @@ def failed(view: View, at: At) -> View:
     """The step failed: `not_executed`, `failed`, or `unknown` where that is no doubt."""
     status = FailStatus(at.part("outcome")["status"])
     step = view.steps[at.step]
-    in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
+    in_flight = step.state in IN_FLIGHT
     step = evolve(step, state=StepState.FAILED, fail_status=status, error_c=at.body.get("error_c"), doubt=None)
     view = _outcome(with_step(view, step), "failed")
     return _landed(view) if in_flight else view
@@ -160,7 +164,7 @@ def suspended(view: View, at: At) -> View:
 def in_doubt(view: View, at: At) -> View:
     """The credential may have been used and the outcome is not known."""
     step = view.steps[at.step]
-    in_flight = step.state in {StepState.STARTED, StepState.SUSPENDED}
+    in_flight = step.state in IN_FLIGHT
     step = evolve(step, state=StepState.IN_DOUBT, doubt=at.f.get("cause"), doubt_since=at.body["since"])
     view = _outcome(with_step(view, step), "in_doubt")
     return _landed(view) if in_flight else view
