@@ -41,7 +41,7 @@ class Agent:
         action = {
             "tool": tool,
             "resource": "order/991",
-            "args": {"amount": 10, "to": "acct-42", "memo": "x" * 40},
+            "args": {"amount": 10, "to": "acct-42", "memo": f"{step:x<40}"},
         }
         body = json.dumps({"epoch": 1, "action": action, "effect": "once"}).encode()
         return post(self.url, path, body, self.headers(path))

@@ -225,6 +225,10 @@ class MeteredStore:
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store, self._metrics = store, metrics
 
+    def recall(self, query: Query) -> Loaded | None:
+        """As `Store.recall`."""
+        return self._store.recall(query)
+
     async def load(self, query: Query) -> Loaded:
         """As `Store.load`."""
         try:

@@ -17,9 +17,6 @@ import msgspec
 from stepgrant import canonical
 
 _DATA_KEY: Final = b"stepgrant payload key v1"
-_BLOCK: Final = 64
-_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class _Unshown(msgspec.Struct, frozen=True):
@@ -72,23 +69,20 @@ def data_key(chain_key: bytes) -> bytes:
 class ChainSecret:
     """A chain's plain key, and what is made from it once instead of in every call. All of it dies with the key."""
 
-    __slots__ = ("_inner", "_outer", "_sealing", "key", "peeked")
+    __slots__ = ("_mac", "_sealing", "key", "peeked")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
-        block = (key if len(key) <= _BLOCK else hashlib.sha256(key).digest()).ljust(_BLOCK, b"\x00")
-        self._inner = hashlib.sha256(block.translate(_INNER))
-        self._outer = hashlib.sha256(block.translate(_OUTER))
+        self._mac = hmac.new(key, digestmod="sha256")
         self._sealing: Any = None
         self.peeked = ("", b"", "")
         """The last field, value and commitment that were asked for: of a run, its holder in each call."""
 
     def opening(self, name: str, value: bytes) -> bytes:
-        """The `r` that opens one commitment: HMAC, with the key's two blocks hashed beforehand (RFC 2104 §4)."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(name.encode() + b"\x00" + value)
-        outer.update(inner.digest())
-        return outer.digest()
+        """The `r` that opens one commitment and tells nothing of others."""
+        mac = self._mac.copy()  # the key's two blocks are hashed already (RFC 2104 §4)
+        mac.update(name.encode() + b"\x00" + value)
+        return mac.digest()
 
     def sealing(self, make: Callable[[bytes], Any]) -> Any:  # noqa: ANN401 - the cipher of whoever seals
         """What `make` gives for the data key of this chain."""

@@ -180,7 +180,7 @@ _shapes: Final[dict[tuple[Any, ...], EntryType]] = {}
 
 def _kind_of(draft: Fields) -> EntryType:
     """As `check_members`. Names that fitted are remembered: every call brings the same few, in the same order."""
-    body = draft.get("body", ())
+    body = draft.get("body", {}).keys()
     shape = (draft.get("type"), len(body), *body, *draft)
     kind = _shapes.get(shape)
     if kind is None:

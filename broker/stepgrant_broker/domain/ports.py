@@ -228,6 +228,13 @@ class Store(Protocol):
     async def load(self, query: Query) -> Loaded:
         """Read what the query names, in one consistent view, with the store's own clock."""
 
+    def recall(self, query: Query) -> Loaded | None:
+        """What `load` would give as far as this process knows, at once; `None` where it does not know.
+
+        Others may have written meanwhile. A commit on it that compares the chain and the guard is safe; nobody may be
+        refused by it.
+        """
+
     async def commit(self, writes: WriteSet) -> None:
         """Apply durably, or raise and leave nothing behind.
 

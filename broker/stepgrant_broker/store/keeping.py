@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from stepgrant_broker.domain.log import Growth, SignedHead
     from stepgrant_broker.domain.ports import SecretRecord, Wrapped
     from stepgrant_broker.domain.rewrapping import Place
-    from stepgrant_broker.domain.writes import ChainKey, WriteSet
+    from stepgrant_broker.domain.writes import ChainKey, Loaded, Query, WriteSet
     from stepgrant_broker.store.erasing import ErasingQueries
     from stepgrant_broker.store.inbox import Inbox
+    from stepgrant_broker.store.remembering import Memory
     from stepgrant_broker.store.rewrapping import RewrapStatements
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Keeping(Reading):
     _writer: _Writer
     _forgetting: Forgetting
     _rewrap: RewrapStatements
+    _memory: Memory
     _erasing: ErasingQueries
     _erased: dict[tuple[str, str], None]
     """Runs that are erased, of which something may be left."""
@@ -190,8 +192,13 @@ class Keeping(Reading):
         """Static secrets that are wrapped by another key than this, behind (tenant, name)."""
         return await self._run(lambda: rewrapping.secrets(self._rewrap, key_id, after, limit))
 
+    def recall(self, query: Query) -> Loaded | None:
+        """As `Store`."""
+        return self._memory.recall(query)
+
     async def rewrap(self, pairs: Sequence[tuple[ChainKey | SecretRecord, Wrapped]]) -> int:
         """Replace what each wraps, if it is still the same; how many were."""
+        self._memory.clear()
         return await self._do(lambda run: rewrapping.rewrap(self._rewrap, run, pairs), apart=True)
 
     async def seal_clear(self, after: Place, limit: int) -> tuple[int, Place | None]:

@@ -3,7 +3,8 @@
 Rules:
 * One writer thread with group commit, a few reader threads, each with a connection of its own (`postgres_link.py`); the
   event loop never waits for the network.
-* The clock is the database's, one for all brokers, unless a test gives another.
+* The clock is the database's, one for all brokers, unless a test gives another. What is recalled without a look is
+  dated by its last answer and the time since, two seconds at most (`remembering.SeenClock`).
 * The one question that goes over whole tables (`strays`, of a check) has a connection of its own, and an hour: beside
   the calls of agents it would be given up, and on a large database the check could never come to its end.
 * The schema must be the one that this version knows (`schema.check`); only `schema.migrate` builds or changes it.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from stepgrant_broker.domain.errors import StoreUnavailable
@@ -27,6 +29,7 @@ from stepgrant_broker.store.postgres_faults import Lost, Refused, told
 from stepgrant_broker.store.postgres_link import Link, Manner
 from stepgrant_broker.store.postgres_readers import PostgresReaders, view
 from stepgrant_broker.store.postgres_writer import Chore, PostgresWriter
+from stepgrant_broker.store.remembering import Memory, SeenClock
 from stepgrant_broker.store.sealing import Clear
 
 if TYPE_CHECKING:
@@ -74,6 +77,8 @@ class PostgresStore(Keeping):
         self._rewrap = sql.REWRAP
         self._erasing, self._erased = sql.ERASING, {}
         self._clock = clock
+        self._seen = SeenClock()
+        self._memory = Memory(self._seen.now if clock is None else clock.now)
         self._seal = seal or Clear()
         writing = replace(manner, application=f"{manner.application}-writer")
         self._readers = PostgresReaders([Link(url, manner) for _ in range(readers)], capacity=capacity)
@@ -113,7 +118,11 @@ class PostgresStore(Keeping):
 
     async def load(self, query: Query) -> Loaded:
         """What the query names, in one consistent view. Raises `StoreUnavailable`."""
-        return await self._readers.run(lambda: load(self._sql, query, self._time(), self._seal))
+        asked_at = monotonic()
+        looking = self._readers.run(lambda: load(self._sql, query, self._time(), self._seal))
+        found = await self._memory.looked_up(query, looking)
+        self._seen.saw(found.now, asked_at)
+        return found
 
     async def commit(self, writes: WriteSet) -> None:
         """Apply durably and whole, or raise and leave nothing behind.
@@ -126,7 +135,7 @@ class PostgresStore(Keeping):
         rest: tuple[str, ...] = ()
         if writes.destroy:
             writes, rest = await self._destroyed(writes)
-        await self._writer.inbox.put(self._seal.into(writes))
+        await self._memory.after(writes, self._writer.inbox.put(self._seal.into(writes)))
         if writes.destroy:
             with contextlib.suppress(StoreUnavailable):
                 # It is erased. What did not fit goes now, or with the next sweep.

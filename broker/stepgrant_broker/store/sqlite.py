@@ -26,10 +26,11 @@ from stepgrant_broker.store.loading import load
 from stepgrant_broker.store.log import LogStatements, by_stretch
 from stepgrant_broker.store.queries import Queries
 from stepgrant_broker.store.readers import Readers
+from stepgrant_broker.store.remembering import Memory
 from stepgrant_broker.store.rewrapping import RewrapStatements
 from stepgrant_broker.store.sealing import Clear
 from stepgrant_broker.store.statements import Text, sqlite_dialect
-from stepgrant_broker.store.writer import Chore, Glance, Truncation, Writer
+from stepgrant_broker.store.writer import Chore, Truncation, Writer
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
@@ -76,6 +77,7 @@ class SqliteStore(Keeping):
         self._clock = clock
         self._seal = seal or Clear()
         self._traces = True
+        self._memory = Memory(clock.now)
         self._readers = Readers(file, capacity=capacity)
         self._forgetting = Forgetting(applying.SQL)
         self._failpoints = failpoints
@@ -97,9 +99,7 @@ class SqliteStore(Keeping):
         def look() -> Plan[Loaded]:
             return load(SQL, query, self._clock.now(), self._seal)
 
-        if self._writer.attentive:
-            return cast("Loaded", await self._writer.inbox.put(Glance(look)))
-        return await self._readers.run(look)
+        return await self._memory.looked_up(query, self._readers.run(look))
 
     async def commit(self, writes: WriteSet) -> None:
         """Apply durably and whole, or raise and leave nothing behind.
@@ -113,7 +113,8 @@ class SqliteStore(Keeping):
         if writes.destroy:
             writes, rest = await self._destroyed(writes)
         sealed = self._seal.into(writes)
-        await self._writer.inbox.put(lambda db, now: applying.apply(db, sealed, now, self._failpoints))
+        put = self._writer.inbox.put(lambda db, now: applying.apply(db, sealed, now, self._failpoints))
+        await self._memory.after(writes, put)
         if writes.destroy:
             self._traces = True
             with contextlib.suppress(StoreUnavailable):

@@ -5,8 +5,6 @@ Rules:
   A set that is alone needs no savepoint: the transaction is its own, and what it leaves when refused is rolled back.
 * A refused set is rolled back alone. A database error aborts all sets of the transaction: none of them is there.
 * An error of COMMIT itself leaves the fate of its sets unknown (`FateUnknown`): the bytes may have reached the disk.
-* A plan is looked up here, between two transactions, unless what the thread is at takes long (`attentive`): this
-  connection's pages are warm, while a reader reads again whatever a commit has touched or not.
 * The thread outlives every error. After a lasting one it opens a new connection, so that a store recovers by itself.
 """
 
@@ -14,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
 from stepgrant_broker.domain.refusals import StoreRefusal
@@ -26,22 +22,13 @@ from stepgrant_broker.store import connecting
 from stepgrant_broker.store.breaking import answer_in_halves, quietly
 from stepgrant_broker.store.faults import LASTING, RETRY_MS, is_of_one_set, malformed, primary_code, unavailable
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
-from stepgrant_broker.store.plans import look_at, told
+from stepgrant_broker.store.plans import told
 
 if TYPE_CHECKING:
     from stepgrant_broker.domain.ports import Clock, Failpoints
-    from stepgrant_broker.store.asking import Look
 
-A = TypeVar("A")
 Work: TypeAlias = Callable[[sqlite3.Connection, int], Any]
 """Changes the database inside a savepoint, at a time in milliseconds; what it returns is the outcome."""
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """A plan to run outside of any transaction that writes."""
-
-    look: Look[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +55,6 @@ class Chore:
 
 BATCH_MAX: Final = 128
 TRUNCATION_MS: Final = 100
-SWIFT_S: Final = 0.012
-"""Where each lock and COMMIT takes longer, or since this turn began, a plan should not wait for it."""
-LAST: Final = 4
-"""So many of them are looked at: the time of a single one is also that of waiting for the interpreter."""
 
 
 class Writer:
@@ -81,20 +64,12 @@ class Writer:
         self, file: connecting.DatabaseFile, *, clock: Clock, failpoints: Failpoints | None, capacity: int
     ) -> None:
         self.commits = self.commits_apart = 0
-        self.inbox: Inbox[Work | Glance | Truncation] = Inbox(capacity)
+        self.inbox: Inbox[Work | Truncation] = Inbox(capacity)
         self._file = file
         self._clock = clock
         self._failpoints = failpoints
         self._db: sqlite3.Connection | None = None
-        self._took = deque[float](maxlen=LAST)
-        self._until = 0.0
         self.thread = start("stepgrant-writer", self._run)
-
-    @property
-    def attentive(self) -> bool:
-        """Whether a plan given now is looked up soon: the next take reaches it, and comes before long."""
-        load = self.inbox.load
-        return not load or (load < BATCH_MAX and monotonic() < self._until)
 
     def _run(self) -> None:
         while self._turn():
@@ -104,16 +79,11 @@ class Writer:
     def _turn(self) -> bool:
         """One batch; its sets are not kept while waiting for the next."""
         jobs = self.inbox.take(BATCH_MAX)
-        kinds = [type(job.work) for job in jobs]
-        brief = min(self._took, default=0.0) < SWIFT_S and Chore not in kinds and Truncation not in kinds
-        self._until = monotonic() + SWIFT_S if brief else 0.0
-        looks = [(job, job.work.look) for job in jobs if isinstance(job.work, Glance)]
-        answer([(job, self._between(look_at, look)) for job, look in looks])
         sets: list[Job[Work]] = []
         for job in jobs:
             if isinstance(job.work, Truncation):
-                answer([(job, self._between(self._truncated, job.work.whole))])
-            elif not isinstance(job.work, Glance):
+                answer([(job, self._truncated(whole=job.work.whole))])
+            else:
                 sets.append(cast("Job[Work]", job))
         if sets:
             outcomes = self._batch(sets)
@@ -124,15 +94,15 @@ class Writer:
                 self._checkpoint(self._failpoints)
         return bool(jobs)
 
-    def _between(self, work: Callable[[sqlite3.Connection, A], object], how: A) -> object:
-        """The outcome of what is done outside of any transaction that writes."""
+    def _truncated(self, *, whole: bool) -> object:
+        """Outside of any transaction that writes; the outcome."""
         try:
-            return work(self._connected(), how)
+            return self._truncate(self._connected(), whole=whole)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told and the thread lives on
             self._recover(error)
             return Failed(told(error))
 
-    def _truncated(self, db: sqlite3.Connection, whole: bool) -> bool:  # noqa: FBT001 - called by `_between`
+    def _truncate(self, db: sqlite3.Connection, *, whole: bool) -> bool:
         if whole:
             db.execute("VACUUM")
         # It has to wait for readers of older states, and everybody waits for it: better to try again later.
@@ -160,9 +130,7 @@ class Writer:
             if failpoints is not None:
                 failpoints.hit("store.before_apply")
             db = self._connected()
-            began = monotonic()
             db.execute("BEGIN IMMEDIATE")
-            waited = monotonic() - began
             before, now = db.total_changes, self._clock.now()
             outcomes = [_one(db, job.work, now) for job in jobs] if len(jobs) > 1 else [_try(db, jobs[0].work, now)]
             if db.total_changes == before or all(isinstance(outcome, Failed) for outcome in outcomes):
@@ -170,9 +138,8 @@ class Writer:
             else:
                 if failpoints is not None:
                     failpoints.hit("store.before_commit")
-                sent, began = True, monotonic()
+                sent = True
                 db.execute("COMMIT")
-                self._took.append(waited + monotonic() - began)
                 if apart:
                     self.commits_apart += 1
                 else:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec.structs import replace
-
 from stepgrant_broker.domain import duplicates
 from stepgrant_broker.domain.caller import PersonCaller, Request
 from stepgrant_broker.domain.holding import refuse_ended, require_run
+from stepgrant_broker.domain.values import replace
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.person_call import Begin, person_call

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgspec.structs import replace
-
 from stepgrant_broker.domain.caller import AgentCaller, Request
 from stepgrant_broker.domain.holding import require_holder
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.state import RunState
+from stepgrant_broker.domain.values import replace
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.leases import transact_and_take_back

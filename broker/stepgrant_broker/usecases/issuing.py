@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct, field
-
 from stepgrant_broker.domain import deciding
 from stepgrant_broker.domain.caller import AgentCaller
 from stepgrant_broker.domain.calls import Ready, StepCall
@@ -21,6 +19,7 @@ from stepgrant_broker.domain.journal import BROKER, Journal
 from stepgrant_broker.domain.ports import GrantOrder, Issuer
 from stepgrant_broker.domain.releasing import fail_grant
 from stepgrant_broker.domain.state import Grant
+from stepgrant_broker.domain.values import Struct, field
 from stepgrant_broker.domain.writes import Loaded, Query
 from stepgrant_broker.usecases import answers, leases
 from stepgrant_broker.usecases.context import Ports

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
+from stepgrant_broker.domain.values import replace
 from stepgrant_broker.usecases.leases import transact_and_take_back
 from stepgrant_broker.usecases.transact import Change, Repeat, answered_before, by_person, journal_for, scope_of
 

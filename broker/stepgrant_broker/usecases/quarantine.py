@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from stepgrant_broker.domain import runs
 from stepgrant_broker.domain.caller import PersonCaller
 from stepgrant_broker.domain.errors import InvalidRequest, NotFound, StepgrantFault
@@ -23,6 +21,7 @@ from stepgrant_broker.domain.grants import is_open
 from stepgrant_broker.domain.holding import require_run
 from stepgrant_broker.domain.journal import Journal
 from stepgrant_broker.domain.releasing import release_all
+from stepgrant_broker.domain.values import replace
 from stepgrant_broker.domain.writes import Loaded, Quarantine, Query
 from stepgrant_broker.usecases.context import Ports
 from stepgrant_broker.usecases.leases import take_back, taken_back

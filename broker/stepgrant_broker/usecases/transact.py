@@ -3,6 +3,8 @@
 Rules:
 * One call, one durable commit; a call that changes nothing but was made by an agent still writes its proof's `jti`.
 * A write set that was refused because the run moved is thrown away with its journal, and everything is decided again.
+* The first try may rest on what the store remembers. Its commit then compares the guard too, which every change of
+  policy, kill switch and enrolment moves; and nobody is refused by a memory: the next try looks.
 * A commit whose fate is unknown is never run again: the caller repeats with its Idempotency-Key.
 * An error that must be recorded (a denied resume) is raised only after the commit.
 """
@@ -12,9 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
-
-from msgspec import Struct
-from msgspec.structs import replace
 
 from stepgrant import canonical
 from stepgrant_broker.domain.caller import AgentCaller, PersonCaller, Request
@@ -28,11 +27,13 @@ from stepgrant_broker.domain.errors import (
     RetriesExhausted,
     RunEnded,
     StepgrantFault,
+    Unavailable,
 )
 from stepgrant_broker.domain.holding import refuse_clock_doubt
 from stepgrant_broker.domain.journal import By, Journal
 from stepgrant_broker.domain.refusals import AnswerTaken, GuardMoved, ProofReplayed, RevisionMoved, VersionMoved
 from stepgrant_broker.domain.state import View
+from stepgrant_broker.domain.values import Struct, replace
 from stepgrant_broker.domain.writes import ChainKey, Loaded, ProofUse, Query, Row, StoredAnswer, Tenant, WriteSet
 from stepgrant_broker.usecases.context import Ports, present
 
@@ -144,20 +145,13 @@ async def transact(
             if place is not None and not in_turn and (tries or ports.turns.is_waited_for(place)):
                 await ports.turns.take(place)
                 in_turn = True
-            loaded = await ports.store.load(query)
-            if proof is not None:
-                # Agents and resource servers wait until the clock can be trusted; people can stop a run at any time.
-                refuse_clock_doubt(loaded, ports.limits)
             try:
-                change = await decide(loaded)
+                tried = await _tried(ports, query, decide, proof, request, look=tries > 0)
             except RevisionMoved as refused:
                 moved = str(refused)
                 continue
-            if isinstance(change, Repeat):
-                writes = _proof_alone(loaded, proof)
-            else:
-                writes = write_set(ports, loaded, change, proof=proof, scope=query.answer, request=request)
-            if writes is None or await _committed(ports, writes):
+            if tried is not None and (tried[1] is None or await _committed(ports, tried[1])):
+                change = tried[0]
                 break
         else:
             if moved is not None:
@@ -169,6 +163,38 @@ async def transact(
     if isinstance(change, Change):
         _then(change, committed)
     return change.answer
+
+
+async def _tried(
+    ports: Ports,
+    query: Query,
+    decide: Callable[[Loaded], Awaitable[Change[T] | Repeat[T]]],
+    proof: ProofUse | None,
+    request: Request | None,
+    *,
+    look: bool,
+) -> tuple[Change[T] | Repeat[T], WriteSet | None] | None:
+    """One decision with what is to be written; without `look` on what the store remembers, if that is enough.
+
+    `None`: it was refused by a memory. Raises as `transact` does, and `RevisionMoved`.
+    """
+    loaded = None if look or proof is None else ports.store.recall(query)
+    recalled = loaded is not None
+    if loaded is None:
+        loaded = await ports.store.load(query)
+    try:
+        if proof is not None:
+            # Agents and resource servers wait until the clock can be trusted; people can stop a run at any time.
+            refuse_clock_doubt(loaded, ports.limits)
+        change = await decide(loaded)
+    except StepgrantFault as fault:
+        if recalled and not isinstance(fault, Unavailable):
+            return None
+        raise
+    if isinstance(change, Repeat):
+        return change, _proof_alone(loaded, proof)
+    guarded = change.guarded or recalled
+    return change, write_set(ports, loaded, change, guarded=guarded, proof=proof, scope=query.answer, request=request)
 
 
 def _then(change: Change[T], committed: Callable[[Journal], None] | None) -> None:
@@ -204,6 +230,7 @@ def write_set(
     loaded: Loaded,
     change: Change[T],
     *,
+    guarded: bool,
     proof: ProofUse | None,
     scope: str | None,
     request: Request | None,
@@ -228,7 +255,7 @@ def write_set(
         entries=tuple(journal.entries),
         rows=rows,
         payloads=(*payloads, payload) if payload is not None else payloads,
-        guard=loaded.tenant.guard if change.guarded else None,
+        guard=loaded.tenant.guard if guarded else None,
         raise_guard=change.raise_guard,
         lease_until=change.lease_until,
         proof=proof,

@@ -56,25 +56,17 @@ class SetClock:
 
 
 class Gate:
-    """Failpoints that hold the store at one point until they are opened, so that what waits there becomes one batch.
+    """Failpoints that hold the store at one point until they are opened, so that what waits there becomes one batch."""
 
-    `after`: so often the point is passed before.
-    """
-
-    def __init__(self, point: str = "store.before_apply", *, after: int = 0) -> None:
+    def __init__(self, point: str = "store.before_apply") -> None:
         self._point = point
-        self._passing = after
         self._open = threading.Event()
         self.reached = threading.Event()
 
     def hit(self, point: str) -> None:
-        if point != self._point:
-            return
-        if self._passing:
-            self._passing -= 1
-            return
-        self.reached.set()
-        assert self._open.wait(60)
+        if point == self._point:
+            self.reached.set()
+            assert self._open.wait(60)
 
     def open(self) -> None:
         self._open.set()

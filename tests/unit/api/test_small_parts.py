@@ -109,6 +109,9 @@ class StubbornStore:
 
     results: list[Exception | None]
 
+    def recall(self, _query: Query) -> Loaded | None:
+        return None
+
     async def load(self, query: Query) -> Loaded:
         raise StoreUnavailable("locked")
 

@@ -8,7 +8,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import pytest
 from conformance.store.making import Chain, Gate, Raising, SetClock
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.writes import Query
-from stepgrant_broker.store import writer
 from stepgrant_broker.store.asking import Plan
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.wiring.fresh import new_database
@@ -124,121 +122,13 @@ async def test_nothing_is_kept_while_waiting(path: Path) -> None:
     await store.close()
 
 
-@pytest.fixture
-def lookers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The threads that looked something up, in turn: `stepgrant-writer`, or `stepgrant-reader-N`."""
-    seen: list[str] = []
-
-    def load(*_: object) -> Plan[str]:
-        seen.append(threading.current_thread().name)
-        yield from ()
-        return ""
-
-    monkeypatch.setattr("stepgrant_broker.store.sqlite.load", load)
-    return seen
-
-
-async def _load_beside_a_commit(store: SqliteStore, gate: Gate, chain: Chain, *, later_s: float = 0.0) -> None:
-    """A load that comes while a set stands before its COMMIT, and so long after it came there."""
+async def test_a_load_does_not_wait_for_a_commit(path: Path) -> None:
+    gate, chain = Gate("store.before_commit"), Chain.of_run()
+    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
     committing = asyncio.create_task(store.commit(chain.adds(1)))
     await asyncio.to_thread(gate.reached.wait, 60)
-    await asyncio.sleep(later_s)
-    loading = asyncio.create_task(store.load(Query("acme")))
-    await asyncio.sleep(0)
+    assert (await store.load(Query("acme", run=chain.run))).view.run is None
     gate.open()
-    await asyncio.gather(loading, committing)
-
-
-async def test_a_load_is_looked_up_by_the_writer_and_its_warm_pages(path: Path, lookers: list[str]) -> None:
-    """If it finds it idle, and if it finds it at a set that is soon done."""
-    gate = Gate("store.before_commit")
-    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "SWIFT_S", 60.0)
-        await store.load(Query("acme"))
-        await _load_beside_a_commit(store, gate, Chain.of_run())
-    assert lookers == ["stepgrant-writer"] * 2
-    await store.close()
-
-
-async def test_a_load_does_not_wait_for_a_set_that_takes_long(path: Path, lookers: list[str]) -> None:
-    gate = Gate("store.before_commit")
-    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
-    await _load_beside_a_commit(store, gate, Chain.of_run(), later_s=2 * writer.SWIFT_S)
-    assert lookers == ["stepgrant-reader-0"]
-    await store.close()
-
-
-async def test_a_load_does_not_wait_where_every_commit_takes_long(
-    path: Path, lookers: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Slow:
-        """A second passes whenever the writer looks at the clock; for everybody else time stands."""
-
-        now = 0.0
-
-        def __call__(self) -> float:
-            self.now += threading.current_thread().name == "stepgrant-writer"
-            return self.now
-
-    monkeypatch.setattr(writer, "monotonic", Slow())
-    gate, chain = Gate("store.before_commit", after=writer.LAST), Chain.of_run()
-    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
-    for _ in range(writer.LAST):
-        await store.commit(chain.adds(1))
-    await _load_beside_a_commit(store, gate, chain)
-    assert lookers == ["stepgrant-reader-0"]
-    await store.close()
-
-
-async def test_a_load_does_not_wait_where_each_set_waits_for_another_process(
-    path: Path, lookers: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "LAST", 1)
-    gate, chain = Gate("store.before_commit", after=1), Chain.of_run()
-    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
-    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    waiting = asyncio.create_task(store.commit(chain.adds(1)))
-    await asyncio.sleep(2 * writer.SWIFT_S)
-    other.execute("ROLLBACK")
-    other.close()
-    await waiting
-    await _load_beside_a_commit(store, gate, chain)
-    assert lookers == ["stepgrant-reader-0"]
-    await store.close()
-
-
-async def test_a_load_does_not_wait_behind_more_than_one_take(
-    path: Path, lookers: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "SWIFT_S", 60.0)
-    monkeypatch.setattr(writer, "BATCH_MAX", 3)
-    gate = Gate("store.before_commit")
-    store = SqliteStore(path, clock=SetClock(), failpoints=gate)
-    committing = [asyncio.create_task(store.commit(Chain.of_run().adds(1)))]
-    await asyncio.to_thread(gate.reached.wait, 60)
-    committing += [asyncio.create_task(store.commit(Chain.of_run().adds(1))) for _ in range(2)]
-    await asyncio.sleep(0)
-    await store.load(Query("acme"))
-    gate.open()
-    await asyncio.gather(*committing)
-    assert lookers == ["stepgrant-reader-0"]
-    await store.close()
-
-
-async def test_a_load_does_not_wait_for_a_chore(path: Path, lookers: list[str]) -> None:
-    store = SqliteStore(path, clock=SetClock())
-    reached, go = threading.Event(), threading.Event()
-
-    def chore(_: object) -> None:
-        reached.set()
-        go.wait(60)
-
-    working = asyncio.create_task(store._do(chore))
-    await asyncio.to_thread(reached.wait, 60)
-    await store.load(Query("acme"))
-    go.set()
-    await working
-    assert lookers == ["stepgrant-reader-0"]
+    await committing
+    assert (await store.load(Query("acme", run=chain.run))).view.run is not None
     await store.close()

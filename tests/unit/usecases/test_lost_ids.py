@@ -35,6 +35,9 @@ class Counting:
         self._store = store
         self.queries: list[Query] = []
 
+    def recall(self, _query: Query) -> Loaded | None:
+        return None
+
     async def load(self, query: Query) -> Loaded:
         self.queries.append(query)
         return await self._store.load(query)
