@@ -21,7 +21,7 @@ class ApprovalAnswer(msgspec.Struct):
 
 
 class ApprovalView(msgspec.Struct):
-    """A question to people, as it is listed."""
+    """A question to people, as it is listed. `revision`: of the policy that put it."""
 
     id: str
     run: str
@@ -36,6 +36,7 @@ class ApprovalView(msgspec.Struct):
     answer_by: int
     valid_for_ms: int
     reasons: list[str]
+    revision: str
     why_again: str | None
     settled_at: int | None
     consumed_by: str | None
@@ -76,7 +77,6 @@ class ShownApproval(ApprovalView, kw_only=True):
     as `action` shows them, or that of `resume`. `bound` is `null` where it was erased, or asked by an older broker.
     """
 
-    revision: str
     digest: str | None
     bound: Bound | None
     action: ShownAction

@@ -202,6 +202,7 @@ def approval(value: Approval) -> dict[str, Any]:
         "answer_by": value.answer_by,
         "valid_for_ms": value.valid_for_ms,
         "reasons": list(value.reasons),
+        "revision": value.revision,
         "why_again": value.why_again,
         "settled_at": value.settled_at,
         "consumed_by": value.consumed_by,

@@ -23,7 +23,7 @@ from stepgrant_broker.usecases.context import Ports
 
 
 async def show_approval(ports: Ports, tenant: str, approval_id: str) -> dict[str, Any]:
-    """The question with `revision` (of the policy that put it), `digest`, `bound`, `action` and `resume`.
+    """The question with `digest`, `bound`, `action` and `resume`.
 
     Raises `UnknownApproval`, `StoreUnavailable`.
     """
@@ -36,7 +36,6 @@ async def show_approval(ports: Ports, tenant: str, approval_id: str) -> dict[str
     named = asked.keys() == {"action", "args", "resource"}
     return {
         **answers.approval(approval),
-        "revision": approval.revision,
         "digest": answers.committed(loaded.payloads, approval.binding_c),
         "bound": bound,
         "action": {

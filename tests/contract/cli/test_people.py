@@ -74,6 +74,8 @@ def test_approval_is_seen_answered_and_told(host: TestHost, run: Run, root: list
     done = run("approval", "approve", approval, "--digest", digest, "--note", "reads well", "--yes", *root)
     assert titled in done.out
     assert done.out.endswith(f"{approval} is approved\n")
+    settled = run("approval", "list", "--status", "all", *root)
+    assert [word in settled.out for word in (approval, "approved", titled)] == [True] * 3
     assert work("order-1") == "https://web.example/emma"
     told = run("run", "show", "order-1", *root).out
     for words in ("root approved it after", "saying reads well", "a person must say yes: tool_needs_approval",
