@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -219,7 +220,8 @@ async def test_an_issuer_that_is_gone_from_the_configuration_is_an_alarm(broker:
 
 
 async def test_one_broken_issuer_does_not_keep_the_others_waiting(broker: Hand, issuer: OutsideIssuer) -> None:
-    other = OutsideIssuer(name="other")
+    # Its handles have names of their own, as real ones have: equal ones of one run are one secret, and go together.
+    other = OutsideIssuer(name="other", numbers=count(100))
     broker.ports = replace(broker.ports, issuers={**broker.ports.issuers, "other": other})
     run = await opened(broker)
     await broker.begin(run, "a", LOGIN)
