@@ -27,7 +27,7 @@ from stepgrant_broker.domain.errors import (
 )
 from stepgrant_broker.domain.state import FailStatus
 from stepgrant_broker.domain.writes import Loaded, Query
-from stepgrant_broker.policy.bundle import from_files
+from stepgrant_broker.policy.bundle import Bundle, from_files
 from stepgrant_broker.store.sqlite import SqliteStore
 from stepgrant_broker.usecases.activate_policy import activate_policy, next_revision
 from stepgrant_broker.usecases.fail import fail
@@ -158,35 +158,36 @@ async def test_a_kill_switch_that_another_process_throws_stops_the_next_step(bro
     await other.close()
 
 
-async def test_a_policy_that_another_process_activates_decides_the_next_step(broker: Hand) -> None:
-    run = await opened(broker)
+async def activated_beside(broker: Hand) -> tuple[str, Bundle]:
+    """Another policy that another process activated; the engine here has not followed yet."""
     bundle = from_files({"stepgrant/main.rego": REGO + "\n# another text\n"})
     other = beside(broker)
     ports = replace(broker.ports, store=other, reads=other)
     revision = await next_revision(ports, bundle.digest)
     await activate_policy(ports, "acme", None, revision=revision, text=bundle.files)
+    await other.close()
+    return revision, bundle
+
+
+async def test_a_policy_that_another_process_activates_decides_the_next_step(broker: Hand) -> None:
+    run = await opened(broker)
+    revision, bundle = await activated_beside(broker)
     before = await broker.entries(run)
     with pytest.raises(PolicyUnavailable, match="is active"):
         await broker.begin(run, "s1")
     assert await broker.entries(run) == before
     await broker.engine.load(revision, bundle)
     assert (await broker.begin(run, "s1"))["outcome"] == "run"
-    await other.close()
 
 
 async def test_a_policy_that_another_process_activates_decides_advice_too(broker: Hand) -> None:
-    """Nothing is granted by a prepare, but its decision is recorded, and the engine here may not have followed yet."""
+    """Nothing is granted by a prepare, but its decision is recorded."""
     run = await opened(broker)
-    bundle = from_files({"stepgrant/main.rego": REGO + "\n# another text\n"})
-    other = beside(broker)
-    ports = replace(broker.ports, store=other, reads=other)
-    revision = await next_revision(ports, bundle.digest)
-    await activate_policy(ports, "acme", None, revision=revision, text=bundle.files)
+    await activated_beside(broker)
     before = await broker.entries(run)
     with pytest.raises(PolicyUnavailable, match="is active"):
         await prepare(broker.ports, broker.agent(), run, call("s1"), broker.request())
     assert await broker.entries(run) == before
-    await other.close()
 
 
 async def test_a_step_that_another_process_finished_is_not_done_again(broker: Hand) -> None:
