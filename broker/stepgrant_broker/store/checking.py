@@ -5,7 +5,7 @@ Rules:
   tenant's chain, which no later check could undo.
 * Entries continue the chain without a gap, and the chain's row stands exactly behind them.
 
-Rows are told apart by their very type: no row is of a subclass, and to ask whether it is costs more than the rest.
+Rows are told apart by their very type: no row is of a subclass, and to ask a Struct whether it is one is dear.
 """
 
 from __future__ import annotations

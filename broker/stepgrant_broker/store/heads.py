@@ -2,8 +2,8 @@
 
 A `begin` of a new step needs nothing more, so it costs one statement, and one round trip where there are any.
 
-sqlite3 names each column of each answer anew, which takes as long as to read it. So SQLite gives the parts that most
-calls find empty as one column each, a JSON array, and no part says what the question named.
+sqlite3 names each column of each answer anew. So SQLite gives the parts that most calls find empty as one column each,
+a JSON array, and no part says what the question named.
 """
 
 from __future__ import annotations

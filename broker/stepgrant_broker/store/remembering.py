@@ -26,8 +26,8 @@ from stepgrant_broker.domain.writes import ChainKey, Loaded
 if TYPE_CHECKING:
     from stepgrant_broker.domain.writes import Query, Tenant, WriteSet
 
-NAMES_MAX: Final = 50_000
-"""Names of steps and of answers, over all runs: about ten megabytes."""
+NAMES_MAX: Final = 10_000
+"""Names of runs, steps and answers together. With what is kept behind them, about a kilobyte each for small values."""
 RUN_MAX: Final = 4_000
 """Of one run."""
 RECENT: Final = 32
@@ -58,7 +58,7 @@ class SeenClock:
 
 
 class _Remembered:
-    """One run. `names`: all its steps, and all scopes that were answered in it. `steps`: the newest, with grants."""
+    """One run. `names`: its own, all its steps', all scopes answered in it. `steps`: the newest, with grants."""
 
     __slots__ = ("key", "lease_until", "names", "refused", "run", "steps")
 
@@ -66,7 +66,7 @@ class _Remembered:
         self.run = run
         self.key = key
         self.lease_until = self.refused = 0
-        self.names: set[str] = set()
+        self.names = {run.id}
         self.steps: OrderedDict[str, tuple[Step, Mapping[str, Grant]]] = OrderedDict()
 
     def take_step(self, step: Step) -> None:
@@ -185,6 +185,7 @@ class Memory:
         if run is None or key is None or run.principal_c is not None:
             return None
         known = self._runs[writes.tenant, run.id] = _Remembered(run, key)
+        self._names += len(known.names)
         return known
 
     def _follows(self, known: _Remembered, writes: WriteSet) -> bool:
