@@ -14,11 +14,12 @@ import psycopg
 import pytest
 
 from conformance.store.adapters import PostgresDatabase
-from conformance.store.making import Chain, a_proof, a_step
+from conformance.store.making import Chain, a_proof, a_run, a_step
 from faults.recovering import BACK_S, there, until_served
 from faults.relay import Relay
 from faults.unsaid import shows_no_secret
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
+from stepgrant_broker.domain.refusals import VersionMoved
 from stepgrant_broker.domain.writes import Query
 from stepgrant_broker.store.postgres import PostgresStore
 from stepgrant_broker.store.postgres_link import Manner
@@ -138,7 +139,8 @@ async def test_idle_connections_that_were_cut_are_not_noticed(
     await store.commit(chain.adds(1))
     for _ in range(3):
         server.sql(ALL)
-        await store.commit(chain.adds(1, proof=a_proof()))
+        told = await asyncio.gather(store.commit(chain.adds(1, proof=a_proof())), return_exceptions=True)
+        assert list(told) == [None]
         server.sql(ALL)
         assert await there(store, chain) == chain.row.seq
 
@@ -179,6 +181,26 @@ async def test_the_reply_to_a_commit_is_lost(
         assert await there(store, chain) == 3
 
 
+async def test_the_reply_to_a_set_and_its_commit_is_lost(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """As it is without anything that tests break at: all of it is one round, and it is not sent once more."""
+    host, _, port = server.host_port.rpartition(":")
+    with Relay(host, int(port)) as relay:
+        store, chain = opened(database.location.replace(f":{port}/", f":{relay.port}/")), Chain.of_run()
+        await store.commit(chain.adds(1))
+        before = store.commits
+        relay.lose_reply()
+        (told,) = await asyncio.gather(store.commit(chain.adds(1, proof=a_proof())), return_exceptions=True)
+        assert type(told) is FateUnknown
+        assert relay.lost.is_set()
+        assert store.commits == before
+        assert await there(store, chain) == 2
+        assert len(database.snapshot()["proofs"]) == 1
+        await store.commit(chain.adds(1))
+        assert await there(store, chain) == 3
+
+
 async def test_the_reply_to_the_statements_is_lost(
     server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
 ) -> None:
@@ -194,6 +216,22 @@ async def test_the_reply_to_the_statements_is_lost(
         assert relay.lost.is_set()
         assert await there(store, chain) == 2
         assert len(database.snapshot()["proofs"]) == 1
+
+
+async def test_the_servers_log_says_what_a_race_is_and_no_key_of_a_run(
+    server: PostgresServer, database: PostgresDatabase, opened: Callable[..., PostgresStore]
+) -> None:
+    """Each refusal is an error to the server, and its administrator reads them."""
+    store, chain = opened(database.location), Chain.of_run(key="the-order-of-mrs-smith")
+    late = chain.copy()
+    await store.commit(chain.adds(1))
+    said = server.log.stat().st_size
+    for writes in (late.adds(1), Chain("acme", a_run(key=chain.the_run.key)).adds(1)):
+        with pytest.raises(VersionMoved):
+            await store.commit(writes)
+    told = server.log.read_bytes()[said:].decode()
+    assert told.count('ERROR:  invalid input syntax for type integer: "stepgrant: others were faster') == 2
+    assert "the-order-of-mrs-smith" not in told
 
 
 async def test_a_lock_that_somebody_else_holds(

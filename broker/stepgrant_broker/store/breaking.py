@@ -41,11 +41,10 @@ def answer_in_halves(failpoints: Failpoints, outcomes: Sequence[tuple[Job[Any], 
     quietly(failpoints, "store.after_reply")
 
 
-def in_pieces(asks: Sequence[Any], point_of: Mapping[Any, str]) -> Iterator[tuple[Sequence[Any], str | None]]:
+def in_pieces(asks: Sequence[Any], points: Sequence[str | None]) -> Iterator[tuple[Sequence[Any], str | None]]:
     """The statements of a round, cut behind each one that has a point: the pieces in order, each with its point."""
     start = 0
-    for number, one in enumerate(asks, 1):
-        point = point_of.get(one.text)
+    for number, point in enumerate(points, 1):
         if point is not None:
             yield asks[start:number], point
             start = number

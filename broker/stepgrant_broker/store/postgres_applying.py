@@ -22,7 +22,16 @@ from stepgrant_broker.store.applying import destruction, entry_rows, in_portions
 from stepgrant_broker.store.asking import Ask
 from stepgrant_broker.store.breaking import AFTER, AFTER_ENTRIES, AFTER_PROOF, AFTER_ROW
 from stepgrant_broker.store.faults import WriteSetMalformed
-from stepgrant_broker.store.postgres_sql import GUARDED, LOCK_RUNS, LOCK_TENANTS, RAISING, WRITES
+from stepgrant_broker.store.postgres_sql import (
+    GUARD_OR_FAILS,
+    GUARDED,
+    LOCK_RUNS,
+    LOCK_TENANTS,
+    OR_FAILS,
+    RAISING,
+    SEQ_OR_FAILS,
+    WRITES,
+)
 from stepgrant_broker.store.statements import FIXED, Text
 
 if TYPE_CHECKING:
@@ -41,10 +50,22 @@ GUARDS: Final = 0x57E9
 
 
 class Part(NamedTuple):
-    """A statement, and the refusal when it did not do what it must."""
+    """A statement, and the refusal when it did not do what it must.
+
+    `other`: the statement that fails then instead, if it is not the same with other words.
+    """
 
     ask: Ask
     wrong: Callable[[Answer], Exception | None]
+    other: Ask | None = None
+
+    @property
+    def or_fails(self) -> Ask:
+        """The statement as one that ends its transaction where it does not do what it must."""
+        if self.other is not None:
+            return self.other
+        text = OR_FAILS.get(self.ask.text)
+        return self.ask if text is None else Ask(text, self.ask.places)
 
 
 def locks(sets: Sequence[WriteSet], *, lone: bool) -> list[Ask]:
@@ -138,7 +159,7 @@ def _before(writes: WriteSet) -> list[Part]:
         found.append(Part(Ask(WRITES.proof, rows.PROOF.places(writes.proof)), _replayed))
     if writes.guard is not None:
         stands = Ask(WRITES.tenant_stands, (writes.tenant,))
-        found.append(Part(stands, _guard(writes.guard)))
+        found.append(Part(stands, _guard(writes.guard), Ask(GUARD_OR_FAILS, (writes.tenant, writes.guard))))
     return found
 
 
@@ -157,8 +178,10 @@ def _chain(writes: WriteSet) -> Part:
     """The compare-and-move of the set's chain."""
     if writes.run is None:
         text, places = tenant_move(WRITES, writes)
-        still = text is WRITES.tenant_stands
-        return Part(Ask(text, places), _stands(writes.expect_seq) if still else _tenant_moved)
+        if text is WRITES.tenant_stands:
+            there = Ask(SEQ_OR_FAILS, (writes.tenant, writes.expect_seq))
+            return Part(Ask(text, places), _stands(writes.expect_seq), there)
+        return Part(Ask(text, places), _tenant_moved)
     text, places = run_move(WRITES, writes, writes.run)
     return Part(Ask(text, places), _run_gone if text is WRITES.run_stands else _run_moved)
 

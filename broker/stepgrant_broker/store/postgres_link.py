@@ -67,6 +67,7 @@ class Link:
         self._manner = manner
         self._connection: psycopg.Connection[Any] | None = None
         self._poll = select.poll()
+        self._fd = -1
         self._prepared: dict[Text, tuple[bytes, list[Callable[[bytes], Any]] | None]] = {}
         self._owed: list[list[Expected]] = []
         self._names = 0
@@ -99,6 +100,20 @@ class Link:
             self.close()
             raise
 
+    def make_ready(self) -> None:
+        """Connect, hear what is owed, and find a server that went away in the meantime: nothing was sent to it yet.
+
+        Raises `Lost`, `StoreUnavailable`.
+        """
+        conn = self._open()
+        try:
+            self._drain(conn)
+            while self._ready(select.POLLIN, 0):
+                conn.consume_input()
+        except (psycopg.Error, Lost):
+            self.close()
+            raise Lost from None
+
     def leave(self, ask: Ask) -> None:
         """Send one statement whose answer nobody waits for; the next round finds it. Never raises."""
         conn = self._connection.pgconn if self._connection is not None else None
@@ -116,8 +131,10 @@ class Link:
         self._prepared.clear()
         self._owed.clear()
         if connection is not None:
-            with contextlib.suppress(psycopg.Error, OSError, KeyError):
-                self._poll.unregister(connection.fileno())
+            # By the number that was registered: a connection that broke has none any more, and a number left behind
+            # would make every later wait return at once.
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(self._fd)
             with contextlib.suppress(psycopg.Error):
                 connection.close()
 
@@ -158,7 +175,8 @@ class Link:
             _refuse_standby(connection.pgconn.exec_(b"SELECT pg_is_in_recovery()"))
             connection.pgconn.nonblocking = 1
             connection.pgconn.enter_pipeline_mode()
-            self._poll.register(connection.fileno(), select.POLLIN)
+            self._fd = connection.fileno()
+            self._poll.register(self._fd, select.POLLIN)
         except BaseException:
             connection.close()
             raise
@@ -235,13 +253,18 @@ class Link:
 
     def _wait(self, events: int) -> int:
         """Wait for the socket. Raises `Lost` after `patience_s`."""
-        if self._connection is None:
-            raise Lost
-        self._poll.modify(self._connection.fileno(), events)
-        ready = self._poll.poll(self._manner.patience_s * 1000)
+        ready = self._ready(events, self._manner.patience_s)
         if not ready:
             raise Lost
-        return ready[0][1]
+        return ready
+
+    def _ready(self, events: int, seconds: float) -> int:
+        """What the socket is ready for, within the time; 0 for nothing."""
+        if self._connection is None:
+            raise Lost
+        self._poll.modify(self._fd, events)
+        ready = self._poll.poll(seconds * 1000)
+        return ready[0][1] if ready else 0
 
 
 Expected: TypeAlias = "tuple[Text, bytes | None]"

@@ -15,7 +15,7 @@ from stepgrant_broker.store.keys import KeyStatements
 from stepgrant_broker.store.log import LogStatements, Steps
 from stepgrant_broker.store.resting import AtOnce
 from stepgrant_broker.store.rewrapping import RewrapStatements
-from stepgrant_broker.store.statements import Statements, Text
+from stepgrant_broker.store.statements import FIXED, Statements, Text
 from stepgrant_broker.store.tables.base import AWAKE, HELD
 
 DIALECT: Final = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -89,6 +89,56 @@ ROLLBACK: Final = Text("ROLLBACK", ())
 SAVEPOINT: Final = Text("SAVEPOINT one", ())
 BACK: Final = Text("ROLLBACK TO SAVEPOINT one", ())
 RELEASE: Final = Text("RELEASE SAVEPOINT one", ())
+
+
+LATE: Final = (
+    "('stepgrant: others were faster, nothing is wrong; the set is looked at alone ' || clock_timestamp())::int"
+)
+"""Fails when, and only when, it is reached: these words are no number. They stand in the server's log then."""
+NOTHING: Final = " ON CONFLICT DO NOTHING"
+
+
+def or_fails(text: Text) -> Text:
+    """The same statement as one that fails where it would touch or show no row; its answer is what it wrote.
+
+    A common table expression for all of them would be simpler, but costs the server more than the round trip that this
+    saves. A proof's INSERT has its own way to fail; that of a run would show the run's key in the server's log.
+    """
+    sql = text.sql
+    if sql.startswith("SELECT"):
+        one, wrote = f"SELECT 1 FROM ({sql}) AS found", 0  # noqa: S608 - words of ours
+    elif sql.startswith("INSERT INTO proofs"):
+        return Text(sql.removesuffix(NOTHING), text.names)
+    elif sql.startswith("INSERT") and not sql.endswith(NOTHING):
+        head, _, condition = sql.rpartition(" WHERE ")
+        return Text(f"{head} WHERE CASE WHEN {condition} THEN 1 ELSE {LATE} END = 1", text.names)
+    else:
+        one, wrote = f"{sql} RETURNING 1", 1
+    late = f"CASE count(*) WHEN 0 THEN {LATE} ELSE {wrote} END"
+    return Text(f"WITH one AS ({one}) SELECT {late} FROM one", text.names)  # noqa: S608 - words of ours
+
+
+def _tenant_at(column: str) -> Text:
+    """A look at one number of a tenant, 0 where there is no tenant yet, that fails where another one is expected."""
+    found = f"coalesce((SELECT {column} FROM tenants WHERE id = $1), 0)"  # noqa: S608 - a word of ours
+    return Text(f"SELECT CASE {found} WHEN $2 THEN 0 ELSE {LATE} END", ("w_tenant", f"w_{column}"))
+
+
+GUARD_OR_FAILS: Final = _tenant_at("guard")
+SEQ_OR_FAILS: Final = _tenant_at("seq")
+MOVES: Final = (
+    WRITES.run_first,
+    WRITES.run_move,
+    WRITES.run_end,
+    WRITES.run_lease,
+    WRITES.run_stands,
+    WRITES.tenant_first,
+    WRITES.tenant_move,
+)
+OR_FAILS: Final = {
+    text: or_fails(text) for text in (WRITES.proof, WRITES.answer, *MOVES, *(WRITES.whole[kind] for kind in FIXED))
+}
+"""What may be refused by the rows that it touches, as what ends its transaction then: COMMIT may stand behind it."""
 
 GUARDED: Final = Text("SELECT pg_advisory_xact_lock_shared($1::int, $2::int)", ("class", "tenant"))
 RAISING: Final = Text("SELECT pg_advisory_xact_lock($1::int, $2::int)", ("class", "tenant"))

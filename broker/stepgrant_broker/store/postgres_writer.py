@@ -1,11 +1,12 @@
 """The one thread that writes to PostgreSQL: many write sets in one transaction (group commit).
 
 Rules:
-* First all sets of a batch go out in one round trip. If each did what it must, COMMIT is the second and last one.
-* If any did not, all of it is rolled back and the batch is applied again, each set inside a savepoint: a refused set
-  falls alone, its `jti` included, and is told the first reason in the fixed order.
+* All sets of a batch go out in one round trip, COMMIT with them. A statement that does not do what it must is an error
+  there (`postgres_sql.or_fails`), and PostgreSQL passes over everything behind an error, COMMIT included.
+* If any was one, all of it is rolled back and the batch is applied again, each set inside a savepoint: a refused set
+  falls alone, its `jti` included, and is told the first reason in the fixed order. Then COMMIT is a round of its own.
 * What is lost before COMMIT was sent is not there, and is sent once more. A COMMIT without an answer leaves the fate of
-  its sets unknown (`FateUnknown`), and is never sent again.
+  its sets unknown (`FateUnknown`), and is never sent again: so a connection is looked at before it goes out.
 * The thread outlives every error; the link opens a new connection by itself.
 """
 
@@ -43,10 +44,6 @@ class Chore:
 
     work: Callable[[Run], Any]
     apart: bool = False
-
-
-class _Unapplied(Exception):
-    """A set of the batch was refused or broke: apply them one by one."""
 
 
 class _Unknown(Exception):
@@ -94,9 +91,11 @@ class PostgresWriter:
             if self._failpoints is not None:
                 self._failpoints.hit("store.before_apply")
             outcomes = self._tried(lambda: self._applied(sets))
-            self._finish(outcomes)
+            if self._begun:
+                self._finish(outcomes)
         except _Unknown:
-            outcomes = [Failed(_untouched() if isinstance(one, Failed) else _fate_unknown()) for one in outcomes]
+            fates = outcomes or [None] * len(jobs)
+            outcomes = [Failed(_untouched() if isinstance(one, Failed) else _fate_unknown()) for one in fates]
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told and the thread lives on
             self._link.leave(Ask(sql.ROLLBACK, ()))
             outcomes = [Failed(_all_told(error)) for _ in jobs]
@@ -126,16 +125,13 @@ class PostgresWriter:
         if not self._link.is_open:
             raise Lost
         try:
-            (done,) = self._link.round([Ask(sql.COMMIT, ())])
+            _committed(self._link.round([Ask(sql.COMMIT, ())]))
         except Lost:
             raise _Unknown from None
         except Refused as refused:
             if refused.sqlstate.startswith(ENDING):
                 raise _Unknown from None
             raise
-        if done.word != b"COMMIT":
-            # PostgreSQL answers ROLLBACK to the COMMIT of a transaction that had failed before.
-            raise StoreUnavailable("PostgreSQL took the transaction back", retry_after_ms=RETRY_MS)
 
     def _tried(self, apply: Callable[[], list[object]]) -> list[object]:
         """Again after a deadlock, or on a new connection; nothing of what was done before is there."""
@@ -154,36 +150,51 @@ class PostgresWriter:
         raise Lost
 
     def _applied(self, sets: list[WriteSet]) -> list[object]:
-        """The outcome of each set in the open transaction."""
+        """The outcome of each set, durable or, if `_begun`, in the open transaction."""
         now = None if self._clock is None else self._clock.now()
         try:
-            return self._together(sets, now)
-        except _Unapplied:
-            self._link.leave(Ask(sql.ROLLBACK, ()))
-            return self._apart(sets, now)
-
-    def _together(self, sets: list[WriteSet], now: int | None) -> list[object]:
-        """All in one round trip. Raises `_Unapplied` unless every set did what it must."""
-        self._changed = 0
-        lone = len(sets) == 1
-        found = alone(sets[0], now) if lone else [part for writes in sets for part in parts(writes, now)]
-        before = [Ask(sql.BEGIN_WRITE, ()), *locks(sets, lone=lone)]
-        try:
-            asks = [*before, *(part.ask for part in found)]
-            answers = self._link.round(asks) if self._failpoints is None else self._broken_up(self._failpoints, asks)
+            self._together(sets, now)
         except (Refused, StepgrantFault, ValueError, TypeError) as error:
             if isinstance(error, StoreUnavailable) or (isinstance(error, Refused) and not error.of_one_set):
                 raise
-            raise _Unapplied from None
-        if _wrong(found, answers[len(before) :]) is not None:
-            raise _Unapplied
-        self._changed = sum(one.changed for one in answers)
+            self._link.leave(Ask(sql.ROLLBACK, ()))
+            return self._apart(sets, now)
         return [None] * len(sets)
 
-    def _broken_up(self, failpoints: Failpoints, asks: list[Ask]) -> list[Answer]:
-        """As one round, with a failpoint behind each kind of statement."""
+    def _together(self, sets: list[WriteSet], now: int | None) -> None:
+        """All in one round trip. Raises `Refused` unless every set did what it must, and `_Unknown`."""
+        self._begun, self._changed = True, 0
+        lone = len(sets) == 1
+        found = alone(sets[0], now) if lone else [part for writes in sets for part in parts(writes, now)]
+        before = [Ask(sql.BEGIN_WRITE, ()), *locks(sets, lone=lone)]
+        asks = [part.or_fails for part in found]
+        if self._failpoints is None:
+            answers = self._through([*before, *asks])
+        else:
+            points = [POINTS.get(part.ask.text) for part in found]
+            answers = self._broken_up(self._failpoints, [*before, *asks], [*(None for _ in before), *points])
+        self._changed = sum(one.changed or sum(map(sum, one.rows)) for one in answers[len(before) :])
+        if self._failpoints is None:
+            self._begun = False
+            self.commits += self._changed > 0
+
+    def _through(self, asks: list[Ask]) -> list[Answer]:
+        """One round with COMMIT at its end: all of it is durable, or (if it raises `Refused`) nothing."""
+        self._link.make_ready()
+        try:
+            answers, error = self._link.attempt([*asks, Ask(sql.COMMIT, ())])
+        except Lost:
+            raise _Unknown from None
+        if error is not None and len(answers) == len(asks) and error.sqlstate.startswith(ENDING):
+            raise _Unknown
+        if error is not None:
+            raise error
+        return _committed(answers)
+
+    def _broken_up(self, failpoints: Failpoints, asks: list[Ask], points: list[str | None]) -> list[Answer]:
+        """As one round without COMMIT, with the failpoint of a statement behind it."""
         answers: list[Answer] = []
-        for piece, point in in_pieces(asks, POINTS):
+        for piece, point in in_pieces(asks, points):
             answers += self._link.round(piece)
             if point is not None:
                 failpoints.hit(point)
@@ -191,7 +202,7 @@ class PostgresWriter:
 
     def _apart(self, sets: list[WriteSet], now: int | None) -> list[object]:
         """Each set in its savepoint, one after the other. Raises `Refused`, `Lost` when all of it is gone."""
-        self._changed = 0
+        self._begun, self._changed = True, 0
         ready = [_ready(writes, now) for writes in sets]
         sound = [writes for writes, one in zip(sets, ready, strict=True) if not isinstance(one, Failed)]
         if sound:
@@ -254,6 +265,14 @@ def _wrong(found: Sequence[Part], answers: Sequence[Answer]) -> Exception | None
         if refusal is not None:
             return refusal
     return None
+
+
+def _committed(answers: list[Answer]) -> list[Answer]:
+    """The answers before the last one, which is COMMIT's. Raises `StoreUnavailable` if it did not commit."""
+    if answers[-1].word != b"COMMIT":
+        # PostgreSQL answers ROLLBACK to the COMMIT of a transaction that had failed before.
+        raise StoreUnavailable("PostgreSQL took the transaction back", retry_after_ms=RETRY_MS)
+    return answers[:-1]
 
 
 def _all_told(error: Exception) -> Exception:

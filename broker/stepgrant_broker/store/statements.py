@@ -81,9 +81,12 @@ def by_index(query: Select[Any], table: CoreTable, index: str) -> Select[Any]:
     return query.with_hint(table, f"INDEXED BY {index}", "sqlite")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Text:
-    """A statement as the driver takes it; `names` are its binds in the order of their places."""
+    """A statement as the driver takes it; `names` are its binds in the order of their places.
+
+    Each is itself alone: what a link has prepared is found by it for every statement of every set.
+    """
 
     sql: str
     names: tuple[str, ...]
