@@ -132,7 +132,12 @@ class Writer:
             db = self._connected()
             db.execute("BEGIN IMMEDIATE")
             before, now = db.total_changes, self._clock.now()
-            outcomes = [_one(db, job.work, now) for job in jobs] if len(jobs) > 1 else [_try(db, jobs[0].work, now)]
+            outcomes = [_try(db, job.work, now) for job in jobs]
+            if len(jobs) > 1 and any(isinstance(outcome, Failed) for outcome in outcomes):
+                db.execute("ROLLBACK")
+                db.execute("BEGIN IMMEDIATE")
+                before = db.total_changes
+                outcomes = [_one(db, job.work, now) for job in jobs]
             if db.total_changes == before or all(isinstance(outcome, Failed) for outcome in outcomes):
                 db.execute("ROLLBACK")
             else:
