@@ -2,8 +2,8 @@
 
 Rules:
 * One token is for one action of one attempt: one audience, one `stepgrant_action` detail, the holder's key in `cnf`.
-* The token says nothing that was not ordered. `check` reads the signed bytes back and compares every claim with the
-  order by a list of its own, so that a fault in the making cannot widen a token.
+* The token says nothing that was not ordered. `check` reads the signed bytes back and compares them with the order by a
+  list of its own, so that a fault in the making cannot widen a token.
 * No arguments and no secrets are in a token, only the action's digest.
 * The token names its tenant. All tenants share the issuer's URL and keys, and a policy may name any audience: without
   that claim a server that verifies offline could not tell its own tenant's grants from those of another.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 
@@ -105,23 +105,21 @@ class JwtIssuer:
     def check(self, order: GrantOrder, minted: Minted) -> None:
         """Compare what was signed with what was ordered, claim by claim. Raises `IssuerRefused`."""
         token = minted.fields.get("token", "")
+        ordered, detail = _ordered_claims(order, self._issuer_url), _ordered_detail(order)
         try:
             jws = parse(token)
-            claims = jws.unverified_claims()
+            # Bytes that say what was ordered say nothing else; others are read, for the difference.
+            same = jws.payload == _encode({**ordered, "authorization_details": [detail]})
+            claims = {} if same else jws.unverified_claims()
         except JoseError as error:
             raise IssuerRefused(f"the token that was made cannot be read ({error.reason})") from None
         if jws.header.get("typ") != TYPE or jws.header.get("alg") not in ALGORITHMS or "kid" not in jws.header:
             raise IssuerRefused("the token that was made is not an access token with a key id")
-        details = claims.pop("authorization_details", None)
-        if not isinstance(details, list) or len(details) != 1 or details[0] != _ordered_detail(order):
-            raise IssuerRefused("the token that was made is not for exactly the ordered action")
-        wrong = _first_difference(claims, _ordered_claims(order, self._issuer_url))
-        if wrong is not None:
-            raise IssuerRefused(f"the token that was made differs from the order in {wrong}")
-        expires = claims["exp"]
-        if not isinstance(expires, int) or expires * SECOND_MS > order.expires_at or minted.fields.keys() != {"token"}:
-            raise IssuerRefused("the token that was made lives longer, or carries more, than ordered")
-        if minted.expires_at != expires * SECOND_MS or minted.hosts != (order.audience,):
+        if not same:
+            _refuse_difference(claims, ordered, detail)
+        if minted.fields.keys() != {"token"}:
+            raise IssuerRefused("what was made carries more than a token")
+        if minted.expires_at != order.expires_at // 1000 * 1000 or minted.hosts != (order.audience,):
             raise IssuerRefused("what goes with the token is not what is in it")
 
     async def revoke(self, *, tenant: str, jti: str, handle: str | None, lease: str | None, now: int) -> bool:
@@ -209,10 +207,11 @@ def _ordered_detail(order: GrantOrder) -> Mapping[str, object]:
     }
 
 
-def _first_difference(claims: Mapping[str, object], expected: Mapping[str, object]) -> str | None:
-    if claims == expected:
-        return None
-    for name in sorted(claims.keys() | expected.keys()):
-        if claims.get(name) != expected.get(name):
-            return name
-    return None
+def _refuse_difference(claims: dict[str, Any], ordered: Mapping[str, object], detail: Mapping[str, object]) -> NoReturn:
+    """Raises `IssuerRefused`: where no value differs, they are written in another way, such as 1 as 1.0 or true."""
+    if claims.pop("authorization_details", None) != [detail]:
+        raise IssuerRefused("the token that was made is not for exactly the ordered action")
+    for name in sorted(claims.keys() | ordered.keys()):
+        if claims.get(name) != ordered.get(name):
+            raise IssuerRefused(f"the token that was made differs from the order in {name}")
+    raise IssuerRefused("the token that was made is written in another way than ordered")

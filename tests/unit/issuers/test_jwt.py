@@ -12,6 +12,7 @@ import pytest
 from changing import replace
 from conformance.issuer.adapters import NOW, ORDER
 from forging import ForgersKey, es256
+from stepgrant import canonical
 from stepgrant._jose import parse
 from stepgrant._keys import verifying_key
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable
@@ -140,7 +141,8 @@ async def test_a_key_that_never_settles_gives_nothing() -> None:
 
 
 def forged(claims: Mapping[str, Any] | None = None, **header: Any) -> Minted:  # noqa: ANN401 - members of the header
-    text = KEY.jws({"typ": "at+jwt", "alg": "ES256", "kid": "k", **header}, claims if claims is not None else CLAIMS)
+    said = canonical.dumps(claims if claims is not None else CLAIMS)
+    text = KEY.jws({"typ": "at+jwt", "alg": "ES256", "kid": "k", **header}, said)
     return Minted("jwt", {"token": text}, NOW + 60_000, hosts=("https://tool.example",))
 
 
@@ -150,6 +152,19 @@ def check(minted: Minted, order: GrantOrder = ORDER) -> None:
 
 def test_the_right_token_passes_the_check() -> None:
     check(forged())
+
+
+def test_what_is_written_in_another_way_is_refused() -> None:
+    said = canonical.dumps(CLAIMS)
+    for text in (
+        said.replace(b'"epoch":9', b'"epoch":9.0'),
+        said.replace(b'"max_uses":1', b'"max_uses":true'),
+        b" " + said,
+    ):
+        assert text != said
+        minted = replace(forged(), fields={"token": KEY.jws({"typ": "at+jwt", "alg": "ES256", "kid": "k"}, text)})
+        with pytest.raises(IssuerRefused, match="written in another way"):
+            check(minted)
 
 
 @pytest.mark.parametrize("name", sorted(set(CLAIMS) - {"authorization_details"}))
