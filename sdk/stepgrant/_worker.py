@@ -33,6 +33,7 @@ from stepgrant._worker_find import Backoff, Finder
 _SOMEBODY_ELSE: Final = (e.LeaseHeld, e.RunEnded)
 _LAST_PARK_S: Final = 3.0
 _LOOK_S: Final = 0.05
+_LAST_LINES_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Worker:
         self._settings = settings
         self._tell = tell
         self._jobs: dict[str, _Job] = {}
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         # A signal's handler may put into it while this very thread takes from it; an Event's lock would not bear that.
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -137,7 +139,9 @@ class Worker:
         job = _Job(finder, row)
         with self._lock:
             self._jobs[row.id] = job
-        threading.Thread(target=self._run, args=(job,), name=f"stepgrant-work-{row.id}", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(job,), name=f"stepgrant-work-{row.id}", daemon=True)
+        self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+        thread.start()
 
     # ------------------------------------------------------------------------------------------------ in a job's thread
 
@@ -216,6 +220,10 @@ class Worker:
                     job.session.stopping = True
             self._sleep(_LOOK_S)
         cut = [job for job in self._under_way() if self._cut(job)]
+        if not self._jobs:
+            # Each is in its last lines. Python is not to be taken down around a thread that still runs in it.
+            for thread in self._threads:
+                thread.join(_LAST_LINES_S)
         self._tell(Event("stopped", why=f"{len(cut)} parked in the middle of a step" if cut else None))
         return not cut
 

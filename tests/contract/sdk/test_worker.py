@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import queue
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from processes import started
 from processes import stepgrant as stepgrant_command
 from shop import Shop
 from stepgrant import errors
+from stepgrant._worker import Event, Settings, Worker
 from stepgrant.testing import TestBroker
 
 pytestmark = pytest.mark.timeout(300)
@@ -58,6 +62,32 @@ def test_two_workers_share_twenty_runs_and_each_is_done_once(works: Works) -> No
     assert works.shop.done("mail") == 20
     assert {works.run(key).epoch for key in keys} == {2}
     assert works.broker.host.ledger_findings() == []  # type: ignore[attr-defined]
+
+
+class LateNews(queue.SimpleQueue[None]):
+    """Whoever puts something into it stays in it for a while, as on a busy machine."""
+
+    def put(self, item: None, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - its own
+        super().put(item)
+        time.sleep(0.3)
+
+
+def test_no_thread_of_a_run_is_left_when_a_worker_has_ended(works: Works) -> None:
+    """Python was taken down around one that was in its last lines, and died of it (seen once, under load)."""
+
+    @stepgrant.agent("agent", url=works.broker.url, workload_key=works.broker.key_of("agent"))
+    def idle(_: object) -> None: ...
+
+    def tell(event: Event) -> None:
+        if event.kind == "completed":
+            worker.stop()
+
+    worker = Worker([idle], Settings(poll=0.05), tell)
+    worker._woken = LateNews()
+    idle.start({}, run_key="only")
+    assert worker.work()
+    assert works.is_completed("only")
+    assert [one.name for one in threading.enumerate() if one.name.startswith("stepgrant-work-")] == []
 
 
 @short
