@@ -1,9 +1,10 @@
 """The one thread that writes: many write sets in one durable transaction (group commit).
 
 Rules:
-* One `BEGIN IMMEDIATE` for all sets that are waiting, one SAVEPOINT for each, one COMMIT; callers hear of it only then.
-  A set that is alone needs no savepoint: the transaction is its own, and what it leaves when refused is rolled back.
-* A refused set is rolled back alone. A database error aborts all sets of the transaction: none of them is there.
+* One `BEGIN IMMEDIATE` for all sets that are waiting, and one COMMIT; callers hear of it only then.
+* If one of several is refused, all are rolled back and applied again, each in a SAVEPOINT: it falls alone then. So the
+  many batches of which nothing is refused need none: a SAVEPOINT keeps a copy of each page that changes after it.
+* A database error aborts all sets of the transaction: none of them is there.
 * An error of COMMIT itself leaves the fate of its sets unknown (`FateUnknown`): the bytes may have reached the disk.
 * The thread outlives every error. After a lasting one it opens a new connection, so that a store recovers by itself.
 """

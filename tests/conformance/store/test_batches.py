@@ -27,7 +27,7 @@ async def test_refused_sets_do_not_abort_their_batch(database: Database, clock: 
         good[0].adds(1, proof=proof),
         good[1].adds(1, guard=3),
         Chain.of_tenant("acme").adds(1, rows=same_id[:1]),
-        stale.adds(1),
+        stale.adds(1, proof=a_proof()),
         Chain.of_tenant("globex").adds(1, rows=same_id[1:]),
         good[2].adds(1),
     ]
@@ -38,6 +38,7 @@ async def test_refused_sets_do_not_abort_their_batch(database: Database, clock: 
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     expected = [None, ProofReplayed, GuardMoved, None, VersionMoved, WriteSetMalformed, None]
     assert [None if outcome is None else type(outcome) for outcome in outcomes] == expected
+    assert len(database.snapshot()["proofs"]) == 1  # that of a refused set was written before it was refused
     await store.close()
 
 
