@@ -7,7 +7,11 @@ is in `test_postgres_full.py`.
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -21,8 +25,11 @@ from faults.unsaid import shows_no_secret
 from stepgrant_broker.domain.errors import FateUnknown, StoreUnavailable
 from stepgrant_broker.domain.refusals import VersionMoved
 from stepgrant_broker.domain.writes import Query
+from stepgrant_broker.store.asking import Ask
 from stepgrant_broker.store.postgres import PostgresStore
-from stepgrant_broker.store.postgres_link import Manner
+from stepgrant_broker.store.postgres_faults import Lost
+from stepgrant_broker.store.postgres_link import Link, Manner
+from stepgrant_broker.store.statements import Text
 
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer
@@ -199,6 +206,23 @@ async def test_the_reply_to_a_set_and_its_commit_is_lost(
         assert len(database.snapshot()["proofs"]) == 1
         await store.commit(chain.adds(1))
         assert await there(store, chain) == 3
+
+
+def test_a_link_that_broke_still_waits(server: PostgresServer, database: PostgresDatabase) -> None:
+    """The number of its old socket is somebody else's by then, who may have something to read at any time."""
+    host, _, port = server.host_port.rpartition(":")
+    with Relay(host, int(port)) as relay, ExitStack() as files:
+        link = Link(database.location.replace(f":{port}/", f":{relay.port}/"), Manner())
+        files.callback(link.close)
+        asked = [Ask(Text("SELECT 1", ()), ())]
+        link.round(asked)
+        relay.lose_reply()
+        with pytest.raises(Lost):
+            link.round(asked)
+        for _ in range(64):
+            files.enter_context(Path(os.devnull).open("rb"))
+        assert link.round(asked)[0].rows == [(1,)]
+        assert link._ready(select.POLLIN, 0) == 0
 
 
 async def test_the_reply_to_the_statements_is_lost(
