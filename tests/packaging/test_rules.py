@@ -58,9 +58,9 @@ SKIPPED_MODULES = {
 
 def pytest_run(folder: Path, files: dict[str, str], **environment: str) -> tuple[int, str]:
     """Run pytest over `files`, with our configuration and conftest.py: its exit code and output."""
+    for part in ("broker", "tests"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    (folder / "broker").mkdir()
-    (folder / "tests").mkdir()
     for part in ("conftest.py", "services.py", "scratch.py"):
         shutil.copy(ROOT / "tests" / part, folder / "tests")
     for name, source in files.items():
@@ -144,6 +144,17 @@ def test_named_profile_and_unknown_marker(tmp_path: Path) -> None:
     assert "'slwo' not found in `markers`" in out
     assert out.splitlines()[-1].strip("= ").startswith("1 error in ")
     assert code == 2
+
+
+def test_threads_that_are_measured_start_beside_each_other(tmp_path: Path) -> None:
+    """An audit hook in Python lets another thread go on while one's tracing is set up, which CPython 3.11 refuses."""
+    files = {"test_it.py": "import sys\n\ndef test_it():\n    sys.audit('socket.gethostbyname', 'example.invalid')\n"}
+    plugin = {"PYTHONPATH": str(ROOT / "tests"), "PYTEST_PLUGINS": "tools.measured"}
+
+    assert "1 failed" in pytest_run(tmp_path / "closed", files)[1]
+    for part in (".cache", "broker/stepgrant_broker/domain", "broker/stepgrant_broker/usecases"):
+        (tmp_path / "measured" / part).mkdir(parents=True)
+    assert "1 passed" in pytest_run(tmp_path / "measured", files, **plugin)[1]
 
 
 def test_nothing_makes_a_package_of_a_folder() -> None:
