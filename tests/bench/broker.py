@@ -18,7 +18,7 @@ from stepgrant.cli import garbage
 from stepgrant_broker.config import explicit_settings
 from stepgrant_broker.wiring import build, bundle_of, configure_logs, listen
 from stepgrant_broker.wiring.bootstrap import enrol_workload, new_operator
-from stepgrant_broker.wiring.one_cpu import OneCpu, together
+from stepgrant_broker.wiring.one_cpu import home_of, together
 from stepgrant_broker.wiring.server import new_event_loop, served
 
 POLICY = {"stepgrant/main.rego": Path(__file__).with_name("policy.rego").read_text()}
@@ -33,7 +33,7 @@ async def main(folder: Path, more: dict[str, Any]) -> None:
     listening = listen(explicit_settings(**given))
     settings = explicit_settings(**{**given, "port": listening.port, "public_url": listening.url})
     configure_logs(level="error")
-    home = OneCpu() if settings.one_cpu else None
+    home = home_of(settings)
     async with build(settings, create=True, policy=bundle_of(policy)) as broker, together(home):
         key = folder / "bench.key.json"
         await enrol_workload(broker, key, "bench", agents=["bench"])

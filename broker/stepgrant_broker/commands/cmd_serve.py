@@ -59,7 +59,7 @@ def _serve(cli: Cli) -> None:
 
     from stepgrant_broker.config import load_settings, spelled
     from stepgrant_broker.wiring import build, configure_logs, listen, serve
-    from stepgrant_broker.wiring.one_cpu import OneCpu, together
+    from stepgrant_broker.wiring.one_cpu import home_of, together
     from stepgrant_broker.wiring.server import new_event_loop
 
     settings = load_settings()
@@ -80,7 +80,7 @@ def _serve(cli: Cli) -> None:
         sys.stdout.flush()
 
     async def work() -> None:
-        home = OneCpu() if settings.one_cpu else None
+        home = home_of(settings)
         async with build(settings) as broker, together(home):
             await serve(broker, listening, ready=ready)
 

@@ -5,6 +5,7 @@ Rules:
   for its commit. Woken across CPUs they pay an interrupt and cold caches for each turn (figures: DECISIONS 68).
 * Nobody is woken into the middle of another one's turn (`SCHED_BATCH`, sched(7)): the writer would otherwise commit
   each set alone, because it is given the CPU as soon as the first one waits.
+* Of CPUs that are about as idle, it is the one that hears the disk of a SQLite database (`near_disk.py`).
 * It is a home, not a cage: when others keep this CPU busy and another one is idle, all of them move there together.
 * Only Linux says where the time goes and lets a process choose. Elsewhere, and on one CPU, there is nothing to do.
 """
@@ -20,10 +21,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from stepgrant_broker.wiring.near_disk import near_disk
 from stepgrant_broker.wiring.rounds import Rounds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+
+    from stepgrant_broker.config import Settings
 
 EVERY_MS: Final = 2_000
 CROWDED: Final = 0.25
@@ -59,36 +63,45 @@ def idle_of(stat: str, ticks: int, *, patient: bool = False) -> dict[int, float]
     return {int(name[3:]): sum(int(spent[place]) for place in places) / ticks for name, *spent in lines}
 
 
-def better(here: int | None, before: Look, after: Look) -> int | None:
-    """The CPU to move to; None to stay. With no CPU of our own yet, the most idle one."""
+def better(here: int | None, before: Look, after: Look, near: Collection[int] = ()) -> int | None:
+    """The CPU to move to; None to stay. With no CPU of our own yet, the most idle one, or one that is `near` the disk.
+
+    To such a one there is a way back when nobody else needs it any more.
+    """
     span = after.at - before.at
     shares = {cpu: (idle - before.idle[cpu]) / span for cpu, idle in after.idle.items() if cpu in before.idle and span}
     if not shares:
         return None
+    own = (after.own - before.own) / span
     best = max(shares, key=lambda cpu: shares[cpu])
+    nearest = max((cpu for cpu in shares if cpu in near), key=lambda cpu: shares[cpu], default=best)
     if here is None:
-        return best
+        # Where our own work was until now is not known: it must not speak against the CPU on which it may have been.
+        return nearest if shares[best] - min(1, shares[nearest] + own) < GAIN else best
+    if nearest in near and here not in near and 1 - shares[nearest] < CROWDED:
+        return nearest
     mine = shares.get(here, 0.0)
-    others = 1 - mine - (after.own - before.own) / span
+    others = 1 - mine - own
     return best if others > CROWDED and shares[best] - mine > GAIN else None
 
 
 class OneCpu(Rounds):
     """Keeps this process, and the processes that it started, on one of the CPUs that it may use.
 
-    `here`: the one on which they are, once a `round` has chosen.
+    `here`: the one on which they are, once a `round` has chosen. `near`: those to prefer.
     """
 
-    def __init__(self, every_ms: int = EVERY_MS) -> None:
+    def __init__(self, every_ms: int = EVERY_MS, *, near: frozenset[int] = frozenset()) -> None:
         super().__init__("one-cpu", every_ms)
         self.here: int | None = None
+        self.near = near
         self._may = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else frozenset[int]()
         self._before = self._look()
 
     async def round(self) -> int:
         """Look, and move if it is better elsewhere; 1 if they moved."""
         after = self._look()
-        to = better(self.here, self._before, after)
+        to = better(self.here, self._before, after, self.near)
         self._before = after
         if to is None:
             return 0
@@ -111,6 +124,14 @@ class OneCpu(Rounds):
             idle = idle_of(_STAT.read_text(), os.sysconf("SC_CLK_TCK"), patient=patient)
         own = time.process_time() + sum(_seconds_of(child) for child in _children())
         return Look(time.monotonic(), {cpu: spent for cpu, spent in idle.items() if cpu in self._may}, own)
+
+
+def home_of(settings: Settings) -> OneCpu | None:
+    """The home of a broker with these settings; None where it wants none. Raises `SettingsError` for its database."""
+    if not settings.one_cpu:
+        return None
+    # PostgreSQL waits for its disk itself.
+    return OneCpu(near=frozenset() if settings.postgres_url is not None else near_disk(settings.database_file))
 
 
 @asynccontextmanager

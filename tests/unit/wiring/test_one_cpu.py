@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from stepgrant_broker.wiring.one_cpu import Look, better, idle_of
+from stepgrant_broker.config import explicit_settings
+from stepgrant_broker.wiring.near_disk import near_disk
+from stepgrant_broker.wiring.one_cpu import Look, better, home_of, idle_of
 
 STAT = """cpu  900 0 300 5000 200 0 0 0 0 0
 cpu0 400 70 100 3000 150 0 0 0 0 0
@@ -42,6 +45,36 @@ def test_a_move_has_to_be_worth_it(here: int | None, idle: dict[int, float], own
     assert better(here, *looks(idle, own)) == to
 
 
+@pytest.mark.parametrize(
+    ("here", "idle", "own", "to"),
+    [
+        (None, {0: 9.0, 1: 7.0}, 0.0, 1),  # a little less idle, but it hears the disk
+        (None, {0: 9.9, 1: 7.0}, 0.0, 0),  # others need it too much
+        (None, {0: 9.9, 1: 5.0}, 4.0, 1),  # what keeps it busy may have been ourselves
+        (None, {0: 9.9, 2: 9.0}, 0.0, 0),  # it is not ours to use
+        (0, {0: 5.0, 1: 8.0}, 5.0, 1),  # the way back: others left it
+        (0, {0: 5.0, 1: 7.0}, 5.0, None),  # not yet
+        (1, {0: 10.0, 1: 1.0}, 5.0, 0),  # crowded out of it
+        (1, {0: 10.0, 1: 1.0}, 9.0, None),
+    ],
+)
+def test_the_cpu_that_hears_the_disk_is_the_one_to_prefer(
+    here: int | None, idle: dict[int, float], own: float, to: int | None
+) -> None:
+    assert better(here, *looks(idle, own), near={1}) == to
+
+
+def test_whose_disk_it_is() -> None:
+    """PostgreSQL waits for its own; and who wants no home has none."""
+    folder = Path(__file__).parent  # on a disk, if anything is
+    embedded = home_of(explicit_settings(data_dir=folder))
+    beside = home_of(explicit_settings(data_dir=folder, database_url="postgresql://u@127.0.0.1/x"))
+    assert embedded is not None
+    assert beside is not None
+    assert (embedded.near, beside.near) == (near_disk(folder), frozenset())
+    assert home_of(explicit_settings(data_dir=folder, one_cpu=False)) is None
+
+
 def test_nothing_is_said_where_nothing_is_seen() -> None:
     assert better(None, Look(100, {}, 0), Look(110, {}, 0)) is None
     assert better(None, Look(100, {0: 1}, 0), Look(100, {0: 1}, 0)) is None
@@ -50,6 +83,7 @@ def test_nothing_is_said_where_nothing_is_seen() -> None:
 PROGRAM = """
 import asyncio, json, os, subprocess, sys, threading
 from stepgrant_broker.wiring.logs import configure_logs
+from stepgrant_broker.wiring.near_disk import near_disk
 from stepgrant_broker.wiring.one_cpu import OneCpu, together
 
 configure_logs(level="error")
