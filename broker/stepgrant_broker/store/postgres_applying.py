@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain as joined
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -91,14 +91,20 @@ def _number(tenant: str) -> int:
     return zlib.crc32(tenant.encode()) - 2**31
 
 
-def parts(writes: WriteSet, now: int | None) -> list[Part]:
+def parts(writes: WriteSet, now: int | None) -> Iterator[Part]:
     """The set in the order in which it is refused."""
-    return [*_before(writes), _chain(writes), *_behind(writes, now), *_writes(writes)]
+    yield from _before(writes)
+    yield _chain(writes)
+    yield from _behind(writes, now)
+    yield from _writes(writes)
 
 
-def alone(writes: WriteSet, now: int | None) -> list[Part]:
+def alone(writes: WriteSet, now: int | None) -> Iterator[Part]:
     """The set with its chain first, which locks it. Which of its refusals is the answer, this order cannot say."""
-    return [_chain(writes), *_before(writes), *_behind(writes, now), *_writes(writes)]
+    yield _chain(writes)
+    yield from _before(writes)
+    yield from _behind(writes, now)
+    yield from _writes(writes)
 
 
 def _stands(seq: int) -> Callable[[Answer], Exception | None]:
@@ -186,15 +192,18 @@ def _chain(writes: WriteSet) -> Part:
     return Part(Ask(text, places), _run_gone if text is WRITES.run_stands else _run_moved)
 
 
-def _writes(writes: WriteSet) -> list[Part]:
-    found = [_row(row) for row in writes.rows if not isinstance(row, Run | Tenant)]
-    for texts, places in ((WRITES.entries, entry_rows(writes)), (WRITES.payloads, payload_rows(writes))):
-        found += [Part(Ask(texts[len(some)], tuple(joined.from_iterable(some))), _fine) for some in in_portions(places)]
+def _writes(writes: WriteSet) -> Iterator[Part]:
+    for row in writes.rows:
+        if not isinstance(row, Run | Tenant):
+            yield _row(row)
+    for texts, rows_of in ((WRITES.entries, entry_rows), (WRITES.payloads, payload_rows)):
+        for some in in_portions(rows_of(writes)):
+            yield Part(Ask(texts[len(some)], tuple(joined.from_iterable(some))), _fine)
     for c in writes.erase:
         binds = {"w_tenant": writes.tenant, "w_chain": writes.run or "", "w_c": c}
-        found.append(Part(Ask(WRITES.erase, WRITES.erase.places(binds)), _fine))
-    found += [Part(Ask(text, text.places(binds)), _fine) for text, binds in destruction(WRITES, writes)]
-    return found
+        yield Part(Ask(WRITES.erase, WRITES.erase.places(binds)), _fine)
+    for text, binds in destruction(WRITES, writes):
+        yield Part(Ask(text, text.places(binds)), _fine)
 
 
 def _row(row: Row) -> Part:

@@ -56,12 +56,13 @@ class Lost(Exception):
 
 
 class Refused(Exception):
-    """The server answered a statement with an error; its transaction is to be rolled back."""
+    """The server answered a statement with an error; its transaction is to be rolled back. `last`: of its round."""
 
-    def __init__(self, sqlstate: str, constraint: str = "") -> None:
+    def __init__(self, sqlstate: str, constraint: str = "", *, last: bool = False) -> None:
         super().__init__(sqlstate)
         self.sqlstate = sqlstate
         self.constraint = constraint
+        self.last = last
 
     @property
     def of_one_set(self) -> bool:

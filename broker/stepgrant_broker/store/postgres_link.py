@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -23,7 +23,7 @@ from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.store.faults import RETRY_MS
 from stepgrant_broker.store.postgres_faults import Lost, Refused, not_connected
 from stepgrant_broker.store.postgres_sql import SESSION
-from stepgrant_broker.store.postgres_wire import BINARY, DECODERS, Encoded, encoded
+from stepgrant_broker.store.postgres_wire import BINARY, DECODERS, encoded
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -84,13 +84,15 @@ class Link:
             raise error
         return answers
 
-    def attempt(self, asks: Sequence[Ask]) -> tuple[list[Answer], Refused | None]:
-        """The answers until the first error, and the error. Raises `Lost`, `StoreUnavailable`."""
+    def attempt(self, asks: Iterable[Ask], head: int = 0) -> tuple[list[Answer], Refused | None]:
+        """The answers until the first error, and the error. Raises `Lost`, `StoreUnavailable`.
+
+        `head`: so many go out while the others are made. Raises what making raises: those before it are done then.
+        """
         conn = self._open()
-        sent = [encoded(asked.places) for asked in asks]
         try:
             self._drain(conn)
-            kinds = self._send(conn, asks, sent)
+            kinds = self._send(conn, asks, head)
             self._flush(conn)
             return self._receive(conn, kinds)
         except psycopg.Error:
@@ -120,7 +122,7 @@ class Link:
         if conn is None:
             return
         try:
-            self._owed.append(self._send(conn, [ask], [encoded(ask.places)]))
+            self._owed.append(self._send(conn, [ask]))
             self._flush(conn)
         except (psycopg.Error, Lost):
             self.close()
@@ -182,20 +184,28 @@ class Link:
             raise
         return connection
 
-    def _send(self, conn: PGconn, asks: Sequence[Ask], sent: Sequence[Encoded]) -> list[Expected]:
+    def _send(self, conn: PGconn, asks: Iterable[Ask], head: int = 0) -> list[Expected]:
         """Queue the statements; what is expected back, in order."""
         expected: list[Expected] = []
         fresh: dict[Text, bytes] = {}
-        for asked, (values, formats) in zip(asks, sent, strict=True):
-            text = asked.text
-            name = self._prepared[text][0] if text in self._prepared else fresh.get(text)
-            if name is None:
-                self._names += 1
-                name = fresh[text] = b"s%d" % self._names
-                conn.send_prepare(name, text.sql.encode())
-                expected.append((text, name))
-            conn.send_query_prepared(name, values, formats, result_format=BINARY)
-            expected.append((text, None))
+        try:
+            for number, asked in enumerate(asks, 1):
+                text = asked.text
+                values, formats = encoded(asked.places)
+                name = self._prepared[text][0] if text in self._prepared else fresh.get(text)
+                if name is None:
+                    self._names += 1
+                    name = fresh[text] = b"s%d" % self._names
+                    conn.send_prepare(name, text.sql.encode())
+                    expected.append((text, name))
+                conn.send_query_prepared(name, values, formats, result_format=BINARY)
+                expected.append((text, None))
+                if number == head:
+                    conn.flush()
+        except BaseException:
+            conn.pipeline_sync()
+            self._owed.append(expected)
+            raise
         conn.pipeline_sync()
         return expected
 
@@ -204,9 +214,9 @@ class Link:
         while (result := self._result(conn)).status != ExecStatus.PIPELINE_SYNC:
             results.append(result)
         answers: list[Answer] = []
-        for (text, name), result in zip(expected, results, strict=True):
+        for number, ((text, name), result) in enumerate(zip(expected, results, strict=True), 1):
             if result.status == ExecStatus.FATAL_ERROR:
-                return answers, _refused(result)
+                return answers, _refused(result, last=number == len(expected))
             if name is not None:
                 self._prepared[text] = (name, None)
             else:
@@ -284,7 +294,7 @@ def _require(result: PGresult) -> None:
         raise psycopg.OperationalError("the session could not be set up")
 
 
-def _refused(result: PGresult) -> Refused:
+def _refused(result: PGresult, *, last: bool) -> Refused:
     state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode("ascii", "replace")
     constraint = (result.error_field(DiagnosticField.CONSTRAINT_NAME) or b"").decode("utf-8", "replace")
-    return Refused(state, constraint)
+    return Refused(state, constraint, last=last)

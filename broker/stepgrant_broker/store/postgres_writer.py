@@ -1,8 +1,9 @@
 """The one thread that writes to PostgreSQL: many write sets in one transaction (group commit).
 
 Rules:
-* All sets of a batch go out in one round trip, COMMIT with them. A statement that does not do what it must is an error
-  there (`postgres_sql.or_fails`), and PostgreSQL passes over everything behind an error, COMMIT included.
+* All sets of a batch go out in one round trip, the first while the last are made, COMMIT with them. A statement that
+  does not do what it must is an error there (`postgres_sql.or_fails`), and PostgreSQL passes over everything behind an
+  error, COMMIT included.
 * If any was one, all of it is rolled back and the batch is applied again, each set inside a savepoint: a refused set
   falls alone, its `jti` included, and is told the first reason in the fixed order. Then COMMIT is a round of its own.
 * What is lost before COMMIT was sent is not there, and is sent once more. A COMMIT without an answer leaves the fate of
@@ -12,8 +13,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 BATCH_MAX: Final = 128
 TRIES: Final = 3
+_COMMIT: Final = Ask(sql.COMMIT, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class PostgresWriter:
         if not self._link.is_open:
             raise Lost
         try:
-            _committed(self._link.round([Ask(sql.COMMIT, ())]))
+            _committed(self._link.round([_COMMIT]))
         except Lost:
             raise _Unknown from None
         except Refused as refused:
@@ -165,27 +168,28 @@ class PostgresWriter:
         """All in one round trip. Raises `Refused` unless every set did what it must, and `_Unknown`."""
         self._begun, self._changed = True, 0
         lone = len(sets) == 1
-        found = alone(sets[0], now) if lone else [part for writes in sets for part in parts(writes, now)]
         before = [Ask(sql.BEGIN_WRITE, ()), *locks(sets, lone=lone)]
-        asks = [part.or_fails for part in found]
+        found = alone(sets[0], now) if lone else (part for writes in sets for part in parts(writes, now))
         if self._failpoints is None:
-            answers = self._through([*before, *asks])
+            answers = self._through(before, found)
         else:
-            points = [POINTS.get(part.ask.text) for part in found]
-            answers = self._broken_up(self._failpoints, [*before, *asks], [*(None for _ in before), *points])
+            known = list(found)
+            points = [*(None for _ in before), *(POINTS.get(part.ask.text) for part in known)]
+            answers = self._broken_up(self._failpoints, [*before, *(part.or_fails for part in known)], points)
         self._changed = sum(one.changed or sum(map(sum, one.rows)) for one in answers[len(before) :])
         if self._failpoints is None:
             self._begun = False
             self.commits += self._changed > 0
 
-    def _through(self, asks: list[Ask]) -> list[Answer]:
-        """One round with COMMIT at its end: all of it is durable, or (if it raises `Refused`) nothing."""
+    def _through(self, before: list[Ask], found: Iterable[Part]) -> list[Answer]:
+        """One round with COMMIT at its end: all is durable, or (`Refused`, or what making the rest raises) nothing."""
         self._link.make_ready()
+        asks = chain(before, (part.or_fails for part in found), [_COMMIT])
         try:
-            answers, error = self._link.attempt([*asks, Ask(sql.COMMIT, ())])
+            answers, error = self._link.attempt(asks, head=len(before) + 1)
         except Lost:
             raise _Unknown from None
-        if error is not None and len(answers) == len(asks) and error.sqlstate.startswith(ENDING):
+        if error is not None and error.last and error.sqlstate.startswith(ENDING):
             raise _Unknown
         if error is not None:
             raise error
@@ -248,7 +252,7 @@ class PostgresWriter:
 def _ready(writes: WriteSet, now: int | None) -> list[Part] | Failed:
     """The set's statements, or why it has none: a value without a form must not hold up its neighbours."""
     try:
-        found = parts(writes, now)
+        found = list(parts(writes, now))
         for part in found:
             encoded(part.ask.places)
     except (ValueError, TypeError) as error:
