@@ -125,8 +125,8 @@ class Settings(
     one_cpu: bool = Field(
         default=True,
         description="`serve` keeps its threads and its policy engine together on one CPU: the least busy one that it "
-        "may use, or one about as idle that hears the disk of a SQLite database. It moves when others crowd it (Linux). "
-        "They take turns anyway. Nobody is trusted by it.",
+        "may use, or one about as idle that hears the disk of a SQLite database. They move when others crowd it "
+        "(Linux). They take turns anyway. Nobody is trusted by it.",
     )
     log_format: Literal["text", "json"] = Field("text", description="One line of text, or of JSON, for each event.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
