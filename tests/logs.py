@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,12 @@ async def signed_head(sequencer: Sequencer) -> tlog.Head:
 
 def copied(tmp_path: Path) -> Back:
     """Copy the database; what is returned puts the copy back, while the store is open."""
-    kept = sqlite3.connect(":memory:")
-    with sqlite3.connect(tmp_path / "log.db") as live:
-        live.backup(kept)
+    live, kept = tmp_path / "log.db", tmp_path / f"kept-{len([*tmp_path.glob('kept-*')])}.db"
+    backed_up(live, kept)
+    return lambda: backed_up(kept, live)
 
-    def back() -> None:
-        with sqlite3.connect(tmp_path / "log.db") as live:
-            kept.backup(live)
 
-    return back
+def backed_up(database: Path, copy: Path) -> None:
+    """Copy a database that may be open, into one that may be."""
+    with closing(sqlite3.connect(database)) as here, closing(sqlite3.connect(copy)) as there:
+        here.backup(there)

@@ -28,6 +28,13 @@ def named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
+def for_a_ca() -> x509.KeyUsage:
+    """What a CA's key may be used for: Python 3.13 trusts none that does not say so (`VERIFY_X509_STRICT`)."""
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    never = dict.fromkeys((*others, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **never)
+
+
 class Authority:
     """A CA that signs what a test asks for."""
 
@@ -37,6 +44,7 @@ class Authority:
         self.certificate = (
             self._builder(self.key.public_key(), self.name)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(for_a_ca(), critical=True)
             .sign(self.key, hashes.SHA256())
         )
 
@@ -72,6 +80,8 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
             .not_valid_after(now + DAY)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
 
 

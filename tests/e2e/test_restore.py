@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import stepgrant
 from clerks import SETTINGS
 from commandline import Done, caller
+from logs import backed_up
 from processes import started
 from processes import stepgrant as process
 from stepgrant import errors
@@ -71,18 +71,10 @@ def serving(folder: Path, settings: dict[str, str], name: str) -> Iterator[None]
         assert broker.ended() == -signal.SIGKILL
 
 
-def copied(source: Path, target: Path) -> None:
-    """A copy of the database that is whole, also while a broker writes."""
-    with sqlite3.connect(source) as here, sqlite3.connect(target) as there:
-        here.backup(there)
-    here.close()
-    there.close()
-
-
 def put_back(data: Path, copy: Path) -> None:
     for path in data.glob("stepgrant.db*"):
         path.unlink()
-    copied(copy, data / "stepgrant.db")
+    backed_up(copy, data / "stepgrant.db")
     (data / "stepgrant.db").chmod(0o600)
 
 
@@ -102,7 +94,7 @@ def test_after_a_restore_a_zombie_gets_nothing(
     run: Run, tmp_path: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, copy, charged = tmp_path / "data", tmp_path / "noon.db", list[int]()
-    look, pay = tools(charged, lambda: copied(data / "stepgrant.db", copy))
+    look, pay = tools(charged, lambda: backed_up(data / "stepgrant.db", copy))
     zombie = ExitStack()
     assert run("db", "migrate").code == 0
     with serving(tmp_path, settings, "first"):

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Final, cast
 
@@ -63,14 +62,24 @@ def trimmed(error: BaseException | str) -> RegoError:
     return RegoError(message[:200], file=place["file"], line=int(place["line"]), panic=panic)
 
 
-@contextmanager
-def _closed() -> Generator[None, None, None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # noqa: BLE001  (a panic is no Exception)
-        raise trimmed(error) from None
+class _Closed:
+    """Turns whatever the library raises into `RegoError`.
+
+    No generator of `contextlib`: from Python 3.13 on, what it raises is in a ring with what the library raised, whose
+    traceback holds the engine, until a thread looks for garbage, whichever it is.
+    """
+
+    def __enter__(self) -> None:
+        """Nothing is prepared."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Raises `RegoError`."""
+        if error is None or isinstance(error, KeyboardInterrupt | SystemExit):
+            return
+        try:
+            raise trimmed(error) from None
+        finally:
+            del error, traceback
 
 
 class Rego:
@@ -78,7 +87,7 @@ class Rego:
 
     def __init__(self, modules: Mapping[str, str], data: Mapping[str, Any], *, observe: bool = False) -> None:
         """Compile `modules` (path to text). `observe` turns on coverage and gathers `print` for `take_prints`."""
-        with _closed():
+        with _Closed():
             self._engine = regorus.Engine()
             # Otherwise `print` in a policy would write arguments of actions to stderr.
             self._engine.set_gather_prints(True)
@@ -90,24 +99,24 @@ class Rego:
 
     def evaluate(self, policy_input: bytes, rule: str = DECISION) -> bytes | None:
         """The rule's value as JSON, or `None` when it is undefined."""
-        with _closed():
+        with _Closed():
             self._engine.set_input_json(policy_input.decode())
             answer = self._engine.eval_rule_as_json(rule).encode()
         return None if answer == UNDEFINED else cast("bytes", answer)
 
     def syntax_trees(self) -> list[dict[str, Any]]:
         """The library's syntax tree of each module, in the order of loading."""
-        with _closed():
+        with _Closed():
             return cast("list[dict[str, Any]]", json.loads(self._engine.get_ast_as_json()))
 
     def take_coverage(self) -> dict[str, tuple[frozenset[int], frozenset[int]]]:
         """Per file the lines that were reached and those that were not since the last call."""
-        with _closed():
+        with _Closed():
             files = json.loads(self._engine.get_coverage_report_as_json())["files"]
             self._engine.clear_coverage_data()
         return {one["path"]: (frozenset(one["covered"]), frozenset(one["not_covered"])) for one in files}
 
     def take_prints(self) -> list[str]:
         """What `print` said since the last call."""
-        with _closed():
+        with _Closed():
             return [str(line) for line in self._engine.take_prints()]

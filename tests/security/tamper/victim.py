@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fakes.hand import Hand, hand
 from fakes.tale import whole_life
+from logs import backed_up
 from stepgrant import merkle, tlog
 from stepgrant._keys import SecretKey
 from stepgrant.canonical import b64u_decode
@@ -130,10 +130,7 @@ def copy_state(folder: Path, to: Path) -> None:
     """Copy database and keys as a backup does: SQLite's own way, so that what is in its journal comes along."""
     shutil.copytree(folder / "keys", to / "keys")
     (to / DATABASE.parent).mkdir(mode=0o700)
-    with sqlite3.connect(folder / DATABASE) as source, sqlite3.connect(to / DATABASE) as target:
-        source.backup(target)
-    source.close()
-    target.close()
+    backed_up(folder / DATABASE, to / DATABASE)
 
 
 def signing_key(folder: Path) -> Ed25519PrivateKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ async def test_a_migrated_database_counts_what_its_entries_say(broker: Hand, tmp
     revision = ScriptDirectory.from_config(schema._config()).get_revision("0005")
     assert revision is not None
 
-    with sqlite3.connect(tmp_path / "store" / "stepgrant.db") as db:
+    with closing(sqlite3.connect(tmp_path / "store" / "stepgrant.db")) as db, db:
         db.execute("UPDATE runs SET tries = -1")
         db.execute(str(revision.module.OPENINGS))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ async def test_where_the_binding_is_lost_the_action_is_what_its_step_still_has(b
     run = (await broker.open())["run"]
     first = (await broker.begin(run, decision=ask(), args={"amount": 7}))["approval_id"]
     second = (await broker.begin(run, decision=ask(), args={"amount": 8}))["approval_id"]
-    with sqlite3.connect(tmp_path / "store" / "stepgrant.db") as db:
+    with closing(sqlite3.connect(tmp_path / "store" / "stepgrant.db")) as db, db:
         assert db.execute("DELETE FROM payloads WHERE field = 'approval.binding'").rowcount == 2
 
     void, shown = [await show_approval(broker.ports, "acme", one) for one in (first, second)]

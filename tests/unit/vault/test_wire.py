@@ -22,6 +22,7 @@ from cryptography.x509 import (
     Name,
     NameAttribute,
     SubjectAlternativeName,
+    SubjectKeyIdentifier,
 )
 from cryptography.x509.oid import NameOID
 
@@ -29,6 +30,7 @@ from fakes.lying_vault import ROOT, Answer, Lie, LyingVault, error
 from fakes.vault_sessions import count, until
 from lateness import lateness
 from logins import free_port
+from mtls import for_a_ca
 from stepgrant_broker.domain.errors import IssuerRefused, IssuerUnavailable, SignerUnavailable
 from stepgrant_broker.vault.connections import ANSWER_MAX
 from stepgrant_broker.vault.faults import (
@@ -222,6 +224,8 @@ def certificate(folder: Path, address: str) -> tuple[Path, ssl.SSLContext]:
     made = CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
     made = made.add_extension(SubjectAlternativeName([IPAddress(ip_address(address))]), critical=False)
     made = made.add_extension(BasicConstraints(ca=True, path_length=None), critical=True)
+    made = made.add_extension(for_a_ca(), critical=True)
+    made = made.add_extension(SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     cert, private = folder / "cert.pem", folder / "key.pem"
     cert.write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from fakes.putback import JWK
 from fakes.wired import Made, until
+from logs import backed_up
 from stepgrant import tlog
 from stepgrant_broker.api.health import Health
 from stepgrant_broker.domain.errors import StoreUnavailable
@@ -67,15 +67,14 @@ async def test_a_broker_whose_database_went_back_under_it_is_not_ready_and_count
 ) -> None:
     """What a failover to a standby that lagged does."""
     await broker.log.catch_up()
-    database, kept = broker.settings.database_file, sqlite3.connect(":memory:")
-    with sqlite3.connect(database) as live:
-        live.backup(kept)
+    database = broker.settings.database_file
+    kept = database.with_name("kept.db")
+    backed_up(database, kept)
     await enroll(broker.ports, "default", None, Enrolment("later", ("later",), (), JWK, "j9"))
     await broker.log.catch_up()
     health = Health(broker.ports, broker.log.continues)
     assert (await health.checks())["log"] == "ok"
-    with sqlite3.connect(database) as live:
-        kept.backup(live)
+    backed_up(kept, database)
     await broker.sequencing.stop()
     broker.sequencing._every_ms = broker.sequencing._wait_ms = 10
     broker.sequencing.start()
