@@ -65,7 +65,7 @@ def trimmed(error: BaseException | str) -> RegoError:
 class _Closed:
     """Turns whatever the library raises into `RegoError`.
 
-    No generator of `contextlib`: from Python 3.13 on, what it raises is in a ring with what the library raised, whose
+    No generator of `contextlib`: from Python 3.12 on, what it raises is in a ring with what the library raised, whose
     traceback holds the engine, until a thread looks for garbage, whichever it is.
     """
 
