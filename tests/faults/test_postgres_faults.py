@@ -12,13 +12,14 @@ import select
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from conformance.store.adapters import PostgresDatabase
 from conformance.store.making import Chain, a_proof, a_run, a_step
+from cuts import ALL, WRITER
 from faults.recovering import BACK_S, there, until_served
 from faults.relay import Relay
 from faults.unsaid import shows_no_secret
@@ -33,9 +34,6 @@ from stepgrant_broker.store.statements import Text
 
 if TYPE_CHECKING:
     from stepgrant_services import PostgresServer
-
-WRITER: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepgrant-writer'"
-ALL: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'stepgrant%'"
 
 
 class Calling:

@@ -16,6 +16,7 @@ import pytest
 
 from conformance.store.adapters import PostgresDatabase
 from conformance.store.making import Chain, a_proof, a_step
+from cuts import WRITER
 from faults.recovering import BACK_S, PATIENCE_S, there, until_served
 from faults.unsaid import shows_no_secret
 from stepgrant_broker.domain.errors import StoreUnavailable
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 SLOTS: Final = 12
 OURS: Final = 2
 """The connections of a store with one reader."""
-WRITER: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepgrant-writer'"
 FULL: Final = """
     CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql
         AS $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;

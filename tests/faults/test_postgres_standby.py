@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from conformance.store.making import Chain
+from cuts import ALL
 from faults.relay import Relay
 from stepgrant_broker.domain.errors import StoreUnavailable
 from stepgrant_broker.domain.writes import Query
@@ -92,7 +93,7 @@ async def test_a_session_that_began_read_only_is_not_kept(primary: PostgresServe
     store = PostgresStore(primary_database(primary), readers=1)
     try:
         primary.sql('ALTER DATABASE "broker" SET default_transaction_read_only = on')
-        primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'stepgrant%'")
+        primary.sql(ALL)
         with pytest.raises(StoreUnavailable, match=WHERE):
             await store.commit(Chain.of_run().adds(1))
         primary.sql('ALTER DATABASE "broker" SET default_transaction_read_only = off')

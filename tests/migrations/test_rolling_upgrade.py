@@ -17,6 +17,7 @@ import pytest
 
 from checker.check import check
 from conformance.store.adapters import PostgresDatabase
+from cuts import ALL_HERE
 from faults.doors import CALM, Doors, Life, Refused, doors
 from stepgrant_broker.store import schema
 from stepgrant_broker.store.faults import SchemaNewer
@@ -45,10 +46,6 @@ def upgrade() -> None:
 """
 BRIEF_MS: Final = 1000
 AFTER: Final = 10
-CUT: Final = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-     WHERE application_name LIKE 'stepgrant%' AND datname = current_database()
-"""
 MADE_SINCE: Final = "SELECT count(*) FROM {} WHERE next_count = 7 AND next_word IS NULL"
 
 
@@ -126,7 +123,7 @@ async def test_brokers_of_before_go_on_while_and_after_it_is_upgraded(
         await life.second_epoch(under_way)
         await brief.open(1)
         with psycopg.connect(url) as db:
-            assert db.execute(CUT).rowcount > 0  # who connects anew goes on, too
+            assert db.execute(ALL_HERE).rowcount > 0  # who connects anew goes on, too
         await later.second_epoch(await later.first_epoch())
         await asyncio.sleep(max(0.0, row(made, brief.run)["lease_until"] / 1000 - time.time()) + 0.1)
         assert await made.brokers[0].sweep_now() == 1

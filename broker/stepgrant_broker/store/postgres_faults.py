@@ -11,7 +11,8 @@ from typing import Final
 
 import psycopg
 
-from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
+from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
+from stepgrant_broker.domain.refusals import StoreRefusal, VersionMoved
 from stepgrant_broker.store.faults import RETRY_MS, WriteSetMalformed, unavailable
 
 _ADVICE: Final = {
@@ -88,6 +89,28 @@ def told(error: Exception) -> StepgrantFault:
     if isinstance(error, Refused):
         return _named(error.sqlstate, "PostgreSQL gives an error")
     return unavailable(error)
+
+
+def all_told(error: Exception) -> Exception:
+    """What every caller of a batch is told of which nothing is there."""
+    if isinstance(error, Refused) and error.sqlstate in AGAIN:
+        return VersionMoved("others wrote the same rows at every try")
+    if isinstance(error, StoreRefusal):
+        return error.with_traceback(None)
+    fault = told(error)
+    return StoreUnavailable(fault.detail, retry_after_ms=fault.retry_after_ms or RETRY_MS)
+
+
+def untouched() -> StoreUnavailable:
+    """Nothing of it is there."""
+    return StoreUnavailable("the connection to PostgreSQL was lost", retry_after_ms=RETRY_MS)
+
+
+def fate_unknown() -> FateUnknown:
+    """It may be there or not."""
+    return FateUnknown(
+        "the commit was sent and its reply lost; repeat with the same Idempotency-Key", retry_after_ms=RETRY_MS
+    )
 
 
 def malformed(error: Exception) -> WriteSetMalformed:

@@ -102,18 +102,12 @@ class Link:
             self.close()
             raise
 
-    def make_ready(self) -> None:
-        """Connect, hear what is owed, and find a server that went away in the meantime: nothing was sent to it yet.
-
-        Raises `Lost`, `StoreUnavailable`.
-        """
-        conn = self._open()
+    def look(self) -> None:
+        """For what makes a round's statements: raises `Lost` if the server went away by now."""
         try:
-            self._drain(conn)
             while self._ready(select.POLLIN, 0):
-                conn.consume_input()
-        except (psycopg.Error, Lost):
-            self.close()
+                self._open().consume_input()
+        except psycopg.Error:
             raise Lost from None
 
     def leave(self, ask: Ask) -> None:

@@ -7,7 +7,7 @@ Rules:
 * If any was one, all of it is rolled back and the batch is applied again, each set inside a savepoint: a refused set
   falls alone, its `jti` included, and is told the first reason in the fixed order. Then COMMIT is a round of its own.
 * What is lost before COMMIT was sent is not there, and is sent once more. A COMMIT without an answer leaves the fate of
-  its sets unknown (`FateUnknown`), and is never sent again: so a connection is looked at before it goes out.
+  its sets unknown (`FateUnknown`), and is never sent again: so the connection is looked at just before it goes out.
 * The thread outlives every error; the link opens a new connection by itself.
 """
 
@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from stepgrant_broker.domain.errors import FateUnknown, StepgrantFault, StoreUnavailable
-from stepgrant_broker.domain.refusals import StoreRefusal, VersionMoved
+from stepgrant_broker.domain.errors import StepgrantFault, StoreUnavailable
 from stepgrant_broker.domain.writes import WriteSet
 from stepgrant_broker.store import postgres_sql as sql
 from stepgrant_broker.store.asking import Ask
@@ -27,7 +26,17 @@ from stepgrant_broker.store.breaking import answer_in_halves, in_pieces
 from stepgrant_broker.store.faults import RETRY_MS
 from stepgrant_broker.store.inbox import Failed, Inbox, Job, answer, start
 from stepgrant_broker.store.postgres_applying import POINTS, Part, alone, locks, parts
-from stepgrant_broker.store.postgres_faults import AGAIN, ENDING, READ_ONLY, Lost, Refused, malformed, told
+from stepgrant_broker.store.postgres_faults import (
+    AGAIN,
+    ENDING,
+    READ_ONLY,
+    Lost,
+    Refused,
+    all_told,
+    fate_unknown,
+    malformed,
+    untouched,
+)
 from stepgrant_broker.store.postgres_wire import encoded
 
 if TYPE_CHECKING:
@@ -98,10 +107,10 @@ class PostgresWriter:
                 self._finish(outcomes)
         except _Unknown:
             fates = outcomes or [None] * len(jobs)
-            outcomes = [Failed(_untouched() if isinstance(one, Failed) else _fate_unknown()) for one in fates]
+            outcomes = [Failed(untouched() if isinstance(one, Failed) else fate_unknown()) for one in fates]
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told and the thread lives on
             self._link.leave(Ask(sql.ROLLBACK, ()))
-            outcomes = [Failed(_all_told(error)) for _ in jobs]
+            outcomes = [Failed(all_told(error)) for _ in jobs]
         return list(zip(jobs, outcomes, strict=True))
 
     def _finish(self, outcomes: list[object], *, apart: bool = False) -> None:
@@ -183,12 +192,20 @@ class PostgresWriter:
 
     def _through(self, before: list[Ask], found: Iterable[Part]) -> list[Answer]:
         """One round with COMMIT at its end: all is durable, or (`Refused`, or what making the rest raises) nothing."""
-        self._link.make_ready()
-        asks = chain(before, (part.or_fails for part in found), [_COMMIT])
+        sent: list[Ask] = []
+
+        def last() -> Iterable[Ask]:
+            self._link.look()
+            sent.append(_COMMIT)
+            yield _COMMIT
+
+        asks = chain(before, (part.or_fails for part in found), last())
         try:
             answers, error = self._link.attempt(asks, head=len(before) + 1)
         except Lost:
-            raise _Unknown from None
+            if sent:
+                raise _Unknown from None
+            raise
         if error is not None and error.last and error.sqlstate.startswith(ENDING):
             raise _Unknown
         if error is not None:
@@ -237,10 +254,10 @@ class PostgresWriter:
             (outcome,) = self._tried(work)
             self._finish([outcome], apart=chore.apart)
         except _Unknown:
-            return Failed(_fate_unknown())
+            return Failed(fate_unknown())
         except Exception as error:  # noqa: BLE001 - as in `_batch`
             self._link.leave(Ask(sql.ROLLBACK, ()))
-            return Failed(_all_told(error))
+            return Failed(all_told(error))
         return outcome
 
     def _running(self, text: Text, places: tuple[Any, ...]) -> tuple[int, Sequence[Sequence[Any]]]:
@@ -277,23 +294,3 @@ def _committed(answers: list[Answer]) -> list[Answer]:
         # PostgreSQL answers ROLLBACK to the COMMIT of a transaction that had failed before.
         raise StoreUnavailable("PostgreSQL took the transaction back", retry_after_ms=RETRY_MS)
     return answers[:-1]
-
-
-def _all_told(error: Exception) -> Exception:
-    """What every caller of a batch is told of which nothing is there."""
-    if isinstance(error, Refused) and error.sqlstate in AGAIN:
-        return VersionMoved("others wrote the same rows at every try")
-    if isinstance(error, StoreRefusal):
-        return error.with_traceback(None)
-    fault = told(error)
-    return StoreUnavailable(fault.detail, retry_after_ms=fault.retry_after_ms or RETRY_MS)
-
-
-def _untouched() -> StoreUnavailable:
-    return StoreUnavailable("the connection to PostgreSQL was lost", retry_after_ms=RETRY_MS)
-
-
-def _fate_unknown() -> FateUnknown:
-    return FateUnknown(
-        "the commit was sent and its reply lost; repeat with the same Idempotency-Key", retry_after_ms=RETRY_MS
-    )
