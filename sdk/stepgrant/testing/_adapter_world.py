@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -138,6 +139,19 @@ class World:
         self.check(len(doubtful) == 1, f"one step is in doubt, not {len(doubtful)}")
         body = {"attempt": doubtful[0]["attempt"], "verdict": verdict, **({"result": result} if result else {})}
         self._post(f"/v1/runs/{run}/steps/{doubtful[0]['key']}/reconcile", body)
+
+    def settle_not_done(self) -> None:
+        """A person's `not_done` counts when the old credential is dead, which the broker is asked about until it is."""
+        for _ in range(100):
+            try:
+                self.settle("not_done")
+            except AdapterBroken as early:
+                if "prior_credential_live" not in str(early):
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+        self.check(holds=False, what="the old credential dies")
 
     def which(self, step: str, verdict: str) -> None:
         """Say whether a call that looks like a completed one is it (`replay`) or another one (`run`)."""
