@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL: the first statements of a round are done while the last are made."""
+"""One connection to PostgreSQL: the first statements of a round are done while the last are made, and may be lost."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from cuts import ALL_HERE
 from stepgrant_broker.store import postgres_sql as sql
 from stepgrant_broker.store.asking import Ask
+from stepgrant_broker.store.postgres_faults import Lost
 from stepgrant_broker.store.postgres_link import Link, Manner
+from stepgrant_broker.store.postgres_writer import PostgresWriter, _Unknown
 from stepgrant_broker.store.statements import Text
 
 if TYPE_CHECKING:
+    from stepgrant_broker.store.postgres_applying import Part
     from stepgrant_services import PostgresServer
 
 PATIENCE_S = 20
@@ -99,3 +103,25 @@ def test_an_error_says_whether_it_is_the_last_ones(link: Link, values: tuple[int
         assert len(answers) == last
         assert error is not None
         assert (error.sqlstate, error.last) == ("22012", last)
+
+
+@pytest.mark.timeout(3 * PATIENCE_S)
+def test_what_is_lost_while_the_rest_is_made_is_not_in_doubt(
+    link: Link, watcher: psycopg.Connection[tuple[int]]
+) -> None:
+    """COMMIT did not go out, so nobody is told that it may have been."""
+    writer = PostgresWriter(link, clock=None, failpoints=None, capacity=1)
+    cut: list[int] = []
+
+    def found() -> Iterator[Part]:
+        cut.append(len(watcher.execute(ALL_HERE).fetchall()))
+        yield from ()
+
+    link.round([Ask(sql.BEGIN_WRITE, ()), Ask(sql.ROLLBACK, ())])
+    with pytest.raises((Lost, _Unknown)) as met:
+        writer._through([Ask(sql.BEGIN_WRITE, ())], found())
+    writer.inbox.close()
+    writer.thread.join()
+    assert cut == [1]
+    assert met.type is Lost
+    assert not link.is_open
